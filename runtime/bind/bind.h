@@ -1,0 +1,43 @@
+// bind.h - what the binding files share: the runtime of a Lua state, boxes, raising.
+//
+// Order in every binding: check arguments; push empty boxes; call the core; raise or return. Between
+// acquiring in C and storing in a box, no lua_* call that can raise.
+#ifndef DOPL_BIND_BIND_H
+#define DOPL_BIND_BIND_H
+
+#include "../core/tensor.h"
+
+#include <lauxlib.h>
+#include <lua.h>
+
+// Every file that adds to the module "dopl.core", in the order they are opened. dopl_bind_<name> is
+// called with the module's table on top of the stack and leaves the stack as it found it.
+#define DOPL_BINDINGS(BIND)                                                                        \
+    BIND(tensor)                                                                                   \
+    BIND(op)                                                                                       \
+    BIND(tape)
+
+#define BIND(name) void dopl_bind_##name(lua_State *L);
+DOPL_BINDINGS(BIND)
+#undef BIND
+
+int luaopen_dopl_core(lua_State *L);
+
+dopl_rt *dopl_check_rt(lua_State *L); // the runtime of this state; never NULL after luaopen
+
+// Raises rt->error, prefixed with the innermost line that is not in dopl's own Lua library.
+int dopl_raise(lua_State *L, dopl_rt *rt);
+// Raises with that same prefix: for argument checks whose text the binding makes itself.
+int dopl_raise_text(lua_State *L, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+// Returns from a binding: raises on failure, else `n` results.
+static inline int dopl_result(lua_State *L, dopl_rt *rt, dopl_status status, int n) {
+    return status == DOPL_OK ? n : dopl_raise(L, rt);
+}
+
+// Pushes an empty, collectable tensor box; the core fills it. It joins the innermost open scope.
+dopl_tensor *dopl_push_tensor(lua_State *L);
+dopl_tensor *dopl_check_tensor(lua_State *L, int arg); // raises on another type or a released box
+dopl_tensor *dopl_test_tensor(lua_State *L, int arg);  // NULL where it is no live tensor
+
+#endif

@@ -1,0 +1,74 @@
+// rt.h - the runtime context: error text, memory, threads, the stop flag.
+//
+// One dopl_rt per Lua state. Everything that could be a global lives here. A function that can fail
+// takes `dopl_rt *rt` first and returns a dopl_status; the text of the last failure is rt->error.
+// Only the calling thread records errors; OpenMP workers return codes.
+#ifndef DOPL_CORE_RT_H
+#define DOPL_CORE_RT_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum {
+    DOPL_OK,
+    DOPL_EARG,    // a value outside what the function takes
+    DOPL_ESHAPE,  // shapes that do not fit
+    DOPL_EDTYPE,  // an element type the function does not take
+    DOPL_ENOMEM,  // out of memory; the caller may free and try again
+    DOPL_EIO,     // the operating system refused: path and reason are in the text
+    DOPL_EFORMAT, // bytes that are not what they claim to be: file and place are in the text
+    DOPL_ESTATE,  // the right call at the wrong time
+    DOPL_EDEVICE, // the device refused
+    DOPL_ESTOP,   // the user asked to stop
+} dopl_status;
+
+#define DOPL_CHECKED __attribute__((warn_unused_result))
+
+// Runs the statement's status up to the caller.
+#define DOPL_TRY(call)                                                                             \
+    do {                                                                                           \
+        dopl_status status_ = (call);                                                              \
+        if (status_ != DOPL_OK) return status_;                                                    \
+    } while (0)
+
+typedef struct dopl_tape dopl_tape;
+typedef struct dopl_pool dopl_pool;
+
+typedef struct dopl_rt {
+    char error[1024]; // text of the last failure, without a trailing newline
+    dopl_pool *pool;
+    size_t bytes_live;      // handed out and not freed
+    size_t bytes_peak;      // largest bytes_live since dopl_rt_reset_peak
+    size_t bytes_cached;    // freed, kept for reuse
+    size_t bytes_allocated; // total ever handed out: the bindings pace the collector with it
+    size_t bytes_limit;     // 0: none
+    int64_t n_blocks;       // blocks handed out and not freed; the specs' leak count
+    int64_t fail_at;        // the allocation, counted from now, that fails; 0: none (for specs)
+    bool poison;            // fill fresh and freed memory with NaN
+    int n_threads;
+    bool grad_enabled; // operators record on the tape
+    dopl_tape *tape;   // the one being recorded on
+    volatile sig_atomic_t stop;
+} dopl_rt;
+
+DOPL_CHECKED dopl_status dopl_rt_init(dopl_rt *rt);
+void dopl_rt_release(dopl_rt *rt); // idempotent
+
+// Records "what: given, needed" and returns `status`, so that failing is one statement.
+dopl_status dopl_fail(dopl_rt *rt, dopl_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4), cold));
+
+// 64-byte aligned, contents undefined (NaN where rt->poison). bytes = 0 gives a valid pointer.
+DOPL_CHECKED dopl_status dopl_rt_alloc(dopl_rt *rt, void **out, size_t bytes);
+DOPL_CHECKED dopl_status dopl_rt_alloc_zero(dopl_rt *rt, void **out, size_t bytes);
+// Grows or shrinks, keeping the first min(old, new) bytes. *block may be NULL.
+DOPL_CHECKED dopl_status dopl_rt_realloc(dopl_rt *rt, void **block, size_t bytes);
+void dopl_rt_free(dopl_rt *rt, void *block); // NULL-safe
+void dopl_rt_trim(dopl_rt *rt);              // gives cached blocks back to the system
+void dopl_rt_reset_peak(dopl_rt *rt);
+
+void dopl_rt_set_threads(dopl_rt *rt, int n_threads); // n < 1: all cores this process may use
+
+#endif

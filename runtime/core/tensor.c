@@ -1,0 +1,175 @@
+// tensor.c - storage, shapes, reference counts.
+#include "tensor.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char *dopl_dtype_name(dopl_dtype dtype) {
+    static const char *const names[] = {
+#define X(id, name, type) #name,
+        DOPL_DTYPES(X)
+#undef X
+    };
+    return names[dtype];
+}
+
+size_t dopl_dtype_bytes(dopl_dtype dtype) {
+    static const size_t bytes[] = {
+#define X(id, name, type) sizeof(type),
+        DOPL_DTYPES(X)
+#undef X
+    };
+    return bytes[dtype];
+}
+
+dopl_text dopl_shape_str(const dopl_tensor *t) {
+    dopl_text text;
+    size_t n = 0;
+    n += (size_t)snprintf(text.s, sizeof text.s, "[");
+    for (int i = 0; i < t->n_dim; i++)
+        n += (size_t)snprintf(text.s + n, sizeof text.s - n, i ? ", %lld" : "%lld",
+                              (long long)t->dim[i]);
+    snprintf(text.s + n, sizeof text.s - n, "]");
+    return text;
+}
+
+bool dopl_shape_same(const dopl_tensor *a, const dopl_tensor *b) {
+    return a->n_dim == b->n_dim && memcmp(a->dim, b->dim, sizeof *a->dim * (size_t)a->n_dim) == 0;
+}
+
+int64_t dopl_tensor_numel(const dopl_tensor *t) {
+    int64_t n = 1;
+    for (int i = 0; i < t->n_dim; i++) n *= t->dim[i];
+    return n;
+}
+
+int64_t dopl_tensor_cols(const dopl_tensor *t) {
+    return t->n_dim ? t->dim[t->n_dim - 1] : 1;
+}
+
+int64_t dopl_tensor_rows(const dopl_tensor *t) {
+    int64_t n = 1;
+    for (int i = 0; i + 1 < t->n_dim; i++) n *= t->dim[i];
+    return n;
+}
+
+dopl_status dopl_tensor_shape(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, int n_dim,
+                              const int64_t *dim) {
+    memset(out, 0, sizeof *out);
+    if (n_dim < 0 || n_dim > DOPL_MAX_DIM)
+        return dopl_fail(rt, DOPL_ESHAPE, "tensor: %d dimensions, at most %d", n_dim, DOPL_MAX_DIM);
+    int64_t numel = 1;
+    for (int i = 0; i < n_dim; i++) {
+        if (dim[i] < 0)
+            return dopl_fail(rt, DOPL_ESHAPE, "tensor: dimension %d is %lld, must not be negative",
+                             i + 1, (long long)dim[i]);
+        if (__builtin_mul_overflow(numel, dim[i], &numel) || numel > (INT64_C(1) << 44))
+            return dopl_fail(rt, DOPL_ESHAPE, "tensor: too many elements in dimension %d (%lld)",
+                             i + 1, (long long)dim[i]);
+    }
+    out->dtype = dtype;
+    out->n_dim = n_dim;
+    for (int i = 0; i < n_dim; i++) out->dim[i] = dim[i];
+    return DOPL_OK;
+}
+
+dopl_status dopl_tensor_alloc(dopl_rt *rt, dopl_tensor *t) {
+    dopl_storage *s;
+    void *memory;
+    DOPL_TRY(dopl_rt_alloc(rt, &memory, sizeof *s));
+    s = memory;
+    s->refs = 1;
+    s->bytes = (size_t)dopl_tensor_numel(t) * dopl_dtype_bytes(t->dtype);
+    dopl_status status = dopl_rt_alloc(rt, &s->data, s->bytes);
+    if (status != DOPL_OK) {
+        dopl_rt_free(rt, s);
+        return status;
+    }
+    t->storage = s;
+    t->offset = 0;
+    return DOPL_OK;
+}
+
+dopl_status dopl_tensor_new(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, int n_dim,
+                            const int64_t *dim) {
+    DOPL_TRY(dopl_tensor_shape(rt, out, dtype, n_dim, dim));
+    return dopl_tensor_alloc(rt, out);
+}
+
+dopl_status dopl_tensor_zeros(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, int n_dim,
+                              const int64_t *dim) {
+    DOPL_TRY(dopl_tensor_new(rt, out, dtype, n_dim, dim));
+    memset(out->storage->data, 0, out->storage->bytes);
+    return DOPL_OK;
+}
+
+void dopl_tensor_share(dopl_tensor *out, const dopl_tensor *t) {
+    *out = *t;
+    if (out->storage) out->storage->refs++;
+    if (out->var) out->var->refs++;
+}
+
+void dopl_tensor_detach(dopl_tensor *out, const dopl_tensor *t) {
+    *out = *t;
+    out->var = NULL;
+    if (out->storage) out->storage->refs++;
+}
+
+void dopl_tensor_drop_data(dopl_rt *rt, dopl_tensor *t) {
+    dopl_storage *s = t->storage;
+    t->storage = NULL;
+    if (s && --s->refs == 0) {
+        dopl_rt_free(rt, s->data);
+        dopl_rt_free(rt, s);
+    }
+}
+
+void dopl_tensor_release(dopl_rt *rt, dopl_tensor *t) {
+    dopl_tensor_drop_data(rt, t);
+    dopl_var_drop(rt, t->var);
+    memset(t, 0, sizeof *t);
+}
+
+dopl_status dopl_tensor_fill(dopl_rt *rt, dopl_tensor *t, double value) {
+    int64_t n = dopl_tensor_numel(t);
+    switch (t->dtype) {
+    case DOPL_F32:
+        for (int64_t i = 0; i < n; i++) dopl_f32(t)[i] = (float)value;
+        return DOPL_OK;
+    case DOPL_I32:
+        for (int64_t i = 0; i < n; i++) dopl_i32(t)[i] = (int32_t)value;
+        return DOPL_OK;
+    case DOPL_U8:
+        memset(dopl_data(t), (int)value, (size_t)n);
+        return DOPL_OK;
+    default:
+        return dopl_fail(rt, DOPL_EDTYPE, "fill: a %s tensor, needs f32, i32 or u8",
+                         dopl_dtype_name(t->dtype));
+    }
+}
+
+dopl_status dopl_var_new(dopl_rt *rt, dopl_var **out) {
+    void *memory;
+    DOPL_TRY(dopl_rt_alloc_zero(rt, &memory, sizeof **out));
+    *out = memory;
+    (*out)->refs = 1;
+    return DOPL_OK;
+}
+
+void dopl_var_drop(dopl_rt *rt, dopl_var *var) {
+    if (!var || --var->refs > 0) return;
+    dopl_tensor_release(rt, &var->grad);
+    dopl_rt_free(rt, var);
+}
+
+dopl_status dopl_tensor_require_grad(dopl_rt *rt, dopl_tensor *t) {
+    if (t->dtype != DOPL_F32)
+        return dopl_fail(rt, DOPL_EDTYPE, "requires_grad: a %s tensor, needs f32",
+                         dopl_dtype_name(t->dtype));
+    if (t->var && !t->var->leaf)
+        return dopl_fail(rt, DOPL_ESTATE, "requires_grad: the result of an operator; detach it");
+    if (t->var) return DOPL_OK;
+    DOPL_TRY(dopl_var_new(rt, &t->var));
+    t->var->leaf = true;
+    return DOPL_OK;
+}
