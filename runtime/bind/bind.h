@@ -15,7 +15,9 @@
 #define DOPL_BINDINGS(BIND)                                                                        \
     BIND(tensor)                                                                                   \
     BIND(op)                                                                                       \
-    BIND(tape)
+    BIND(tape)                                                                                     \
+    BIND(io)                                                                                       \
+    BIND(json)
 
 #define BIND(name) void dopl_bind_##name(lua_State *L);
 DOPL_BINDINGS(BIND)

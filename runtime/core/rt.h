@@ -35,6 +35,7 @@ typedef enum {
 
 typedef struct dopl_tape dopl_tape;
 typedef struct dopl_pool dopl_pool;
+typedef struct dopl_roots dopl_roots;
 
 typedef struct dopl_rt {
     char error[1024]; // text of the last failure, without a trailing newline
@@ -50,6 +51,7 @@ typedef struct dopl_rt {
     int n_threads;
     bool grad_enabled; // operators record on the tape
     dopl_tape *tape;   // the one being recorded on
+    dopl_roots *roots; // where files may be written (io/roots.h); NULL: anywhere
     volatile sig_atomic_t stop;
 } dopl_rt;
 

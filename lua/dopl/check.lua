@@ -1,0 +1,158 @@
+--- Checks of what a caller hands over, with messages that say what would have been right.
+-- Errors point at the line that called the checking function's caller: in the library that is the
+-- recipe's line.
+-- @module dopl.check
+local check = {}
+
+--- Marks an option without a default that must be given.
+check.required = setmetatable({}, { __name = "required", __tostring = function() return "required" end })
+--- Marks an option that may stay nil.
+check.optional = setmetatable({}, { __name = "optional", __tostring = function() return "optional" end })
+
+-- Edits that turn one word into the other: insertion, deletion, substitution, or two neighbours
+-- swapped. Words longer than 64 bytes are no misspelling of anything.
+local function distance(a, b)
+  if #a > 64 or #b > 64 then return math.max(#a, #b) end
+  local before, last, now = {}, {}, {}
+  for j = 0, #b do last[j] = j end
+  for i = 1, #a do
+    now[0] = i
+    local x = a:byte(i)
+    for j = 1, #b do
+      local y = b:byte(j)
+      local best = math.min(last[j] + 1, now[j - 1] + 1, last[j - 1] + (x == y and 0 or 1))
+      if i > 1 and j > 1 and x == b:byte(j - 1) and a:byte(i - 1) == y then
+        best = math.min(best, before[j - 2] + 1)
+      end
+      now[j] = best
+    end
+    before, last, now = last, now, before
+  end
+  return last[#b]
+end
+
+--- The entry of a list that is closest to a word.
+-- @tparam string word what was given
+-- @tparam {string,...} list what there is
+-- @treturn ?string nil where nothing is close enough to be meant
+function check.nearest(word, list)
+  local best, best_distance
+  for _, candidate in ipairs(list) do
+    local d = distance(word:lower(), candidate:lower())
+    if not best or d < best_distance then best, best_distance = candidate, d end
+  end
+  if best and best_distance <= math.max(1, math.min(#word, #best) // 3 + 1) then return best end
+end
+
+--- The string keys of a table in byte order.
+function check.keys(t)
+  local keys = {}
+  for k in pairs(t) do
+    if type(k) == "string" then keys[#keys + 1] = k end
+  end
+  table.sort(keys)
+  return keys
+end
+
+local function listed(names)
+  if #names == 0 then return "none" end
+  local quoted = {}
+  for i, name in ipairs(names) do quoted[i] = "'" .. tostring(name) .. "'" end
+  return table.concat(quoted, ", ")
+end
+
+-- What to say after an unknown name: the one that may be meant, else all there are.
+local function suggestion(word, names)
+  local near = type(word) == "string" and check.nearest(word, names)
+  if near then return ("(did you mean '%s'?)"):format(near) end
+  return ("(there is %s)"):format(listed(names))
+end
+
+--- Fills in defaults and refuses what is not known.
+-- @tparam string name what the options are for, as the caller would call it
+-- @tparam ?table given the caller's options; never changed
+-- @tparam table defaults every allowed field with its default, `check.required` or `check.optional`
+-- @tparam[opt=3] int level where the error points, as for `error`
+-- @treturn table a new table with every field set
+function check.options(name, given, defaults, level)
+  level = level or 3
+  if given ~= nil and type(given) ~= "table" then
+    error(("%s: a %s, a table of options is needed"):format(name, type(given)), level)
+  end
+  given = given or {}
+  local names = check.keys(defaults)
+  for _, key in ipairs(check.keys(given)) do
+    if defaults[key] == nil then
+      error(("%s: unknown field '%s' %s"):format(name, key, suggestion(key, names)), level)
+    end
+  end
+  for key in pairs(given) do
+    if type(key) ~= "string" then
+      error(("%s: a field named by a %s (%s), names are needed %s"):format(name, type(key),
+        tostring(key), suggestion(key, names)), level)
+    end
+  end
+  local out = {}
+  for _, key in ipairs(names) do
+    local value, default = given[key], defaults[key]
+    if value == nil and default == check.required then
+      error(("%s: '%s' is missing"):format(name, key), level)
+    end
+    if value == nil and default ~= check.optional then value = default end
+    out[key] = value
+  end
+  return out
+end
+
+--- Refuses a value of another type.
+-- @tparam string name what the value is, for the message
+-- @param value
+-- @tparam string kind a Lua type, "integer", or "callable"; several are parted by "|"
+-- @tparam[opt=3] int level where the error points
+-- @return the value
+function check.type(name, value, kind, level)
+  local found = type(value)
+  for want in kind:gmatch("[^|]+") do
+    if found == want or (want == "integer" and math.type(value) == "integer") then return value end
+    if want == "callable" then
+      local meta = getmetatable(value)
+      if found == "function" or (type(meta) == "table" and meta.__call) then return value end
+    end
+  end
+  local shown = found
+  if found == "number" or found == "boolean" then shown = tostring(value) end
+  if found == "string" then shown = ("the string '%s'"):format(value:sub(1, 40)) end
+  if found == "table" or found == "function" or found == "userdata" then shown = "a " .. found end
+  error(("%s: %s, needs %s"):format(name, shown, (kind:gsub("|", " or "))), level or 3)
+end
+
+--- Refuses a value that is none of a list.
+-- @tparam string name what the value is, for the message
+-- @param value
+-- @tparam table list what it may be
+-- @tparam[opt=3] int level where the error points
+-- @return the value
+function check.choice(name, value, list, level)
+  for _, allowed in ipairs(list) do
+    if value == allowed then return value end
+  end
+  error(("%s: '%s' %s"):format(name, tostring(value), suggestion(value, list)), level or 3)
+end
+
+--- Refuses a number outside a range (a NaN is outside every range).
+-- @tparam string name what the value is, for the message
+-- @param value
+-- @tparam number low
+-- @tparam number high both ends are inside
+-- @tparam[opt=3] int level where the error points
+-- @return the value
+function check.range(name, value, low, high, level)
+  level = level or 3
+  check.type(name, value, "number", level + 1)
+  if not (value >= low and value <= high) then
+    error(("%s: %s, needs %s to %s"):format(name, value, low, high), level)
+  end
+  return value
+end
+
+return check
