@@ -1,19 +1,389 @@
-// main.c - the dopl executable: runs a recipe.
-#include "bind/bind.h"
+// main.c - the command line: dopl [options] [recipe.lua [--param value ...]]
+//
+// Follows lua(1) where it can. Exit status: 0, 1 for a recipe's error, 2 for wrong usage, 128 + n
+// for a stop by signal n. An error value that is a table with an integer field `exit` ends the
+// process with that status and, as its message, the field `message`: how dopl.params says --help
+// and "no such parameter" from inside a sandbox that has no os.exit.
+#include "bind/shell.h"
 
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
 #include <lualib.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
-int main(int argc, char **argv) {
-    lua_State *L = luaL_newstate();
-    if (!L || argc < 2) return 2;
-    luaL_openlibs(L);
-    luaL_requiref(L, "dopl.core", luaopen_dopl_core, 0);
-    lua_settop(L, 0);
-    if (luaL_loadfilex(L, argv[1], "t") != LUA_OK || lua_pcall(L, 0, 0, 0) != LUA_OK) {
+static const char USAGE[] =
+    "usage: dopl [options] [recipe.lua [--param value ...]]\n"
+    "\n"
+    "  -e STAT         run the Lua statement STAT\n"
+    "  -l MOD          require MOD into the global MOD; -l G=MOD into the global G\n"
+    "  -i              go on with the prompt after the recipe\n"
+    "  -v, --version   print the version\n"
+    "  --device DEV    auto, cpu, cuda or cuda:N (default: auto)\n"
+    "  --threads N     threads to compute with (default: all cores)\n"
+    "  --seed N        where random numbers start (default: 1)\n"
+    "  --out DIR       folder for runs (default: runs)\n"
+    "  --trust         give the recipe Lua's standard libraries, files and processes included\n"
+    "  --help          print this text; after a recipe, the recipe's parameters\n"
+    "  -               run standard input; --  ends the options\n"
+    "\n"
+    "Without a recipe: the prompt, or standard input where that is no terminal.\n"
+    "--device, --threads, --seed and --out may also follow the recipe.\n";
+
+typedef struct {
+    char kind; // 'e' or 'l'
+    char *text;
+} action;
+
+typedef struct {
+    int argc;
+    char **argv;
+    int recipe; // index in argv; argc: none
+    action *actions;
+    int n_actions;
+    const char *device;
+    const char *out;
+    long long seed;
+    int threads; // 0: all cores
+    bool help, version, interactive, trust, prompt;
+} options;
+
+// --- options
+// -----------------------------------------------------------------------------------------
+
+static int edit_distance(const char *a, const char *b) {
+    int n = (int)strlen(b), row[64];
+    if (n > 63) return 64;
+    for (int j = 0; j <= n; j++) row[j] = j;
+    for (int i = 1; a[i - 1]; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= n; j++) {
+            int best = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            if (row[j] + 1 < best) best = row[j] + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            row[j] = best;
+        }
+    }
+    return row[n];
+}
+
+static bool unknown_option(const char *given) {
+    static const char *const known[] = { "--device", "--threads", "--seed",    "--out",
+                                         "--trust",  "--help",    "--version", NULL };
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(given, "="), given);
+    const char *nearest = NULL;
+    int best = 4;
+    for (int i = 0; known[i] && name[1] == '-'; i++) {
+        int d = edit_distance(name, known[i]);
+        if (d < best) best = d, nearest = known[i];
+    }
+    fprintf(stderr, "dopl: unknown option '%s'", name);
+    if (nearest) fprintf(stderr, " (did you mean '%s'?)", nearest);
+    fprintf(stderr, "\ndopl --help lists the options\n");
+    return false;
+}
+
+static bool read_integer(const char *name, const char *text, long long min, long long max,
+                         long long *out) {
+    char *end;
+    errno = 0;
+    *out = strtoll(text, &end, 10);
+    if (*text && !isspace((unsigned char)*text) && !*end && !errno && *out >= min && *out <= max)
+        return true;
+    fprintf(stderr, "dopl: %s: '%s' given, an integer from %lld to %lld needed\n", name, text, min,
+            max);
+    return false;
+}
+
+static bool set_option(options *o, const char *name, char *value) {
+    long long n;
+    if (!strcmp(name, "--device")) {
+        o->device = value;
+        size_t cuda = strlen("cuda");
+        if (!strcmp(value, "auto") || !strcmp(value, "cpu")) return true;
+        if (!strncmp(value, "cuda", cuda) &&
+            (!value[cuda] || (value[cuda] == ':' && isdigit((unsigned char)value[cuda + 1])))) {
+            fprintf(stderr, "dopl: --device %s: this build has no CUDA plug-in; use cpu\n", value);
+            return false;
+        }
+        fprintf(stderr, "dopl: --device: '%s' given, auto, cpu, cuda or cuda:N needed\n", value);
+        return false;
+    }
+    if (!strcmp(name, "--threads")) {
+        if (!read_integer(name, value, 1, 1024, &n)) return false;
+        o->threads = (int)n;
+        return true;
+    }
+    if (!strcmp(name, "--seed")) return read_integer(name, value, 0, LLONG_MAX, &o->seed);
+    o->out = value; // --out
+    return true;
+}
+
+// Long options with a value. *i is moved past a value that is an argument of its own.
+static bool read_long(options *o, int *i) {
+    static const char *const with_value[] = { "--device", "--threads", "--seed", "--out", NULL };
+    char *arg = o->argv[*i];
+    for (int k = 0; with_value[k]; k++) {
+        size_t n = strlen(with_value[k]);
+        if (strncmp(arg, with_value[k], n) != 0) continue;
+        if (arg[n] == '=') return set_option(o, with_value[k], arg + n + 1);
+        if (arg[n] != '\0') continue;
+        if (*i + 1 < o->argc) return set_option(o, with_value[k], o->argv[++*i]);
+        fprintf(stderr, "dopl: %s needs a value\n", arg);
+        return false;
+    }
+    if (!strcmp(arg, "--trust")) return o->trust = true;
+    if (!strcmp(arg, "--help")) return o->help = true;
+    if (!strcmp(arg, "--version")) return o->version = true;
+    return unknown_option(arg);
+}
+
+static bool read_options(options *o) {
+    int i = 1;
+    for (; i < o->argc; i++) {
+        char *arg = o->argv[i];
+        if (arg[0] != '-' || !strcmp(arg, "-")) break;
+        if (!strcmp(arg, "--")) {
+            i++;
+            break;
+        }
+        if (arg[1] == '-') {
+            if (!read_long(o, &i)) return false;
+        } else if (arg[1] == 'e' || arg[1] == 'l') {
+            char *text = arg[2] ? arg + 2 : ++i < o->argc ? o->argv[i] : NULL;
+            if (!text) {
+                fprintf(stderr, "dopl: %s needs an argument\n", arg);
+                return false;
+            }
+            o->actions[o->n_actions++] = (action){ arg[1], text };
+        } else if (!strcmp(arg, "-i")) {
+            o->interactive = true;
+        } else if (!strcmp(arg, "-v")) {
+            o->version = true;
+        } else if (!strcmp(arg, "-h")) {
+            o->help = true;
+        } else {
+            return unknown_option(arg);
+        }
+    }
+    o->recipe = i;
+    return true;
+}
+
+// --- running
+// -----------------------------------------------------------------------------------------
+
+// Message handler: adds the Lua traceback, less the frames that are always there.
+static int traceback(lua_State *L) {
+    const char *message = lua_tostring(L, 1);
+    if (!message) {
+        if (lua_type(L, 1) == LUA_TTABLE || !luaL_callmeta(L, 1, "__tostring")) {
+            if (lua_type(L, 1) == LUA_TTABLE) return 1;
+            lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
+        }
+        message = lua_tostring(L, -1);
+    }
+    if (dopl_check_rt(L)->stop) return 1;
+    luaL_traceback(L, L, message, 1);
+    static const char raiser[] = "\n\t[C]: in function 'error'", tail[] = "\n\t[C]: in ?";
+    luaL_gsub(L, lua_tostring(L, -1), raiser, "");
+    luaL_gsub(L, lua_tostring(L, -1), tail, "");
+    return 1;
+}
+
+int dopl_report(lua_State *L) {
+    int status = 1;
+    fflush(stdout);
+    if (dopl_check_rt(L)->stop && dopl_stop_signal()) {
+        fprintf(stderr, "dopl: stopped\n");
+        return 128 + dopl_stop_signal();
+    }
+    if (lua_type(L, -1) == LUA_TTABLE) {
+        lua_pushliteral(L, "exit");
+        if (lua_rawget(L, -2) == LUA_TNUMBER) status = (int)lua_tointeger(L, -1);
+        lua_pushliteral(L, "message");
+        lua_rawget(L, -3);
+    }
+    const char *message = lua_tostring(L, -1);
+    if (message)
+        fprintf(stderr, "dopl: %s\n", message);
+    else if (status == 1)
+        fprintf(stderr, "dopl: (error object is a table)\n");
+    return status;
+}
+
+int dopl_call(lua_State *L, int n_args, int n_results) {
+    int base = lua_gettop(L) - n_args;
+    lua_pushcfunction(L, traceback);
+    lua_insert(L, base);
+    int status = lua_pcall(L, n_args, n_results, base);
+    lua_remove(L, base);
+    return status == LUA_OK ? 0 : dopl_report(L);
+}
+
+static int run_chunk(lua_State *L, int loaded, int n_results) {
+    if (loaded != LUA_OK) return dopl_report(L);
+    return dopl_call(L, 0, n_results);
+}
+
+static int run_action(lua_State *L, const action *a) {
+    if (a->kind == 'e')
+        return run_chunk(L, luaL_loadbufferx(L, a->text, strlen(a->text), "=(command line)", "t"),
+                         0);
+    char *name = a->text, *equals = strchr(a->text, '=');
+    char *module = equals ? equals + 1 : name;
+    lua_getglobal(L, "require");
+    lua_pushstring(L, module);
+    int status = dopl_call(L, 1, 1);
+    if (status) return status;
+    lua_pushlstring(L, name, equals ? (size_t)(equals - name) : strlen(name));
+    lua_insert(L, -2);
+    lua_pushglobaltable(L);
+    lua_insert(L, -3);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+    return 0;
+}
+
+static int run_recipe(lua_State *L, const options *o) {
+    const char *name = o->argv[o->recipe];
+    bool from_stdin = !strcmp(name, "-") && strcmp(o->argv[o->recipe - 1], "--") != 0;
+    if (luaL_loadfilex(L, from_stdin ? NULL : name, "t") != LUA_OK) return dopl_report(L);
+    int n = o->argc - o->recipe - 1;
+    if (!lua_checkstack(L, n + 8)) {
+        fprintf(stderr, "dopl: too many arguments\n");
+        return 2;
+    }
+    for (int i = 1; i <= n; i++) lua_pushstring(L, o->argv[o->recipe + i]);
+    return dopl_call(L, n, 0);
+}
+
+// --- the state
+// ---------------------------------------------------------------------------------------
+
+static bool find_root(char *root, size_t size) { // the directory that holds dopl/init.lua
+    char exe[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    char *slash = n > 0 ? (exe[n] = '\0', strrchr(exe, '/')) : NULL;
+    if (slash) *slash = '\0';
+    static const char *const beside[] = { "/../lua", "/../share/lua/5.4", NULL };
+    char try[PATH_MAX + 64];
+    for (int i = 0; slash && beside[i]; i++) {
+        snprintf(try, sizeof try, "%s%s/dopl/init.lua", exe, beside[i]);
+        if (access(try, R_OK) != 0) continue;
+        snprintf(try, sizeof try, "%s%s", exe, beside[i]);
+        return realpath(try, exe) && (size_t)snprintf(root, size, "%s", exe) < size;
+    }
+    snprintf(root, size, "%s", DOPL_SOURCE_LUA); // a build folder elsewhere
+    snprintf(try, sizeof try, "%s/dopl/init.lua", root);
+    return access(try, R_OK) == 0;
+}
+
+static void set_arg(lua_State *L, const options *o) { // arg[0] is the recipe, as in lua(1)
+    int script = o->recipe < o->argc ? o->recipe : 0;
+    lua_createtable(L, o->argc - script, script + 1);
+    for (int i = 0; i < o->argc; i++) {
+        lua_pushstring(L, o->argv[i]);
+        lua_rawseti(L, -2, i - script);
+    }
+    lua_pushglobaltable(L);
+    lua_insert(L, -2);
+    lua_setfield(L, -2, "arg");
+    lua_pop(L, 1);
+}
+
+static void set_core_options(lua_State *L, const options *o) { // dopl.core.options
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    lua_getfield(L, -1, "dopl.core");
+    lua_createtable(L, 0, 4);
+    lua_pushstring(L, o->device);
+    lua_setfield(L, -2, "device");
+    lua_pushstring(L, o->out);
+    lua_setfield(L, -2, "out");
+    lua_pushinteger(L, o->seed);
+    lua_setfield(L, -2, "seed");
+    lua_pushinteger(L, dopl_check_rt(L)->n_threads);
+    lua_setfield(L, -2, "threads");
+    if (o->recipe < o->argc) { // what the run folder keeps, and what --help quotes
+        lua_pushstring(L, o->argv[o->recipe]);
+        lua_setfield(L, -2, "recipe");
+    }
+    lua_setfield(L, -2, "options");
+    lua_pop(L, 2);
+}
+
+static int open_state(lua_State *L) { // the options, as a light userdata
+    const options *o = lua_touserdata(L, 1);
+    static char root[PATH_MAX];
+    if (!find_root(root, sizeof root))
+        return luaL_error(L, "the library lua/dopl is neither beside the executable nor in %s",
+                          root);
+    bool has_recipe = o->recipe < o->argc && strcmp(o->argv[o->recipe], "-") != 0;
+    dopl_shell shell = { .root = root,
+                         .recipe = has_recipe ? o->argv[o->recipe] : NULL,
+                         .trusted = o->trust || (o->prompt && o->recipe >= o->argc) };
+    dopl_open_globals(L, &shell);
+    if (o->threads) dopl_rt_set_threads(dopl_check_rt(L), o->threads);
+    set_core_options(L, o);
+    set_arg(L, o);
+    return 0;
+}
+
+static int run(lua_State *L, options *o) {
+    lua_pushcfunction(L, open_state);
+    lua_pushlightuserdata(L, o);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
         fprintf(stderr, "dopl: %s\n", lua_tostring(L, -1));
         return 1;
     }
-    lua_close(L);
-    return 0;
+    dopl_stop_install(L);
+    int status = 0;
+    for (int i = 0; i < o->n_actions && !status; i++) status = run_action(L, &o->actions[i]);
+    if (status) return status;
+    if (o->recipe < o->argc) {
+        status = run_recipe(L, o);
+        if (!o->interactive) return status;
+        dopl_stop_clear(L);
+    } else if (!o->prompt && !o->n_actions && !o->version) {
+        return run_chunk(L, luaL_loadfilex(L, NULL, "t"), 0);
+    }
+    return o->prompt ? dopl_prompt(L) : 0;
+}
+
+int main(int argc, char **argv) {
+    options o = { .argc = argc, .argv = argv, .device = "auto", .out = "runs", .seed = 1 };
+    o.actions = calloc((size_t)argc + 1, sizeof *o.actions);
+    lua_State *L = NULL;
+    int status = 2;
+    if (!o.actions || !read_options(&o)) goto out;
+    status = 0;
+    if (o.help) {
+        fputs(USAGE, stdout);
+        goto out;
+    }
+    if (o.version) puts("dopl " DOPL_VERSION ", " LUA_RELEASE);
+    o.prompt =
+        o.interactive || (o.recipe >= argc && !o.n_actions && !o.version && isatty(STDIN_FILENO));
+    L = luaL_newstate();
+    if (L) {
+        lua_warning(L, "@off", 0);
+        status = run(L, &o);
+    } else {
+        fprintf(stderr, "dopl: out of memory\n");
+        status = 1;
+    }
+out:
+    if (L) lua_close(L);
+    free(o.actions);
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
+        fprintf(stderr, "dopl: standard output could not be written whole; is the disk full?\n");
+        status = 1;
+    }
+    return status;
 }

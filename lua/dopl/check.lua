@@ -4,10 +4,14 @@
 -- @module dopl.check
 local check = {}
 
+local function mark(name)
+  return setmetatable({}, { __name = name, __tostring = function() return name end })
+end
+
 --- Marks an option without a default that must be given.
-check.required = setmetatable({}, { __name = "required", __tostring = function() return "required" end })
+check.required = mark("required")
 --- Marks an option that may stay nil.
-check.optional = setmetatable({}, { __name = "optional", __tostring = function() return "optional" end })
+check.optional = mark("optional")
 
 -- Edits that turn one word into the other: insertion, deletion, substitution, or two neighbours
 -- swapped. Words longer than 64 bytes are no misspelling of anything.

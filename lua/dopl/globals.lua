@@ -1,0 +1,44 @@
+--- The globals of recipes and of the prompt beyond Lua's own: dopl and its modules by their short
+-- names, opened when first named. Reading any other undefined global is an error.
+-- @module dopl.globals
+
+local globals = {}
+
+--- Names that need no `require`, and the modules they stand for.
+globals.modules = {
+  dopl = "dopl",
+  nn = "dopl.nn",
+  models = "dopl.models",
+  loss = "dopl.loss",
+  optim = "dopl.optim",
+  scheme = "dopl.scheme",
+  schedule = "dopl.schedule",
+  data = "dopl.data",
+  metrics = "dopl.metrics",
+  train = "dopl.train",
+  report = "dopl.report",
+}
+
+--- Installs the names.
+-- @tparam table env the table of globals
+-- @tparam function is_strict whether the code that reads an undefined global should be stopped
+function globals.install(env, is_strict)
+  local function missing(t, name)
+    local module = globals.modules[name]
+    if module and is_strict() then
+      local value = require(module)
+      rawset(t, name, value)
+      return value
+    end
+    if not is_strict() then return nil end
+    local check = require "dopl.check"
+    local known = check.keys(t)
+    for _, key in ipairs(check.keys(globals.modules)) do known[#known + 1] = key end
+    local nearest = check.nearest(name, known)
+    error(("undefined global '%s'%s"):format(tostring(name),
+      nearest and (" (did you mean '%s'?)"):format(nearest) or ""), 2)
+  end
+  setmetatable(env, { __index = missing, __metatable = false })
+end
+
+return globals

@@ -1,0 +1,85 @@
+--- dopl: machine unlearning for language models.
+--
+-- `dopl.text` is `require "dopl.text"`, and so for every module below; each is opened when first
+-- named. Operators (`dopl.add`, `dopl.softmax`, ...) come from the C core; `dopl.help "softmax"`
+-- tells what one does.
+-- @module dopl
+
+local core = require "dopl.core"
+
+local dopl = {
+  core = core,
+  version = core.version,
+}
+
+--- Modules, with what each holds.
+dopl.modules = {
+  check = "checks of what users give",
+  data = "rows, batches, the fictitious authors, TOFU",
+  inspect = "values as text",
+  loss = "unlearning losses",
+  metrics = "what unlearning is judged by",
+  models = "architectures",
+  nn = "layers and parameters",
+  optim = "optimizer rules",
+  params = "parameters of a recipe",
+  report = "tables, curves, the HTML report",
+  rng = "random numbers that depend on nothing but seed, name and position",
+  run = "the folder a run leaves",
+  schedule = "which objective comes next; learning rates",
+  scheme = "how objectives share optimizer states",
+  text = "tokenizers, stemming, ROUGE",
+  train = "the training loop",
+}
+
+if core.options == nil then -- a stock Lua; the executable has set them from its command line
+  core.options = { device = "auto", out = "runs", seed = 1, threads = core.threads and core.threads() }
+end
+
+local function sorted_keys(...)
+  local keys = {}
+  for _, t in ipairs { ... } do
+    for key in pairs(t) do
+      if type(key) == "string" then keys[#keys + 1] = key end
+    end
+  end
+  table.sort(keys)
+  return keys
+end
+
+--- Prints what an operator or a module does; without a name, lists them all.
+-- @tparam ?string name
+function dopl.help(name)
+  local docs = core.docs or {}
+  if name == nil then
+    print("modules:")
+    for _, key in ipairs(sorted_keys(dopl.modules)) do
+      print(("  dopl.%-12s %s"):format(key, dopl.modules[key]))
+    end
+    print("operators:")
+    for _, key in ipairs(sorted_keys(docs)) do print(("  dopl.%-16s %s"):format(key, docs[key])) end
+    return
+  end
+  local text = docs[name] or dopl.modules[name]
+  if not text then
+    local check = require "dopl.check"
+    error(("dopl.help: no operator or module '%s'%s"):format(tostring(name),
+      check.suggestion(name, sorted_keys(docs, dopl.modules))), 2)
+  end
+  print(("dopl.%s: %s"):format(name, text))
+end
+
+local function missing(t, name)
+  local value = core[name]
+  if value == nil and core.ops then value = core.ops[name] end
+  if value == nil and dopl.modules[name] then value = require("dopl." .. name) end
+  if value == nil then
+    local check = require "dopl.check"
+    error(("dopl.%s: no such name%s"):format(tostring(name), check.suggestion(name,
+      sorted_keys(t, dopl.modules, core.ops or {}, core))), 2)
+  end
+  rawset(t, name, value)
+  return value
+end
+
+return setmetatable(dopl, { __index = missing })
