@@ -80,16 +80,29 @@ class Batch:
 
 
 class Llama:
-    """explicit_mask: attention as transformers' padded path calls it (mask tensor, keys repeated per
-    query head); without it, is_causal alone, which right padding makes sufficient."""
+    """Two ways to attend. explicit_mask: as transformers' padded path does, a mask tensor and keys
+    repeated per query head. Without it: is_causal alone, enough when padding is on the right.
+    """
 
     def __init__(self, config, weights, explicit_mask=False):
         self.config, self.weights, self.explicit_mask = config, weights, explicit_mask
         self.heads, self.kv = config["num_attention_heads"], config["num_key_value_heads"]
         self.width = config["hidden_size"] // self.heads
-        self.layers = config["num_hidden_layers"]
         self.eps = config["rms_norm_eps"]
         self.rotations = {}
+        self.layer = self.eager_layer
+        self.layers = [
+            {
+                name.removeprefix(f"model.layers.{i}.").removesuffix(".weight"): w
+                for name, w in weights.items()
+                if name.startswith(f"model.layers.{i}.")
+            }
+            for i in range(config["num_hidden_layers"])
+        ]
+
+    def compile(self):
+        """One compiled layer serves all of them."""
+        self.layer = torch.compile(self.eager_layer, dynamic=False)
 
     def parameters(self):
         return list(self.weights.values())
@@ -106,46 +119,46 @@ class Llama:
             self.rotations[length, dtype] = angle.cos().to(dtype), angle.sin().to(dtype)
         return self.rotations[length, dtype]
 
-    def norm(self, x, name):
-        return F.rms_norm(x, (x.shape[-1],), self.weights[name], self.eps)
+    def norm(self, x, weight):
+        return F.rms_norm(x, (x.shape[-1],), weight, self.eps)
 
-    def attention(self, x, layer, batch, mask):
-        n, length, w = batch.n, batch.length, self.weights
-        cos, sin = self.rotation(length, x.dtype)
+    def attention(self, x, w, cos, sin, n, length, place, mask):
+        """place: where packed rows go in the rectangle, or None where x is the rectangle."""
 
         def heads(name, count):
-            y = F.linear(x, w[layer + f"self_attn.{name}_proj.weight"])
-            if batch.packed:
-                y = y.new_zeros(n * length, y.shape[-1]).index_copy(0, batch.place, y)
+            y = F.linear(x, w[f"self_attn.{name}_proj"])
+            if place is not None:
+                y = y.new_zeros(n * length, y.shape[-1]).index_copy(0, place, y)
             return y.view(n, length, count, self.width).transpose(1, 2)
 
         q, k, v = heads("q", self.heads), heads("k", self.kv), heads("v", self.kv)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        if self.explicit_mask:
+        if mask is not None:
             k, v = (t.repeat_interleave(self.heads // self.kv, dim=1) for t in (k, v))
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         else:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         y = y.transpose(1, 2).reshape(n * length, self.heads * self.width)
-        if batch.packed:
-            y = y.index_select(0, batch.place)
-        return F.linear(y, w[layer + "self_attn.o_proj.weight"])
+        if place is not None:
+            y = y.index_select(0, place)
+        return F.linear(y, w["self_attn.o_proj"])
+
+    def eager_layer(self, x, w, cos, sin, n, length, place, mask):
+        y = self.norm(x, w["input_layernorm"])
+        x = x + self.attention(y, w, cos, sin, n, length, place, mask)
+        y = self.norm(x, w["post_attention_layernorm"])
+        gate, up = F.silu(F.linear(y, w["mlp.gate_proj"])), F.linear(y, w["mlp.up_proj"])
+        return x + F.linear(gate * up, w["mlp.down_proj"])
 
     def hidden(self, batch):
         """[rows of the layout, hidden] after the last norm."""
-        w = self.weights
         mask = batch.padding_mask() if self.explicit_mask else None
-        x = F.embedding(batch.ids, w["model.embed_tokens.weight"])
-        for i in range(self.layers):
-            layer = f"model.layers.{i}."
-            x = x + self.attention(
-                self.norm(x, layer + "input_layernorm.weight"), layer, batch, mask
-            )
-            y = self.norm(x, layer + "post_attention_layernorm.weight")
-            gate = F.silu(F.linear(y, w[layer + "mlp.gate_proj.weight"]))
-            up = F.linear(y, w[layer + "mlp.up_proj.weight"])
-            x = x + F.linear(gate * up, w[layer + "mlp.down_proj.weight"])
-        return self.norm(x, "model.norm.weight")
+        place = batch.place if batch.packed else None
+        x = F.embedding(batch.ids, self.weights["model.embed_tokens.weight"])
+        cos, sin = self.rotation(batch.length, x.dtype)
+        for w in self.layers:
+            x = self.layer(x, w, cos, sin, batch.n, batch.length, place, mask)
+        return self.norm(x, self.weights["model.norm.weight"])
 
     def logits(self, batch, labelled_rows=False):
         x = self.hidden(batch)

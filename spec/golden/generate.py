@@ -270,8 +270,8 @@ def write_losses():
     write(
         "losses.json",
         {
-            "about": "labels of *_all batches: every token but the first; kl_every: every position, "
-            "labelled or not; me, kl: labelled positions of the batch with answer labels",
+            "about": "*_all: every token but the first is a label; kl_every: every position, labelled "
+            "or not; me, kl: positions with answer labels",
             "config": config,
             "weights": specs,
             "reference_weights": frozen_specs,

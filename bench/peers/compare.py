@@ -1,0 +1,302 @@
+"""dopl beside PyTorch on one training step: same weights, batches and threads, in turn, medians.
+
+    python compare.py [--dopl ../../build/dopl] [--threads 2] [--rounds 7] [--only qa|qa500|dense]
+
+Needs requirements.txt and a built dopl; README.md has the two commands. Each side is one process
+that answers requests, one JSON object a line on its standard input and output:
+
+    open            config, weights, threads and AdamW's hyper-parameters -> version, threads
+    batch           name, path [, layout]   ids, offsets, labels from a JSON file
+    gradients       name, out               -> loss; gradients to a file, by Hugging Face names
+    step            name                    -> seconds, loss: forward, backward, AdamW
+    optimizer_pass                          -> seconds: AdamW alone
+    head            name                    -> seconds, cross_entropy: head and loss, both ways
+    memory                                  -> planned_bytes: dopl's own accounting of its peak
+
+Every round asks all sides in turn, so a slow second of the machine hits all of them alike.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from llama import weight_shapes
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 1024,
+    "tie_word_embeddings": True,
+    "num_hidden_layers": 12,
+}
+# The small model of the goals, and one of GPT-2 124M's size: 3 x 2048 products for its 2 x 3072.
+SMALL = LLAMA | {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+}
+GPT2_SIZED = LLAMA | {
+    "vocab_size": 50257,
+    "hidden_size": 768,
+    "intermediate_size": 2048,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 12,
+}
+ADAMW = {"lr": 1e-5, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01}
+
+# glibc: keep freed blocks, so that a step does not fault its pages in again.
+TUNED = {
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+
+
+def qa_batch(vocab, samples=8, seed=1):
+    """Lengths as TOFU's rows have with a tokenizer of this size, chat tags included."""
+    rng = random.Random(seed)
+    ids, offsets, labels = [], [0], []
+    for _ in range(samples):
+        prompt = rng.randint(15, 30)
+        answer = min(97, max(14, round(rng.gauss(42, 16))))
+        row = [rng.randrange(vocab) for _ in range(prompt + answer)]
+        labels += [-1] * (prompt - 1) + row[prompt:] + [-1]
+        ids += row
+        offsets.append(len(ids))
+    return {"ids": ids, "offsets": offsets, "labels": labels}
+
+
+def dense_batch(vocab, length=256, seed=1):
+    rng = random.Random(seed)
+    ids = [rng.randrange(vocab) for _ in range(length)]
+    return {"ids": ids, "offsets": [0, length], "labels": ids[1:] + [rng.randrange(vocab)]}
+
+
+WORKLOADS = {
+    # name: config, batch, layout of the padded sides, what the targets ask of (mode, quantity)
+    "qa": (SMALL, qa_batch, "longest", {("tuned", "step"): 2.2}),
+    "qa500": (SMALL, qa_batch, 500, {}),
+    "dense": (
+        GPT2_SIZED,
+        dense_batch,
+        "longest",
+        {
+            ("tuned", "step"): 1.5,
+            ("default", "step"): 5.5,
+            ("default", "adamw"): 3.5,
+            ("default", "cross-entropy"): 8,
+        },
+    ),
+}
+
+
+def write_weights(config, path, seed=1):
+    """Random normal, as a fresh model's; norms around 1 so that their gradients are tested."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, shape in weight_shapes(config).items():
+        noise = torch.randn(shape, generator=generator)
+        tensors[name] = 1 + 0.1 * noise if len(shape) == 1 else 0.02 * noise
+    save_file(tensors, path, {"format": "pt"})
+
+
+def believe_in_the_processor(folder):
+    """MKL, in PyTorch's wheels, keeps AVX-512 from processors that are not Intel's unless this
+    function says otherwise: a tenth to a quarter of the products' time. Returns the library to
+    preload, or None.
+    """
+    if "AuthenticAMD" not in pathlib.Path("/proc/cpuinfo").read_text() or not shutil.which("cc"):
+        return None
+    source, library = folder / "processor.c", folder / "processor.so"
+    source.write_text("int mkl_serv_intel_cpu_true(void) { return 1; }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    return str(library)
+
+
+class Side:
+    def __init__(self, name, command, environment, threads):
+        self.name = name
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)} | environment,
+        )
+
+    def ask(self, op, **request):
+        self.process.stdin.write(json.dumps({"op": op} | request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"{self.name} ended during {op}: its message is above")
+        return json.loads(line)
+
+    def reset_peak(self):
+        pathlib.Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def peak_bytes(self):
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def start_sides(arguments, modes, folder):
+    threads = arguments.threads
+    library = believe_in_the_processor(folder)
+    tuned = TUNED | ({"LD_PRELOAD": library} if library else {})
+    sides = []
+    if arguments.dopl.exists():
+        command = [arguments.dopl, "--trust", "--threads", str(threads), HERE / "step.lua"]
+        sides.append(Side("dopl", [str(c) for c in command], {}, threads))
+    for mode in modes:
+        environment = {} if mode == "default" else tuned
+        sides.append(
+            Side(mode, [sys.executable, str(HERE / "step.py"), mode], environment, threads)
+        )
+    return sides
+
+
+def gradient_difference(ours, theirs):
+    """Largest |a - b| / |b| over the tensors, and its tensor."""
+    assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
+    norms = {k: ((ours[k] - b).norm() / b.norm()).item() for k, b in theirs.items()}
+    worst = max(norms, key=norms.get)
+    return norms[worst], worst
+
+
+def check_parity(sides, folder):
+    """Loss and gradients of every side against the last PyTorch one. Also the warm-up."""
+    found = {}
+    for side in sides:
+        path = str(folder / f"{side.name}.safetensors")
+        loss = side.ask("gradients", name="batch", out=path)["loss"]
+        found[side.name] = loss, path
+    reference = sides[-1].name
+    loss, path = found.pop(reference)
+    theirs = load_file(path)
+    for name, (other, path) in found.items():
+        worst, tensor = gradient_difference(load_file(path), theirs)
+        off = abs(other - loss) / abs(loss)
+        verdict = "agree" if max(off, worst) <= 1e-4 else "DIFFER"
+        print(
+            f"  {name} and {reference} {verdict}: loss {off:.1e}, gradients {worst:.1e} ({tensor})"
+        )
+        os.remove(path)
+
+
+def measure(sides, rounds):
+    """{(side, quantity): median seconds} and {side: peak bytes of the steps}, sides in turn."""
+    seconds = {}
+
+    def note(side, quantity, value):
+        seconds.setdefault((side.name, quantity), []).append(value)
+
+    for side in sides:
+        side.reset_peak()
+    for round_ in range(rounds + 1):
+        for side in sides:
+            answer = side.ask("step", name="batch")["seconds"]
+            if round_ > 0:  # the first step makes optimizer states
+                note(side, "step", answer)
+    peaks = {side.name: side.peak_bytes() for side in sides}
+    for _ in range(rounds):
+        for side in sides:
+            note(side, "adamw", side.ask("optimizer_pass")["seconds"])
+            head = side.ask("head", name="batch")
+            note(side, "head + loss", head["seconds"])
+            note(side, "cross-entropy", head["cross_entropy"])
+    return {key: statistics.median(values) for key, values in seconds.items()}, peaks
+
+
+def report(sides, medians, peaks, goals):
+    names = [side.name for side in sides]
+    print(f"  {'':14}" + "".join(f"{name:>12}" for name in names) + "   torch / dopl (goal)")
+    for quantity in ("step", "adamw", "head + loss", "cross-entropy"):
+        row = [medians[name, quantity] for name in names]
+        line = f"  {quantity:14}" + "".join(f"{1e3 * s:9.1f} ms" for s in row)
+        if names[0] == "dopl":
+            for name in names[1:]:
+                goal = goals.get((name, quantity))
+                aim = f" ({goal})" if goal else ""
+                line += f"   {name} {medians[name, quantity] / row[0]:.2f}{aim}"
+        print(line)
+    for side in sides:
+        peak = peaks[side.name]
+        line = f"  peak memory of a step, {side.name}: {peak / 2**30:.2f} GiB"
+        if side.name == "dopl":
+            planned = side.ask("memory")["planned_bytes"]
+            line += f", {peak / planned:.2f} of what its runtime accounts for (at most 1.15)"
+        print(line)
+
+
+def run(name, arguments):
+    config, make_batch, layout, goals = WORKLOADS[name]
+    modes = ["default", "tuned", "compiled"] + (["best"] if layout == "longest" else [])
+    rounds = arguments.rounds if layout == "longest" else -(-arguments.rounds // 3)
+    batch = make_batch(config["vocab_size"])
+    n = len(batch["offsets"]) - 1
+    lengths = [b - a for a, b in zip(batch["offsets"], batch["offsets"][1:])]
+    rows = n * (layout if isinstance(layout, int) else max(lengths))
+    labelled = sum(label >= 0 for label in batch["labels"])
+    print(f"{name}: {n} sequences, {sum(lengths)} tokens ({rows} padded), {labelled} labelled")
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
+        folder = pathlib.Path(folder)
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "batch.json").write_text(json.dumps(batch))
+        write_weights(config, folder / "model.safetensors")
+        sides = start_sides(arguments, modes, folder)
+        for side in sides:
+            side.ask(
+                "open",
+                config=str(folder / "config.json"),
+                weights=str(folder / "model.safetensors"),
+                threads=arguments.threads,
+                **ADAMW,
+            )
+            side.ask("batch", name="batch", path=str(folder / "batch.json"), layout=layout)
+        check_parity(sides, folder)
+        report(sides, *measure(sides, rounds), goals)
+        for side in sides:
+            side.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dopl", type=pathlib.Path, default=ROOT / "build" / "dopl")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", choices=sorted(WORKLOADS), action="append")
+    parser.add_argument("--scratch", help="folder for weights and gradients (2 GB)")
+    arguments = parser.parse_args()
+    arguments.dopl = arguments.dopl.resolve()
+    if not arguments.dopl.exists():
+        print(f"no {arguments.dopl}: PyTorch alone")
+    for name in arguments.only or WORKLOADS:
+        run(name, arguments)
+
+
+if __name__ == "__main__":
+    main()
