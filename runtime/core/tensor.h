@@ -1,8 +1,8 @@
 // tensor.h - dense typed arrays over reference-counted storage.
 //
-// A dopl_tensor is a small value: shape, type, a window into a storage, and, where a gradient flows,
-// a dopl_var. It is always contiguous, outermost dimension first. Copying the struct copies no
-// reference: use dopl_tensor_share. An all-zero struct is an empty tensor, safe to release.
+// A dopl_tensor is a small value: shape, type, a window into a storage, and, where a gradient
+// flows, a dopl_var. It is always contiguous, outermost dimension first. Copying the struct copies
+// no reference: use dopl_tensor_share. An all-zero struct is an empty tensor, safe to release.
 #ifndef DOPL_CORE_TENSOR_H
 #define DOPL_CORE_TENSOR_H
 
@@ -41,7 +41,8 @@ typedef struct dopl_tensor {
     dopl_var *var;             // NULL: no gradient flows here
 } dopl_tensor;
 
-// The identity of a value in the gradient graph. Shared by every tensor struct that names the value.
+// The identity of a value in the gradient graph. Shared by every tensor struct that names the
+// value.
 struct dopl_var {
     int refs;
     bool leaf;        // a parameter: its gradient accumulates until it is zeroed

@@ -1,0 +1,93 @@
+// bind.c - opening "dopl.core", the runtime of a Lua state, raising errors where the user can act.
+#include "bind.h"
+#include "state.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RUNTIME "dopl.runtime"
+
+static const char runtime_key = 'r'; // its address names the registry slot
+
+dopl_bind_state *dopl_state(lua_State *L) {
+    dopl_bind_state *s;
+    memcpy(&s, lua_getextraspace(L), sizeof s); // a new coroutine gets a copy
+    return s;
+}
+
+dopl_rt *dopl_check_rt(lua_State *L) {
+    return &dopl_state(L)->rt;
+}
+
+// Runs last of all finalizers when the state closes, since it was the first object marked for one.
+static int runtime_close(lua_State *L) {
+    dopl_bind_state *s = lua_touserdata(L, 1);
+    s->main = NULL; // what the tape still holds must not touch the registry
+    dopl_rt_release(&s->rt);
+    return 0;
+}
+
+static void open_runtime(lua_State *L) {
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &runtime_key) == LUA_TUSERDATA) {
+        lua_pop(L, 1);
+        return;
+    }
+    lua_pop(L, 1);
+    dopl_bind_state *s = lua_newuserdatauv(L, sizeof *s, 0);
+    memset(s, 0, sizeof *s);
+    luaL_newmetatable(L, RUNTIME);
+    lua_pushcfunction(L, runtime_close);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &runtime_key);
+    if (dopl_rt_init(&s->rt) != DOPL_OK) luaL_error(L, "%s", s->rt.error);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+    s->main = lua_tothread(L, -1);
+    lua_pop(L, 1);
+    memcpy(lua_getextraspace(L), &s, sizeof s);
+}
+
+int luaopen_dopl_core(lua_State *L) {
+    open_runtime(L);
+    lua_newtable(L);
+    lua_pushliteral(L, DOPL_VERSION);
+    lua_setfield(L, -2, "version");
+#define BIND(name) dopl_bind_##name(L);
+    DOPL_BINDINGS(BIND)
+#undef BIND
+    return 1;
+}
+
+// Whether a chunk is dopl's own Lua library: a user can do nothing at a line of it.
+static bool is_library(const char *source) {
+    return strstr(source, "lua/dopl/") || strstr(source, "lua/5.4/dopl/");
+}
+
+// Pushes "file:line: " of the innermost Lua line outside the library, or of the innermost at all.
+static void push_where(lua_State *L) {
+    lua_Debug ar;
+    for (int level = 0; lua_getstack(L, level, &ar); level++) {
+        lua_getinfo(L, "Sl", &ar);
+        if (ar.currentline < 0 || is_library(ar.source)) continue;
+        lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+        return;
+    }
+    luaL_where(L, 1);
+}
+
+int dopl_raise(lua_State *L, dopl_rt *rt) {
+    push_where(L);
+    lua_pushstring(L, rt->error);
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
+int dopl_raise_text(lua_State *L, const char *format, ...) {
+    dopl_rt *rt = dopl_check_rt(L);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(rt->error, sizeof rt->error, format, args);
+    va_end(args);
+    return dopl_raise(L, rt);
+}

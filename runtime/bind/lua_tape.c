@@ -1,0 +1,339 @@
+// lua_tape.c - backward, scopes, no_grad, operators written in Lua, and the runtime's counters.
+#include "state.h"
+#include "../core/rng.h"
+#include "../core/tape.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define SCOPE "dopl.scope"
+#define NO_GRAD "dopl.no_grad"
+
+// ---- backward
+
+// t:backward(seed): adds the gradients of t (times seed) to the parameters it came from
+static int tape_backward(lua_State *L) {
+    dopl_bind_state *s = dopl_state(L);
+    dopl_tensor *root = dopl_check_tensor(L, 1);
+    dopl_tensor *seed = lua_isnoneornil(L, 2) ? NULL : dopl_check_tensor(L, 2);
+    lua_State *outer = s->walking;
+    s->walking = L;
+    dopl_status status = dopl_tape_backward(&s->rt, root, seed);
+    s->walking = outer;
+    return dopl_result(L, &s->rt, status, 0);
+}
+
+// ---- operators in Lua
+
+typedef struct {
+    int function; // in the registry
+    char name[44];
+} lua_operator;
+
+static void drop_operator(dopl_rt *rt, void *extra) {
+    lua_operator *op = extra;
+    lua_State *L = dopl_state_of(rt)->main;
+    if (L) luaL_unref(L, LUA_REGISTRYINDEX, op->function);
+    dopl_rt_free(rt, op);
+}
+
+// Protected: calls the function of the node at index 1 with dout, adds what it returns.
+static int run_function(lua_State *L) {
+    dopl_node *n = lua_touserdata(L, 1);
+    dopl_rt *rt = dopl_check_rt(L);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, ((lua_operator *)n->extra)->function);
+    dopl_tensor_detach(dopl_push_tensor(L), &n->dout);
+    lua_call(L, 1, n->n_in);
+    for (int i = 0; i < n->n_in; i++) {
+        int at = 2 + i;
+        if (!dopl_grad_wants(n, i) || lua_isnil(L, at)) continue;
+        dopl_tensor *g = dopl_check_tensor(L, at);
+        if (!dopl_shape_same(g, &n->in[i]) || g->dtype != DOPL_F32)
+            return dopl_raise_text(L, "%s: backward gave %s %s for input %d, needs f32 %s", n->name,
+                                   dopl_dtype_name(g->dtype), dopl_shape_str(g).s, i + 1,
+                                   dopl_shape_str(&n->in[i]).s);
+        if (dopl_grad_share(rt, n, i, g) != DOPL_OK) return dopl_raise(L, rt);
+    }
+    return 0;
+}
+
+// The function may record and walk a tape of its own (checkpoint does), so it gets a fresh one.
+static dopl_status function_backward(dopl_rt *rt, dopl_node *n) {
+    lua_State *L = dopl_state_of(rt)->walking;
+    if (!lua_checkstack(L, 8)) return dopl_fail(rt, DOPL_ENOMEM, "%s: Lua stack", n->name);
+    dopl_tape *outer = rt->tape;
+    DOPL_TRY(dopl_tape_new(rt, &rt->tape));
+    int top = lua_gettop(L);
+    lua_pushcfunction(L, run_function);
+    lua_pushlightuserdata(L, n);
+    dopl_status status = DOPL_OK;
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+        const char *text = lua_tostring(L, -1);
+        status = rt->stop ? DOPL_ESTOP : DOPL_EARG;
+        if (text != rt->error)
+            (void)dopl_fail(rt, status, "%s", text ? text : "error in a backward");
+    }
+    lua_settop(L, top);
+    dopl_tape_free(rt, rt->tape);
+    rt->tape = outer;
+    return status;
+}
+
+// core.record(name, out, inputs, backward): out, computed from the array of inputs by any means,
+// gets a place in the graph. backward(dout) returns one gradient (or nil) an input. Returns out.
+static int tape_record(lua_State *L) {
+    dopl_bind_state *s = dopl_state(L);
+    dopl_rt *rt = &s->rt;
+    luaL_checkstring(L, 1);
+    dopl_tensor *out = dopl_check_tensor(L, 2);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    luaL_checktype(L, 4, LUA_TFUNCTION);
+    lua_Integer n_in = luaL_len(L, 3);
+    if (n_in < 1 || n_in > DOPL_MAX_IN)
+        return dopl_raise_text(L, "%s: %d inputs, needs 1 to %d", lua_tostring(L, 1), (int)n_in,
+                               DOPL_MAX_IN);
+    if (out->var)
+        return dopl_raise_text(L,
+                               "%s: the result is in the graph already; compute it under "
+                               "no_grad",
+                               lua_tostring(L, 1));
+    dopl_tensor *in[DOPL_MAX_IN];
+    bool wanted = false;
+    for (int i = 0; i < n_in; i++) {
+        lua_geti(L, 3, i + 1);
+        in[i] = dopl_check_tensor(L, -1);
+        wanted |= in[i]->var != NULL;
+    }
+    lua_pushvalue(L, 2);
+    if (!wanted || !rt->grad_enabled) return 1;
+    void *memory;
+    if (dopl_rt_alloc(rt, &memory, sizeof(lua_operator)) != DOPL_OK) return dopl_raise(L, rt);
+    lua_operator *op = memory;
+    snprintf(op->name, sizeof op->name, "%s", lua_tostring(L, 1));
+    op->function = LUA_NOREF;
+    dopl_node n = { .name = op->name,
+                    .backward = function_backward,
+                    .n_in = (int)n_in,
+                    .extra = op,
+                    .release_extra = drop_operator };
+    for (int i = 0; i < n_in; i++) {
+        dopl_tensor_share(&n.in[i], in[i]);
+        dopl_tensor_drop_data(rt, &n.in[i]); // what backward reads, its closure holds
+    }
+    dopl_status status = dopl_var_new(rt, &out->var);
+    if (status == DOPL_OK) {
+        dopl_tensor_share(&n.out, out);
+        dopl_tensor_drop_data(rt, &n.out);
+        status = dopl_tape_record(rt, &n);
+    }
+    if (status != DOPL_OK) {
+        dopl_node_release(rt, &n);
+        dopl_var_drop(rt, out->var);
+        out->var = NULL;
+        return dopl_raise(L, rt);
+    }
+    lua_pushvalue(L, 4); // the node is the tape's by now: a failure here leaks nothing
+    op->function = luaL_ref(L, LUA_REGISTRYINDEX);
+    return 1;
+}
+
+// ---- no_grad
+
+typedef struct {
+    bool before, open;
+} grad_switch;
+
+static int no_grad_close(lua_State *L) {
+    grad_switch *s = luaL_checkudata(L, 1, NO_GRAD);
+    if (s->open) dopl_check_rt(L)->grad_enabled = s->before;
+    s->open = false;
+    return 0;
+}
+
+static int push_switch(lua_State *L, bool on) {
+    dopl_rt *rt = dopl_check_rt(L);
+    grad_switch *s = lua_newuserdatauv(L, sizeof *s, 0);
+    *s = (grad_switch){ .before = rt->grad_enabled, .open = true };
+    luaL_setmetatable(L, NO_GRAD);
+    rt->grad_enabled = on;
+    return 1;
+}
+
+// local _ <close> = dopl.no_grad(): operators record nothing until the end of the block
+static int no_grad(lua_State *L) {
+    return push_switch(L, false);
+}
+
+// local _ <close> = core.with_grad(): the opposite, for a recomputation inside no_grad
+static int with_grad(lua_State *L) {
+    return push_switch(L, true);
+}
+
+// ---- scopes
+
+static void close_scope(dopl_bind_state *s, dopl_scope *scope, bool free_boxes) {
+    if (!scope->open) return;
+    while (s->scope != scope) close_scope(s, s->scope, free_boxes); // inner ones first
+    s->scope = scope->outer;
+    scope->open = false;
+    while (scope->first) {
+        dopl_box *box = scope->first;
+        dopl_box_join(box, free_boxes ? NULL : scope->outer);
+        if (free_boxes) dopl_tensor_release(&s->rt, &box->t);
+    }
+    if (free_boxes) dopl_tape_prune(&s->rt);
+}
+
+static int scope_close(lua_State *L) {
+    close_scope(dopl_state(L), luaL_checkudata(L, 1, SCOPE), true);
+    return 0;
+}
+
+// A scope that was lost rather than closed hands its tensors to the one around it.
+static int scope_gc(lua_State *L) {
+    close_scope(dopl_state(L), luaL_checkudata(L, 1, SCOPE), false);
+    return 0;
+}
+
+// scope:keep(t, ...): takes tensors out of the scope, into the one around it; returns them
+static int scope_keep(lua_State *L) {
+    dopl_scope *scope = luaL_checkudata(L, 1, SCOPE);
+    for (int i = 2; i <= lua_gettop(L); i++) {
+        if (lua_isnil(L, i)) continue;
+        dopl_box *box = (dopl_box *)dopl_check_tensor(L, i); // the tensor is its first member
+        if (box->scope == scope) dopl_box_join(box, scope->outer);
+    }
+    return lua_gettop(L) - 1;
+}
+
+// local scope <close> = dopl.scope(): tensors made until the end of the block are freed there
+static int scope_new(lua_State *L) {
+    dopl_bind_state *s = dopl_state(L);
+    dopl_scope *scope = lua_newuserdatauv(L, sizeof *scope, 0);
+    *scope = (dopl_scope){ .outer = s->scope, .open = true };
+    luaL_setmetatable(L, SCOPE);
+    s->scope = scope;
+    return 1;
+}
+
+// ---- counters and switches
+
+static void set_integer(lua_State *L, const char *name, size_t value) {
+    lua_pushinteger(L, (lua_Integer)value);
+    lua_setfield(L, -2, name);
+}
+
+// core.memory(): bytes { live, peak, cached } and blocks of the runtime
+static int rt_memory(lua_State *L) {
+    const dopl_rt *rt = dopl_check_rt(L);
+    lua_createtable(L, 0, 4);
+    set_integer(L, "live", rt->bytes_live);
+    set_integer(L, "peak", rt->bytes_peak);
+    set_integer(L, "cached", rt->bytes_cached);
+    set_integer(L, "blocks", (size_t)rt->n_blocks);
+    return 1;
+}
+
+static int rt_reset_peak(lua_State *L) {
+    dopl_rt_reset_peak(dopl_check_rt(L));
+    return 0;
+}
+
+static int rt_trim(lua_State *L) {
+    dopl_rt_trim(dopl_check_rt(L));
+    return 0;
+}
+
+// core.blocks(): allocations alive; a spec that leaves more than it found has leaked
+static int rt_blocks(lua_State *L) {
+    lua_pushinteger(L, dopl_check_rt(L)->n_blocks);
+    return 1;
+}
+
+// core.fail_alloc(n): the n-th allocation from now on fails; 0: none
+static int rt_fail_alloc(lua_State *L) {
+    dopl_check_rt(L)->fail_at = luaL_checkinteger(L, 1);
+    return 0;
+}
+
+// core.poison(on): fill fresh and freed memory with NaN; returns the previous setting
+static int rt_poison(lua_State *L) {
+    dopl_rt *rt = dopl_check_rt(L);
+    lua_pushboolean(L, rt->poison);
+    rt->poison = lua_toboolean(L, 1);
+    return 1;
+}
+
+// core.threads(n): sets the number of threads (0: all cores); returns the number in use
+static int rt_threads(lua_State *L) {
+    dopl_rt *rt = dopl_check_rt(L);
+    if (!lua_isnoneornil(L, 1)) {
+        lua_Integer n = luaL_checkinteger(L, 1);
+        if (n < 0 || n > 1024)
+            return dopl_raise_text(L, "threads: %lld, needs 0 to 1024", (long long)n);
+        dopl_rt_set_threads(rt, (int)n);
+    }
+    lua_pushinteger(L, rt->n_threads);
+    return 1;
+}
+
+// core.tape_size(): nodes recorded and not yet walked
+static int rt_tape_size(lua_State *L) {
+    lua_pushinteger(L, dopl_tape_size(dopl_check_rt(L)->tape));
+    return 1;
+}
+
+// core.grad_enabled(): whether operators record
+static int rt_grad_enabled(lua_State *L) {
+    lua_pushboolean(L, dopl_check_rt(L)->grad_enabled);
+    return 1;
+}
+
+// core.random(seed, stream, counter): 64 random bits as an integer (rng.h)
+static int rt_random(lua_State *L) {
+    dopl_random r =
+        dopl_philox((uint64_t)luaL_checkinteger(L, 1), (uint64_t)luaL_checkinteger(L, 2),
+                    (uint64_t)luaL_checkinteger(L, 3));
+    lua_pushinteger(L, (lua_Integer)((uint64_t)r.v[1] << 32 | r.v[0]));
+    return 1;
+}
+
+static const luaL_Reg functions[] = {
+    { "backward", tape_backward },   { "record", tape_record },
+    { "no_grad", no_grad },          { "with_grad", with_grad },
+    { "scope", scope_new },          { "memory", rt_memory },
+    { "reset_peak", rt_reset_peak }, { "trim", rt_trim },
+    { "blocks", rt_blocks },         { "fail_alloc", rt_fail_alloc },
+    { "poison", rt_poison },         { "threads", rt_threads },
+    { "tape_size", rt_tape_size },   { "grad_enabled", rt_grad_enabled },
+    { "random", rt_random },         { NULL, NULL },
+};
+
+static void new_type(lua_State *L, const char *name, lua_CFunction close, lua_CFunction gc) {
+    luaL_newmetatable(L, name);
+    lua_pushcfunction(L, close);
+    lua_setfield(L, -2, "__close");
+    lua_pushcfunction(L, gc);
+    lua_setfield(L, -2, "__gc");
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable");
+}
+
+void dopl_bind_tape(lua_State *L) {
+    luaL_setfuncs(L, functions, 0);
+    luaL_getmetatable(L, "dopl.tensor");
+    lua_getfield(L, -1, "__index");
+    lua_pushcfunction(L, tape_backward);
+    lua_setfield(L, -2, "backward");
+    lua_pop(L, 2);
+    new_type(L, NO_GRAD, no_grad_close, no_grad_close);
+    lua_pop(L, 1);
+    new_type(L, SCOPE, scope_close, scope_gc);
+    lua_createtable(L, 0, 2);
+    lua_pushcfunction(L, scope_keep);
+    lua_setfield(L, -2, "keep");
+    lua_pushcfunction(L, scope_close);
+    lua_setfield(L, -2, "close");
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}

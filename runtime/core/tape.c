@@ -1,0 +1,185 @@
+// tape.c - recording, the backward walk, gradient accumulation.
+//
+// Order is the only structure: a node's inputs were produced by earlier nodes, so walking from the
+// end meets every consumer of a value before its producer, and the value's gradient is complete
+// when its node comes up. Nodes that the root does not reach (a second loss on the same tape, say)
+// stay until their own backward, or until nothing can reach their result.
+//
+// Gradients are shared, not copied, where an operator passes its gradient through (a residual add):
+// two vars then hold the same storage, and whoever accumulates into a storage that is held
+// elsewhere makes a private copy first.
+#include "tape.h"
+#include "simd.h"
+
+#include <string.h>
+
+struct dopl_tape {
+    dopl_node **node;
+    int64_t n, capacity;
+};
+
+dopl_status dopl_tape_new(dopl_rt *rt, dopl_tape **out) {
+    void *memory;
+    DOPL_TRY(dopl_rt_alloc_zero(rt, &memory, sizeof **out));
+    *out = memory;
+    return DOPL_OK;
+}
+
+void dopl_node_release(dopl_rt *rt, dopl_node *n) {
+    for (int i = 0; i < n->n_in; i++) dopl_tensor_release(rt, &n->in[i]);
+    for (int i = 0; i < DOPL_MAX_SAVED; i++) dopl_tensor_release(rt, &n->saved[i]);
+    dopl_tensor_release(rt, &n->out);
+    dopl_tensor_release(rt, &n->dout);
+    if (n->release_extra) n->release_extra(rt, n->extra);
+    memset(n, 0, sizeof *n);
+}
+
+static void free_node(dopl_rt *rt, dopl_node *n) {
+    dopl_node_release(rt, n);
+    dopl_rt_free(rt, n);
+}
+
+void dopl_tape_free(dopl_rt *rt, dopl_tape *tape) {
+    if (!tape) return;
+    while (tape->n) free_node(rt, tape->node[--tape->n]);
+    dopl_rt_free(rt, tape->node);
+    dopl_rt_free(rt, tape);
+}
+
+int64_t dopl_tape_size(const dopl_tape *tape) {
+    return tape->n;
+}
+
+dopl_status dopl_tape_record(dopl_rt *rt, const dopl_node *node) {
+    dopl_tape *tape = rt->tape;
+    if (tape->n == tape->capacity) {
+        int64_t capacity = tape->capacity ? 2 * tape->capacity : 64;
+        void *grown = tape->node;
+        DOPL_TRY(dopl_rt_realloc(rt, &grown, (size_t)capacity * sizeof *tape->node));
+        tape->node = grown;
+        tape->capacity = capacity;
+    }
+    void *memory;
+    DOPL_TRY(dopl_rt_alloc(rt, &memory, sizeof *node));
+    tape->node[tape->n] = memory;
+    *tape->node[tape->n++] = *node;
+    node->out.var->recorded = true;
+    return DOPL_OK;
+}
+
+bool dopl_grad_wants(const dopl_node *n, int i) {
+    return i < n->n_in && n->in[i].var != NULL;
+}
+
+DOPL_SIMD static void add_in_place(float *restrict y, const float *restrict x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] += x[i];
+}
+
+enum { CHUNK = 1 << 16 }; // elements a thread takes at a time
+
+static void accumulate(dopl_tensor *y, const dopl_tensor *x) {
+    int64_t n = dopl_tensor_numel(y);
+    float *yp = dopl_f32(y);
+    const float *xp = dopl_f32(x);
+#pragma omp parallel for schedule(static) if (n > CHUNK)
+    for (int64_t i = 0; i < n; i += CHUNK)
+        add_in_place(yp + i, xp + i, n - i < CHUNK ? n - i : CHUNK);
+}
+
+// A storage for the gradient of `t` that nobody else holds, contents undefined.
+static dopl_status fresh_grad(dopl_rt *rt, const dopl_tensor *t, dopl_tensor *out) {
+    return dopl_tensor_new(rt, out, DOPL_F32, t->n_dim, t->dim);
+}
+
+dopl_status dopl_grad_into(dopl_rt *rt, dopl_node *n, int i, dopl_tensor **dx, float *beta) {
+    dopl_tensor *grad = &n->in[i].var->grad;
+    *dx = grad;
+    *beta = grad->storage ? 1.0f : 0.0f;
+    if (!grad->storage) return fresh_grad(rt, &n->in[i], grad);
+    if (grad->storage->refs == 1) return DOPL_OK;
+    dopl_tensor own;
+    DOPL_TRY(fresh_grad(rt, &n->in[i], &own));
+    memcpy(dopl_data(&own), dopl_data(grad), own.storage->bytes);
+    dopl_tensor_release(rt, grad);
+    *grad = own;
+    return DOPL_OK;
+}
+
+dopl_status dopl_grad_share(dopl_rt *rt, dopl_node *n, int i, const dopl_tensor *g) {
+    dopl_tensor *grad = &n->in[i].var->grad;
+    if (!grad->storage) {
+        dopl_tensor_detach(grad, g);
+        grad->n_dim = n->in[i].n_dim; // a view's gradient has the shape of what was viewed
+        memcpy(grad->dim, n->in[i].dim, sizeof grad->dim);
+        return DOPL_OK;
+    }
+    float beta;
+    DOPL_TRY(dopl_grad_into(rt, n, i, &grad, &beta));
+    accumulate(grad, g);
+    return DOPL_OK;
+}
+
+static dopl_status seed_root(dopl_rt *rt, const dopl_tensor *root, const dopl_tensor *seed) {
+    if (!root->var || (!root->var->recorded && !root->var->leaf))
+        return dopl_fail(rt, DOPL_ESTATE,
+                         "backward: nothing recorded leads to this value (no input requires a "
+                         "gradient, recording was off, or backward has consumed it already)");
+    if (!seed && dopl_tensor_numel(root) != 1)
+        return dopl_fail(rt, DOPL_ESHAPE,
+                         "backward: a value of shape %s needs a gradient of that shape",
+                         dopl_shape_str(root).s);
+    if (seed && (!dopl_shape_same(root, seed) || seed->dtype != DOPL_F32))
+        return dopl_fail(rt, DOPL_ESHAPE, "backward: a value of shape %s and a gradient %s %s",
+                         dopl_shape_str(root).s, dopl_dtype_name(seed->dtype),
+                         dopl_shape_str(seed).s);
+    dopl_node at_root = { .n_in = 1, .in = { *root } }; // borrowed: never released
+    if (seed) return dopl_grad_share(rt, &at_root, 0, seed);
+    dopl_tensor *grad;
+    float beta;
+    DOPL_TRY(dopl_grad_into(rt, &at_root, 0, &grad, &beta));
+    *dopl_f32(grad) = (beta == 0.0f ? 0.0f : *dopl_f32(grad)) + 1.0f;
+    return DOPL_OK;
+}
+
+// Runs the backward of one node that the root reaches, and empties it.
+static dopl_status consume(dopl_rt *rt, dopl_node *n) {
+    n->dout = n->out.var->grad;
+    memset(&n->out.var->grad, 0, sizeof n->out.var->grad);
+    n->out.var->recorded = false;
+    return n->backward(rt, n);
+}
+
+static void close_gaps(dopl_tape *tape) {
+    int64_t kept = 0;
+    for (int64_t k = 0; k < tape->n; k++)
+        if (tape->node[k]) tape->node[kept++] = tape->node[k];
+    tape->n = kept;
+}
+
+dopl_status dopl_tape_backward(dopl_rt *rt, const dopl_tensor *root, const dopl_tensor *seed) {
+    dopl_tape *tape = rt->tape;
+    DOPL_TRY(seed_root(rt, root, seed));
+    dopl_status status = DOPL_OK;
+    for (int64_t k = tape->n - 1; k >= 0; k--) {
+        dopl_node *n = tape->node[k];
+        bool reached = n->out.var->grad.storage != NULL;
+        if (!reached && n->out.var->refs > 1) continue;
+        if (reached && status == DOPL_OK)
+            status = rt->stop ? dopl_fail(rt, DOPL_ESTOP, "stopped") : consume(rt, n);
+        dopl_tensor_release(rt, &n->out.var->grad); // after a failure: what was left to hand down
+        tape->node[k] = NULL;
+        free_node(rt, n);
+    }
+    close_gaps(tape);
+    return status;
+}
+
+void dopl_tape_prune(dopl_rt *rt) {
+    dopl_tape *tape = rt->tape;
+    for (int64_t k = tape->n - 1; k >= 0; k--) {
+        if (tape->node[k]->out.var->refs > 1) continue;
+        free_node(rt, tape->node[k]);
+        tape->node[k] = NULL;
+    }
+    close_gaps(tape);
+}

@@ -1,0 +1,127 @@
+// op.c - the operator table, dispatch and recording.
+#include "op.h"
+
+#include <string.h>
+
+#define BACKWARD(id) op_##id##_backward
+#define NO_BACKWARD(id) NULL
+#define OP(id, inputs, attributes, kept, grad, text)                                               \
+    [DOPL_OP_##id] = { .name = #id,                                                                \
+                       .in = inputs,                                                               \
+                       .attrs = attributes,                                                        \
+                       .keep = kept,                                                               \
+                       .doc = text,                                                                \
+                       .shape = op_##id##_shape,                                                   \
+                       .cpu = op_##id##_cpu,                                                       \
+                       .backward = grad(id) },
+const dopl_op dopl_op_table[DOPL_OP_COUNT] = {
+#include "ops.def"
+};
+
+static dopl_status check_inputs(dopl_rt *rt, const dopl_op_call *c) {
+    const char *want = c->op->in;
+    for (int i = 0; *want; i++, want++) {
+        dopl_dtype dtype = *want == 'i' ? DOPL_I32 : DOPL_F32;
+        bool optional = want[1] == '?';
+        want += optional;
+        const dopl_tensor *t = i < c->n_in ? c->in[i] : NULL;
+        if (!t && optional) continue;
+        if (!t) return dopl_fail(rt, DOPL_EARG, "%s: input %d is missing", c->op->name, i + 1);
+        if (!t->storage)
+            return dopl_fail(rt, DOPL_ESTATE, "%s: input %d has been released", c->op->name, i + 1);
+        if (t->dtype != dtype)
+            return dopl_fail(rt, DOPL_EDTYPE, "%s: input %d is %s %s, needs %s", c->op->name, i + 1,
+                             dopl_dtype_name(t->dtype), dopl_shape_str(t).s,
+                             dopl_dtype_name(dtype));
+    }
+    return DOPL_OK;
+}
+
+static bool wants_grad(const dopl_rt *rt, const dopl_op_call *c) {
+    if (!rt->grad_enabled || !c->op->backward) return false;
+    for (int i = 0; i < c->n_in; i++)
+        if (c->in[i] && c->in[i]->var) return true;
+    return false;
+}
+
+static dopl_status record(dopl_rt *rt, dopl_op_call *c) {
+    dopl_node n = { .name = c->op->name, .backward = c->op->backward, .n_in = c->n_in };
+    DOPL_TRY(dopl_var_new(rt, &c->out->var));
+    for (int i = 0; i < c->n_in; i++) {
+        if (!c->in[i]) continue;
+        dopl_tensor_share(&n.in[i], c->in[i]);
+        if (!strchr(c->op->keep, '0' + i)) dopl_tensor_drop_data(rt, &n.in[i]);
+    }
+    dopl_tensor_share(&n.out, c->out);
+    if (!strchr(c->op->keep, 'y')) dopl_tensor_drop_data(rt, &n.out);
+    memcpy(n.attr, c->attr, sizeof n.attr);
+    for (int i = 0; i < DOPL_MAX_SAVED; i++) {
+        n.saved[i] = c->saved[i];
+        memset(&c->saved[i], 0, sizeof c->saved[i]);
+    }
+    dopl_status status = dopl_tape_record(rt, &n);
+    if (status != DOPL_OK) dopl_node_release(rt, &n);
+    return status;
+}
+
+dopl_status dopl_op_apply(dopl_rt *rt, dopl_op_id id, dopl_op_call *c) {
+    c->op = &dopl_op_table[id];
+    memset(c->saved, 0, sizeof c->saved);
+    if (rt->stop) return dopl_fail(rt, DOPL_ESTOP, "stopped");
+    DOPL_TRY(check_inputs(rt, c));
+    dopl_status status = c->op->shape(rt, c);
+    if (status != DOPL_OK) goto out;
+    if (!c->out->storage) status = dopl_tensor_alloc(rt, c->out);
+    if (status != DOPL_OK) goto out;
+    c->record = wants_grad(rt, c);
+    status = c->op->cpu(rt, c);
+    if (status == DOPL_OK && c->record) status = record(rt, c);
+out:
+    for (int i = 0; i < DOPL_MAX_SAVED; i++) dopl_tensor_release(rt, &c->saved[i]);
+    if (status != DOPL_OK) dopl_tensor_release(rt, c->out);
+    return status;
+}
+
+dopl_status op_out(dopl_rt *rt, dopl_op_call *c, dopl_dtype dtype, int n_dim, const int64_t *dim) {
+    return dopl_tensor_shape(rt, c->out, dtype, n_dim, dim);
+}
+
+dopl_status op_out_like(dopl_rt *rt, dopl_op_call *c, int input) {
+    const dopl_tensor *t = c->in[input];
+    return dopl_tensor_shape(rt, c->out, t->dtype, t->n_dim, t->dim);
+}
+
+dopl_status op_want_dims(dopl_rt *rt, const dopl_op_call *c, int input, int n_dim) {
+    if (c->in[input]->n_dim == n_dim) return DOPL_OK;
+    return dopl_fail(rt, DOPL_ESHAPE, "%s: input %d is %s, needs %d dimension%s", c->op->name,
+                     input + 1, dopl_shape_str(c->in[input]).s, n_dim, n_dim == 1 ? "" : "s");
+}
+
+dopl_status op_save(dopl_rt *rt, dopl_op_call *c, int i, int n_dim, const int64_t *dim) {
+    return dopl_tensor_new(rt, &c->saved[i], DOPL_F32, n_dim, dim);
+}
+
+dopl_status op_check_offsets(dopl_rt *rt, const char *name, const dopl_tensor *offsets,
+                             int64_t total) {
+    int64_t n = dopl_tensor_numel(offsets);
+    const int32_t *o = dopl_i32(offsets);
+    if (offsets->n_dim != 1 || n < 1 || o[0] != 0 || o[n - 1] != total)
+        return dopl_fail(
+            rt, DOPL_ESHAPE, "%s: offsets %s from %d to %d, need 1 dimension, 0 to %lld", name,
+            dopl_shape_str(offsets).s, n ? o[0] : -1, n ? o[n - 1] : -1, (long long)total);
+    for (int64_t b = 1; b < n; b++)
+        if (o[b] < o[b - 1])
+            return dopl_fail(rt, DOPL_EARG, "%s: offset %lld is %d, after %d; they must not fall",
+                             name, (long long)b, o[b], o[b - 1]);
+    return DOPL_OK;
+}
+
+dopl_status op_check_index(dopl_rt *rt, const char *name, const dopl_tensor *index, int64_t limit) {
+    int64_t n = dopl_tensor_numel(index);
+    const int32_t *p = dopl_i32(index);
+    for (int64_t i = 0; i < n; i++)
+        if (p[i] < 0 || p[i] >= limit)
+            return dopl_fail(rt, DOPL_EARG, "%s: index %d at %lld, needs 0 to %lld", name, p[i],
+                             (long long)i, (long long)limit - 1);
+    return DOPL_OK;
+}

@@ -1,0 +1,95 @@
+// rotary.c - rotary position embedding (Su et al. 2021), half-split pairs as Llama and Phi use it:
+// column i of a head turns with column i + D/2 by the angle position * base^(-2i/D).
+//
+// It acts on the first heads*head_dim columns of each row, so that one call turns the queries and
+// the keys of a fused qkv row and copies the values. The backward is the rotation by minus the
+// angle.
+#include "op.h"
+#include "../core/simd.h"
+
+#include <string.h>
+
+dopl_status op_rotary_shape(dopl_rt *rt, dopl_op_call *c) {
+    const dopl_tensor *x = c->in[0], *pos = c->in[1];
+    int64_t heads = c->attr[0].i, D = c->attr[1].i;
+    if (heads < 1 || D < 2 || D % 2)
+        return dopl_fail(rt, DOPL_EARG, "rotary: %lld heads of %lld, need an even head_dim",
+                         (long long)heads, (long long)D);
+    if (!(c->attr[2].f > 0))
+        return dopl_fail(rt, DOPL_EARG, "rotary: base %g, must be positive", c->attr[2].f);
+    if (x->n_dim != 2 || pos->n_dim != 1 || x->dim[0] != pos->dim[0] || x->dim[1] < heads * D)
+        return dopl_fail(rt, DOPL_ESHAPE,
+                         "rotary: x %s and positions %s, need [T, at least %lld] and [T]",
+                         dopl_shape_str(x).s, dopl_shape_str(pos).s, (long long)(heads * D));
+    return op_out_like(rt, c, 0);
+}
+
+DOPL_SIMD static void turn_row(float *restrict y, const float *restrict x, int64_t cols,
+                               int64_t heads, int64_t D, const float *restrict cs,
+                               const float *restrict sn, float beta) {
+    int64_t half = D / 2;
+    for (int64_t h = 0; h < heads; h++) {
+        const float *a = x + h * D, *b = a + half;
+        float *ya = y + h * D, *yb = ya + half;
+        for (int64_t i = 0; i < half; i++) {
+            float p = a[i] * cs[i] - b[i] * sn[i], q = b[i] * cs[i] + a[i] * sn[i];
+            ya[i] = beta == 0.0f ? p : ya[i] + p;
+            yb[i] = beta == 0.0f ? q : yb[i] + q;
+        }
+    }
+    for (int64_t i = heads * D; i < cols; i++) y[i] = beta == 0.0f ? x[i] : y[i] + x[i];
+}
+
+// Angles of positions 0 .. n-1: cosines then sines, [n, D/2] each.
+static dopl_status angles(dopl_rt *rt, int64_t n, int64_t D, double base, float **out) {
+    int64_t half = D / 2;
+    void *memory;
+    DOPL_TRY(dopl_rt_alloc(rt, &memory, (size_t)(2 * n * half) * sizeof **out));
+    float *table = memory;
+#pragma omp parallel for schedule(static) if (n * half > 1024)
+    for (int64_t p = 0; p < n; p++)
+        for (int64_t i = 0; i < half; i++) {
+            double angle = (double)p * pow(base, -2.0 * (double)i / (double)D);
+            table[p * half + i] = (float)cos(angle);
+            table[(n + p) * half + i] = (float)sin(angle);
+        }
+    *out = table;
+    return DOPL_OK;
+}
+
+static dopl_status turn(dopl_rt *rt, float *y, const float *x, const dopl_tensor *pos, int64_t cols,
+                        const dopl_attr *attr, float beta, bool back) {
+    int64_t T = pos->dim[0], heads = attr[0].i, D = attr[1].i, half = D / 2, n = 0;
+    const int32_t *p = dopl_i32(pos);
+    for (int64_t t = 0; t < T; t++) {
+        if (p[t] < 0 || p[t] >= 1 << 24)
+            return dopl_fail(rt, DOPL_EARG, "rotary: position %d of row %lld, needs 0 to 2^24-1",
+                             p[t], (long long)t);
+        if (p[t] >= n) n = p[t] + 1;
+    }
+    float *table;
+    DOPL_TRY(angles(rt, n, D, attr[2].f, &table));
+    float *sines = table + n * half;
+    if (back)
+        for (int64_t i = 0; i < n * half; i++) sines[i] = -sines[i];
+#pragma omp parallel for schedule(static) if (T * cols > OP_GRAIN)
+    for (int64_t t = 0; t < T; t++)
+        turn_row(y + t * cols, x + t * cols, cols, heads, D, table + p[t] * half,
+                 sines + p[t] * half, beta);
+    dopl_rt_free(rt, table);
+    return DOPL_OK;
+}
+
+dopl_status op_rotary_cpu(dopl_rt *rt, dopl_op_call *c) {
+    return turn(rt, dopl_f32(c->out), dopl_f32(c->in[0]), c->in[1], c->out->dim[1], c->attr, 0.0f,
+                false);
+}
+
+dopl_status op_rotary_backward(dopl_rt *rt, dopl_node *n) {
+    if (!dopl_grad_wants(n, 0)) return DOPL_OK;
+    dopl_tensor *dx;
+    float beta;
+    DOPL_TRY(dopl_grad_into(rt, n, 0, &dx, &beta));
+    return turn(rt, dopl_f32(dx), dopl_f32(&n->dout), &n->in[1], n->out.dim[1], n->attr, beta,
+                true);
+}
