@@ -17,7 +17,8 @@
     BIND(op)                                                                                       \
     BIND(tape)                                                                                     \
     BIND(io)                                                                                       \
-    BIND(json)
+    BIND(json)                                                                                     \
+    BIND(safetensors)
 
 #define BIND(name) void dopl_bind_##name(lua_State *L);
 DOPL_BINDINGS(BIND)

@@ -1,4 +1,4 @@
-// lua_io.c - dopl.core.files, dopl.core.hash, dopl.core.getenv.
+// lua_io.c - dopl.core.files, dopl.core.hash, dopl.core.getenv, dopl.core.clock.
 //
 // Reading answers nil and a reason, since a missing file is often an answer; everything that writes
 // raises, since a result nobody could keep is not to be passed over.
@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define BYTES "dopl.bytes"
 #define APPENDER "dopl.appender"
@@ -237,6 +238,14 @@ static int core_getenv(lua_State *L) {
     return 1;
 }
 
+// clock() -> seconds of a clock that never jumps; only differences mean anything
+static int core_clock(lua_State *L) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    lua_pushnumber(L, (double)now.tv_sec + 1e-9 * (double)now.tv_nsec);
+    return 1;
+}
+
 static void new_type(lua_State *L, const char *name, lua_CFunction close, const luaL_Reg *methods) {
     luaL_newmetatable(L, name);
     lua_pushcfunction(L, close);
@@ -289,4 +298,6 @@ void dopl_bind_io(lua_State *L) {
     lua_setfield(L, -2, "hash");
     lua_pushcfunction(L, core_getenv);
     lua_setfield(L, -2, "getenv");
+    lua_pushcfunction(L, core_clock);
+    lua_setfield(L, -2, "clock");
 }

@@ -1,0 +1,45 @@
+--- JSON: strict in, canonical out.
+-- `decode` keeps integers and reals apart, refuses duplicate keys and says name:line:column.
+-- `encode` sorts keys and prints the shortest digits that read back as the same number.
+-- @module dopl.json
+local core = require("dopl.core")
+
+local json = {
+  --- decode(text [, name]): the value; `name` stands in front of messages.
+  decode = core.json.decode,
+  --- encode(value [, { indent = spaces, nan = "null" }]): the text; without `nan`, a NaN is refused.
+  encode = core.json.encode,
+  --- lines(path): iterator over value, line number of a JSON Lines file.
+  lines = core.json.lines,
+  --- array([t]): marks a table so that it is written as [] when it is empty.
+  array = core.json.array,
+  --- What stands for null in a decoded table.
+  null = core.json.null,
+}
+
+--- Reads one value from a file.
+-- @tparam string path
+function json.load(path)
+  local text, reason = core.files.read(path)
+  if not text then error(reason, 2) end
+  return json.decode(text, path)
+end
+
+--- Writes one value to a file, whole or not at all.
+-- @tparam string path
+-- @param value
+-- @tparam[opt] table options as for `encode`; two spaces of indent where not said
+function json.save(path, value, options)
+  core.files.write(path, json.encode(value, options or { indent = 2 }) .. "\n")
+end
+
+--- Writes an array of values as JSON Lines, whole or not at all.
+-- @tparam string path
+-- @tparam table rows
+function json.save_lines(path, rows)
+  local lines = {}
+  for i, row in ipairs(rows) do lines[i] = json.encode(row, { nan = "null" }) .. "\n" end
+  core.files.write(path, table.concat(lines))
+end
+
+return json
