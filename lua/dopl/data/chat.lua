@@ -1,0 +1,210 @@
+--- chat.lua - a question and its answer as tokens, and which of them are labels.
+--
+-- A sample is [bos] start_tag question end_tag answer eos. Prompt and answer are encoded apart, so
+-- the prompt's ids are a prefix of the sample's whatever the answer: no merge crosses the boundary,
+-- a refusal takes the answer's place without touching the prompt, and generation starts from
+-- exactly the ids that training saw. (A tokenizer run over the whole string may merge the last
+-- character of the tag with the first of the answer.)
+--
+-- Special tokens such as <|eot_id|> are recognised in tags only. In a question or an answer the
+-- same characters are plain text, so data cannot close a turn.
+--
+-- A tokenizer is anything with tok:encode(text) -> ids and tok:id(special) -> id or nil; tok.bos is
+-- the id it puts before every text, where it does so, and tok.eos the id that ends one.
+--
+-- @module dopl.data.chat
+
+local check = require "dopl.check"
+local rng = require "dopl.rng"
+
+local chat = {}
+
+--- The tags of the models of the papers; `plain` is the embedded model's.
+chat.tags = {
+  plain = { start_tag = "", end_tag = "\n", eos = "<|endoftext|>" },
+  ["phi-1.5"] = {
+    start_tag = "<|user|>\n", end_tag = "<|end|>\n<|assistant|>\n", eos = "<|endoftext|>",
+  },
+  ["llama-2"] = { start_tag = "[INST] ", end_tag = " [/INST]", eos = "</s>" },
+  ["llama-3"] = {
+    start_tag = "<|start_header_id|>user<|end_header_id|>\n\n",
+    end_tag = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    eos = "<|eot_id|>",
+  },
+}
+
+local TAG_NAMES <const> = { "plain", "phi-1.5", "llama-2", "llama-3" }
+
+--- The tags of a name, or a table of tags as it is.
+-- @tparam string|table tags a name of `chat.tags`, or { start_tag =, end_tag =, eos = }
+-- @treturn table
+function chat.find_tags(tags, level)
+  level = (level or 1) + 1
+  if type(tags) == "table" then
+    for _, field in ipairs { "start_tag", "end_tag" } do
+      if type(tags[field]) ~= "string" then
+        error(("chat: tags.%s must be a string, given %s"):format(field, type(tags[field])), level)
+      end
+    end
+    return tags
+  end
+  return chat.tags[check.choice("chat: tags", tags, TAG_NAMES, level + 1)]
+end
+
+local function append(ids, more)
+  table.move(more, 1, #more, #ids + 1, ids)
+end
+
+-- A tag's ids: its special tokens by name where the tokenizer has them, the text between as text.
+local function append_tag(ids, tok, tag)
+  local from = 1
+  while from <= #tag do
+    local first, last = tag:find("<|[%w_]+|>", from)
+    local id = first and tok:id(tag:sub(first, last))
+    while first and not id do
+      first, last = tag:find("<|[%w_]+|>", last + 1)
+      id = first and tok:id(tag:sub(first, last))
+    end
+    local text = tag:sub(from, first and first - 1)
+    if text ~= "" then append(ids, tok:encode(text)) end
+    if not first then return end
+    ids[#ids + 1] = id
+    from = last + 1
+  end
+end
+
+local function end_of_text(tok, tags, level)
+  local id = tok.eos or (tags.eos and tok:id(tags.eos)) or tok:id("<|endoftext|>")
+  if type(id) ~= "number" then
+    error("chat: the tokenizer has no end-of-text token (looked for " ..
+      (tags.eos or "<|endoftext|>") .. ")", level + 1)
+  end
+  return id
+end
+
+-- Two FNV-1a lanes over what a log-probability depends on: ids and where labels start.
+local function content_key(ids, labels_from)
+  local a, b = 0xCBF29CE484222325, 0x84222325CBF29CE4 ~ labels_from
+  for i = 1, #ids do
+    local id = ids[i]
+    a = (a ~ id) * 0x100000001B3
+    b = (b ~ (id + i)) * 0x9E3779B97F4A7C15
+    b = b ~ (b >> 29)
+  end
+  return ("%016x%016x"):format(a ~ labels_from, b)
+end
+
+-- Cuts at max_tokens, as the papers' authors do, and finishes the sample's fields.
+local function finish(sample, max_tokens, level)
+  local ids = sample.ids
+  sample.truncated = #ids > max_tokens
+  for i = #ids, max_tokens + 1, -1 do ids[i] = nil end
+  sample.labels_from = sample.mask == "all" and 2 or math.max(2, sample.n_prompt + 1)
+  sample.n_labels = #ids - sample.labels_from + 1
+  if sample.n_labels < 1 then
+    error(("chat: the prompt takes %d tokens and leaves no label within max_tokens = %d: %s")
+      :format(sample.n_prompt, max_tokens, (sample.row and sample.row.question or ""):sub(1, 60)),
+      level + 1)
+  end
+  sample.key = content_key(ids, sample.labels_from)
+  return sample
+end
+
+local MASKS <const> = { "answer", "all" }
+local DEFAULTS <const> = { tags = "plain", mask = "answer", max_tokens = 500, answer = "answer" }
+
+local function read_options(opts, level)
+  local o = check.options("chat.encode", opts, DEFAULTS, level + 2)
+  check.choice("chat.encode: mask", o.mask, MASKS, level + 2)
+  if not math.tointeger(o.max_tokens) or o.max_tokens < 2 then
+    error("chat: max_tokens must be an integer of at least 2, given " .. tostring(o.max_tokens),
+      level + 1)
+  end
+  return o, chat.find_tags(o.tags, level + 1)
+end
+
+local function check_text(row, field, level)
+  if type(row) ~= "table" or type(row[field]) ~= "string" then
+    error(("chat: a row needs a text field '%s'"):format(field), level + 1)
+  end
+  return row[field]
+end
+
+--- The ids of a prompt: what generation starts from.
+-- @param tok tokenizer
+-- @tparam string question
+-- @tparam[opt="plain"] string|table tags
+-- @treturn {integer,...} 0-based ids
+function chat.prompt(tok, question, tags)
+  tags = chat.find_tags(tags or "plain", 2)
+  local ids = {}
+  if tok.bos then ids[1] = tok.bos end
+  append_tag(ids, tok, tags.start_tag)
+  append(ids, tok:encode(question))
+  append_tag(ids, tok, tags.end_tag)
+  return ids
+end
+
+--- The ids of an answer: its text, then end of text.
+-- @treturn {integer,...} 0-based ids
+function chat.answer(tok, answer, tags)
+  tags = chat.find_tags(tags or "plain", 2)
+  local ids = { table.unpack(tok:encode(answer)) }
+  ids[#ids + 1] = end_of_text(tok, tags, 2)
+  return ids
+end
+
+local function make(tok, row, field, o, tags, level)
+  level = level + 1
+  local ids = chat.prompt(tok, check_text(row, "question", level), tags)
+  local n_prompt = #ids
+  append(ids, chat.answer(tok, check_text(row, field, level), tags))
+  return finish({ ids = ids, n_prompt = n_prompt, mask = o.mask, row = row }, o.max_tokens, level)
+end
+
+--- One row as a sample.
+-- @param tok tokenizer
+-- @tparam table row with `question` and `answer`
+-- @tparam[opt] table opts tags = name or table; mask = "answer" (labels are answer and eos) or
+-- "all" (every token but the first, which nothing predicts); max_tokens = 500; answer = the row's
+-- field to read as the answer
+-- @treturn table { ids, n_prompt, labels_from (1-based index of the first label), n_labels, mask,
+-- truncated, key (hash of the content), row }
+function chat.encode(tok, row, opts)
+  local o, tags = read_options(opts, 2)
+  return make(tok, row, o.answer, o, tags, 2)
+end
+
+--- Many rows as samples, in order; the list keeps the tokenizer and the options (fields `tok`,
+-- `tags`, `max_tokens`) for loaders, refusals and `show`.
+-- @param tok tokenizer
+-- @tparam {table,...} rows
+-- @tparam[opt] table opts as for `encode`
+-- @treturn {table,...}
+function chat.encode_all(tok, rows, opts)
+  local o, tags = read_options(opts, 2)
+  local samples = { tok = tok, tags = tags, max_tokens = o.max_tokens }
+  for i, row in ipairs(rows) do samples[i] = make(tok, row, o.answer, o, tags, 2) end
+  return samples
+end
+
+--- A sample with the same prompt and another answer.
+-- @tparam table sample
+-- @tparam {integer,...} answer ids from `chat.answer`
+-- @tparam[opt=500] integer max_tokens
+-- @treturn table a new sample; its key differs from the first's, as its content does
+function chat.with_answer(sample, answer, max_tokens)
+  local ids = table.move(sample.ids, 1, sample.n_prompt, 1, {})
+  append(ids, answer)
+  return finish({ ids = ids, n_prompt = sample.n_prompt, mask = sample.mask, row = sample.row },
+    max_tokens or DEFAULTS.max_tokens, 2)
+end
+
+--- A short stable name for a list of samples, for caches: the hash of their keys in order.
+function chat.fingerprint(samples)
+  local keys = {}
+  for i, sample in ipairs(samples) do keys[i] = sample.key end
+  return ("%016x"):format(rng.hash(table.concat(keys)))
+end
+
+return chat

@@ -1,0 +1,64 @@
+--- show.lua - a batch as a person reads it: text, where labels start, what is masked.
+--
+-- @module dopl.data.show
+
+local show = {}
+
+local PLAIN <const> = { prompt = "", label = "", dim = "", off = "" }
+local COLOUR <const> = { prompt = "\27[36m", label = "\27[1;32m", dim = "\27[2m", off = "\27[0m" }
+
+-- Control characters as escapes: a row's newline must not break the table's.
+local function printable(text)
+  return (text:gsub("[%c\127]", function(c)
+    if c == "\n" then return "\\n" elseif c == "\t" then return "\\t" end
+    return ("\\x%02x"):format(c:byte())
+  end))
+end
+
+local function text_of(tok, ids, first, last)
+  if first > last then return "" end
+  if not tok then return table.concat(ids, " ", first, last) end
+  return printable(tok:decode(table.move(ids, first, last, 1, {})))
+end
+
+local function sample_lines(lines, b, s, tok, c, name)
+  local sample = b.samples[s]
+  local from = sample.labels_from
+  lines[#lines + 1] = ("%s%s  %d tokens, %d labels%s  key %s%s"):format(c.dim, name, #sample.ids,
+    sample.n_labels, sample.truncated and ", truncated" or "", sample.key:sub(1, 8), c.off)
+  lines[#lines + 1] = ("  masked  %s%s%s"):format(c.prompt,
+    text_of(tok, sample.ids, 1, from - 1), c.off)
+  lines[#lines + 1] = ("  labels  %s%s%s"):format(c.label,
+    text_of(tok, sample.ids, from, #sample.ids), c.off)
+end
+
+--- A batch as text.
+-- @tparam Batch b
+-- @tparam[opt] table opts colour = true for ANSI colours (give it where the output is a terminal);
+-- limit = samples shown (8); tok = tokenizer (default: the batch's; without one ids are shown)
+-- @treturn string
+function show.text(b, opts)
+  opts = opts or {}
+  local c, tok = opts.colour and COLOUR or PLAIN, opts.tok or b.tok
+  local limit = math.min(opts.limit or 8, b.n_samples)
+  local part = b.whole.n_samples ~= b.n_samples
+    and (" (of %d in the whole batch)"):format(b.whole.n_samples) or ""
+  local lines = { ("%s batch%s: %d samples%s, %d tokens, %d labels, no padding"):format(
+    b.tag or "untagged", b.step and (" " .. b.step) or "", b.n_samples, part, b.n_tokens,
+    b.n_labels) }
+  for s = 1, limit do
+    sample_lines(lines, b, s, tok, c, ("[%d]"):format(s))
+    if b.twin then sample_lines(lines, b.twin, s, tok, c, "    refused") end
+  end
+  if limit < b.n_samples then
+    lines[#lines + 1] = ("... and %d more"):format(b.n_samples - limit)
+  end
+  return table.concat(lines, "\n")
+end
+
+--- Prints a batch: `dopl.show(batch)`.
+function show.print(b, opts)
+  print(show.text(b, opts))
+end
+
+return show
