@@ -5,6 +5,7 @@
 // process with that status and, as its message, the field `message`: how dopl.params says --help
 // and "no such parameter" from inside a sandbox that has no os.exit.
 #include "bind/shell.h"
+#include "io/roots.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -318,6 +319,30 @@ static void set_core_options(lua_State *L, const options *o) { // dopl.core.opti
     lua_pop(L, 2);
 }
 
+// Where a recipe that is not trusted may write: the folder for runs, named before or after the recipe,
+// and the cache.
+static dopl_status allow_writes(dopl_rt *rt, const options *o) {
+    DOPL_TRY(dopl_roots_allow(rt, o->out));
+    for (int i = o->recipe + 1; i < o->argc; i++) {
+        const char *out = NULL;
+        if (!strncmp(o->argv[i], "--out=", 6))
+            out = o->argv[i] + 6;
+        else if (!strcmp(o->argv[i], "--out") && i + 1 < o->argc)
+            out = o->argv[++i];
+        if (out) DOPL_TRY(dopl_roots_allow(rt, out));
+    }
+    const char *own = getenv("DOPL_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    char cache[PATH_MAX] = "";
+    if (own && *own)
+        snprintf(cache, sizeof cache, "%s", own);
+    else if (xdg && *xdg == '/')
+        snprintf(cache, sizeof cache, "%s/dopl", xdg);
+    else if (home && *home)
+        snprintf(cache, sizeof cache, "%s/.cache/dopl", home);
+    if (*cache) DOPL_TRY(dopl_roots_allow(rt, cache));
+    return dopl_roots_seal(rt);
+}
+
 static int open_state(lua_State *L) { // the options, as a light userdata
     const options *o = lua_touserdata(L, 1);
     static char root[PATH_MAX];
@@ -330,6 +355,10 @@ static int open_state(lua_State *L) { // the options, as a light userdata
                          .trusted = o->trust || (o->prompt && o->recipe >= o->argc) };
     dopl_open_globals(L, &shell);
     if (o->threads) dopl_rt_set_threads(dopl_check_rt(L), o->threads);
+    if (!shell.trusted) {
+        dopl_status s = allow_writes(dopl_check_rt(L), o);
+        if (s != DOPL_OK) return dopl_raise(L, dopl_check_rt(L));
+    }
     set_core_options(L, o);
     set_arg(L, o);
     return 0;

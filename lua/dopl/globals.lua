@@ -22,7 +22,8 @@ globals.modules = {
 --- Installs the names.
 -- @tparam table env the table of globals
 -- @tparam function is_strict whether the code that reads an undefined global should be stopped
-function globals.install(env, is_strict)
+-- @tparam boolean locked whether the metatable is out of the recipe's reach
+function globals.install(env, is_strict, locked)
   local function missing(t, name)
     local module = globals.modules[name]
     if module and is_strict() then
@@ -38,7 +39,10 @@ function globals.install(env, is_strict)
     error(("undefined global '%s'%s"):format(tostring(name),
       nearest and (" (did you mean '%s'?)"):format(nearest) or ""), 2)
   end
-  setmetatable(env, { __index = missing, __metatable = false })
+  local metatable
+  if locked then metatable = false end
+  local function names() return require("dopl.check").keys(globals.modules) end
+  setmetatable(env, { __index = missing, __names = names, __metatable = metatable })
 end
 
 return globals

@@ -33,7 +33,7 @@ dopl.modules = {
 }
 
 if core.options == nil then -- a stock Lua; the executable has set them from its command line
-  core.options = { device = "auto", out = "runs", seed = 1, threads = core.threads and core.threads() }
+  core.options = { device = "auto", out = "runs", seed = 1, threads = core.threads() }
 end
 
 local function sorted_keys(...)
@@ -47,10 +47,16 @@ local function sorted_keys(...)
   return keys
 end
 
+local function did_you_mean(name, names)
+  local nearest = require("dopl.check").nearest(tostring(name), names)
+  return nearest and (" (did you mean '%s'?)"):format(nearest) or ""
+end
+
 --- Prints what an operator or a module does; without a name, lists them all.
 -- @tparam ?string name
 function dopl.help(name)
-  local docs = core.docs or {}
+  local docs = {}
+  for _, row in ipairs(core.op_rows) do docs[row.name] = row.doc end
   if name == nil then
     print("modules:")
     for _, key in ipairs(sorted_keys(dopl.modules)) do
@@ -62,24 +68,26 @@ function dopl.help(name)
   end
   local text = docs[name] or dopl.modules[name]
   if not text then
-    local check = require "dopl.check"
     error(("dopl.help: no operator or module '%s'%s"):format(tostring(name),
-      check.suggestion(name, sorted_keys(docs, dopl.modules))), 2)
+      did_you_mean(name, sorted_keys(docs, dopl.modules))), 2)
   end
   print(("dopl.%s: %s"):format(name, text))
 end
 
 local function missing(t, name)
   local value = core[name]
-  if value == nil and core.ops then value = core.ops[name] end
+  if value == nil then value = core.ops[name] end
   if value == nil and dopl.modules[name] then value = require("dopl." .. name) end
   if value == nil then
-    local check = require "dopl.check"
-    error(("dopl.%s: no such name%s"):format(tostring(name), check.suggestion(name,
-      sorted_keys(t, dopl.modules, core.ops or {}, core))), 2)
+    error(("dopl.%s: no such name%s"):format(tostring(name),
+      did_you_mean(name, sorted_keys(t, dopl.modules, core.ops, core))), 2)
   end
   rawset(t, name, value)
   return value
 end
 
-return setmetatable(dopl, { __index = missing })
+local function names() -- for completion and for suggestions
+  return sorted_keys(dopl, dopl.modules, core.ops, core)
+end
+
+return setmetatable(dopl, { __index = missing, __names = names })

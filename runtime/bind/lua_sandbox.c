@@ -338,12 +338,15 @@ static void open_names(lua_State *L, const dopl_shell *shell) {
     lua_getglobal(L, "require");
     lua_pushliteral(L, "dopl.globals");
     lua_call(L, 1, 1);
+    lua_getfield(L, -1, "install");
+    lua_remove(L, -2);
     lua_pushglobaltable(L);
     lua_pushboolean(L, shell->trusted);
     lua_pushfstring(L, "@%s", shell->recipe ? shell->recipe : "");
     lua_pushstring(L, shell->root);
     lua_pushcclosure(L, is_strict, 3);
-    lua_call(L, 2, 0);
+    lua_pushboolean(L, !shell->trusted);
+    lua_call(L, 3, 0);
 }
 
 void dopl_open_globals(lua_State *L, const dopl_shell *shell) {

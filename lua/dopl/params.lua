@@ -1,0 +1,230 @@
+--- Parameters of a recipe: declared once with defaults, set from the command line, checked.
+--
+--    local p = dopl.params {
+--      steps = { 300, "optimizer steps" },
+--      split = "forget05",
+--      adamw = { lr = 1e-4, weight_decay = 0.01 },
+--    }
+--
+-- `./dopl recipe.lua --steps 100 --adamw.lr 1e-5` sets two of them, `--help` lists them all. A default
+-- gives the type: integer, number, string or boolean (`--flag`, `--no-flag`). A table whose first
+-- element is the default and whose second is a text adds that text to the help; any other table is a
+-- group. Every recipe also has seed, out, device and threads.
+-- @module dopl.params
+
+local core = require "dopl.core"
+local check = require "dopl.check"
+
+local params = {}
+local resolved
+
+-- The options of the command line that may also follow the recipe, and what sets them there.
+local COMMON = {
+  seed = { help = "where random numbers start", type = "integer" },
+  out = { help = "folder for runs", type = "string" },
+  device = { help = "auto or cpu", type = "string" },
+  threads = { help = "threads to compute with", type = "integer" },
+}
+
+local function usage(status, message)
+  local value = { exit = status, message = message }
+  error(setmetatable(value, { __tostring = function() return message end }), 0)
+end
+
+-- What to say after an unknown name.
+local function suggestion(name, names)
+  local nearest = check.nearest(name, names)
+  if nearest then return (" (did you mean --%s?)"):format(nearest) end
+  return (" (there are: --%s)"):format(table.concat(names, ", --"))
+end
+
+local function kind_of(value)
+  return math.type(value) or type(value)
+end
+
+local function is_documented(value) -- { default, "text" }
+  return type(value) == "table" and type(value[2]) == "string" and #value == 2
+    and type(value[1]) ~= "table"
+end
+
+-- Flattens declarations into `list`, an array of { name, path, default, type, help }.
+local function declare(list, declared, prefix, path)
+  for _, key in ipairs(check.keys(declared)) do
+    local value, help = declared[key], nil
+    if is_documented(value) then value, help = value[1], value[2] end
+    local name = prefix .. key
+    local where = table.move(path, 1, #path, 1, {})
+    where[#where + 1] = key
+    local kind = kind_of(value)
+    if kind == "float" then kind = "number" end
+    if kind == "table" and #value == 0 then
+      declare(list, value, name .. ".", where)
+    elseif kind == "table" then
+      list[#list + 1] = { name = name, path = where, default = value, type = "list", help = help }
+    elseif kind == "integer" or kind == "number" or kind == "string" or kind == "boolean" then
+      list[#list + 1] = { name = name, path = where, default = value, type = kind, help = help }
+    else
+      error(("dopl.params: %s: a %s given, a number, string, boolean or table needed")
+        :format(name, kind), 4)
+    end
+  end
+end
+
+local function convert(entry, text)
+  if entry.type == "string" then return text end
+  if entry.type == "boolean" then
+    if text == "true" or text == "1" or text == "yes" then return true end
+    if text == "false" or text == "0" or text == "no" then return false end
+  elseif entry.type == "list" then
+    local items, kind = {}, kind_of(entry.default[1])
+    for item in text:gmatch("[^,]+") do
+      local one = { name = entry.name, type = kind == "float" and "number" or kind }
+      items[#items + 1] = convert(one, item)
+    end
+    return items
+  else
+    local number = tonumber(text)
+    if number and entry.type == "number" then return number end
+    if number and math.tointeger(number) then return math.tointeger(number) end
+  end
+  usage(2, ("--%s: '%s' given, %s needed"):format(entry.name, text,
+    entry.type == "integer" and "an integer" or "a " .. entry.type))
+end
+
+local function show(value)
+  if type(value) == "string" then return value == "" and '""' or value end
+  if type(value) ~= "table" then return tostring(value) end
+  local items = {}
+  for i, item in ipairs(value) do items[i] = tostring(item) end
+  return table.concat(items, ",")
+end
+
+-- The comment a recipe opens with.
+local function header_of(recipe)
+  local text = recipe and core.files and core.files.read(recipe)
+  if not text then return nil end
+  local lines = {}
+  for line in text:gmatch("([^\n]*)\n") do
+    local comment = line:match("^%-%-%s?(.*)")
+    if not comment and not line:match("^#!") then break end
+    if comment then lines[#lines + 1] = comment end
+  end
+  return #lines > 0 and table.concat(lines, "\n") or nil
+end
+
+local function print_help(list)
+  local recipe = core.options.recipe or "recipe.lua"
+  local header = header_of(core.options.recipe)
+  if header then print(header .. "\n") end
+  print(("usage: dopl %s [--param value ...]\n"):format(recipe))
+  local width = 0
+  for _, entry in ipairs(list) do width = math.max(width, #entry.name) end
+  for _, entry in ipairs(list) do
+    print(("  --%-" .. width .. "s  %s%s(default: %s)"):format(entry.name,
+      entry.help and entry.help .. " " or "", entry.help and "" or entry.type .. " ",
+      show(entry.default)))
+  end
+end
+
+-- Reads the arguments after the recipe's name into { [entry] = value }.
+local function read(list, args)
+  local by_name, names = {}, {}
+  for _, entry in ipairs(list) do
+    by_name[entry.name] = entry
+    names[#names + 1] = entry.name
+  end
+  local given, i = {}, 1
+  while args[i] do
+    local word = args[i]
+    if word == "--help" or word == "-h" then
+      print_help(list)
+      usage(0)
+    end
+    local name, value = word:match("^%-%-([^=]+)=(.*)$")
+    name = name or word:match("^%-%-(.+)$")
+    if not name then usage(2, ("'%s' given, --param value needed"):format(word)) end
+    local entry, negated = by_name[name], name:match("^no%-(.+)$")
+    if not entry then entry = by_name[(name:gsub("-", "_"))] end
+    if not entry and negated and value == nil then
+      entry = by_name[negated] or by_name[(negated:gsub("-", "_"))]
+      if entry and entry.type ~= "boolean" then entry = nil end
+      value = "false"
+    end
+    if not entry then
+      usage(2, ("unknown parameter --%s%s"):format(name, suggestion(name, names)))
+    end
+    if entry.type == "boolean" and value == nil then
+      value = "true"
+    elseif value == nil then
+      i = i + 1
+      value = args[i]
+      if value == nil then usage(2, ("--%s needs a value"):format(entry.name)) end
+    end
+    given[entry] = convert(entry, value)
+    i = i + 1
+  end
+  return given
+end
+
+-- Acts on the common options as the command line does before the recipe starts.
+local function apply_common(entry, value)
+  if entry.name == "device" and value ~= "auto" and value ~= "cpu" then
+    usage(2, value:find("^cuda")
+      and ("--device %s: this build has no CUDA plug-in; use cpu"):format(value)
+      or ("--device: '%s' given, auto or cpu needed"):format(value))
+  elseif entry.name == "threads" then
+    if value < 1 or value > 1024 then
+      usage(2, ("--threads: %d given, 1 to 1024 needed"):format(value))
+    end
+    if core.threads then core.threads(value) end
+  elseif entry.name == "seed" and value < 0 then
+    usage(2, ("--seed: %d given, 0 or more needed"):format(value))
+  end
+  core.options[entry.name] = value
+end
+
+--- Declares the parameters and reads them from the command line (the global `arg`).
+-- @tparam table declared defaults by name
+-- @tparam[opt] {string,...} args instead of the command line's
+-- @treturn table values by name
+function params.declare(declared, args)
+  check.type("dopl.params", declared, "table", 4)
+  local list, own = {}, {}
+  declare(list, declared, "", {})
+  for _, entry in ipairs(list) do own[entry.name] = true end
+  for _, name in ipairs(check.keys(COMMON)) do
+    local default = core.options[name]
+    if not own[name] and default ~= nil then
+      list[#list + 1] = { name = name, path = { name }, default = default, common = true,
+        type = COMMON[name].type, help = COMMON[name].help }
+    end
+  end
+  local given = read(list, args or rawget(_G, "arg") or {})
+  local result = {}
+  for _, entry in ipairs(list) do
+    local value = given[entry]
+    if value == nil then value = entry.default end
+    if entry.common and given[entry] ~= nil then apply_common(entry, value) end
+    local group = result
+    for i = 1, #entry.path - 1 do
+      group[entry.path[i]] = group[entry.path[i]] or {}
+      group = group[entry.path[i]]
+    end
+    group[entry.path[#entry.path]] = value
+  end
+  for key, value in pairs(declared) do -- groups without fields
+    if type(value) == "table" and result[key] == nil then result[key] = {} end
+  end
+  resolved = result
+  return result
+end
+
+--- What the recipe's parameters came to; nil before it declared any.
+-- @treturn ?table
+function params.resolved()
+  return resolved
+end
+
+return setmetatable(params, { __call = function(_, declared, args)
+  return params.declare(declared, args)
+end })

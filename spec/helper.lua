@@ -1,0 +1,47 @@
+-- helper.lua - loaded by busted before any spec: after each spec file, every block of memory the C
+-- core handed out must be back.
+--
+-- busted keeps the functions of files it is done with, and with them what they closed over, so those
+-- are let go first. The count is taken when busted has put package.loaded back, which it does between
+-- two files: whatever a library module kept goes with the module.
+local busted = require "busted"
+local core = require "dopl.core"
+
+local before  -- blocks at the start of the file that was last begun
+local ended   -- that file's element, once it ended
+
+local function forget(element)
+  for _, child in ipairs(busted.context.children(element)) do forget(child) end
+  element.run, element.env = nil, nil
+end
+
+local function count()
+  collectgarbage()
+  collectgarbage()
+  return core.blocks()
+end
+
+local function check_last()
+  local now = count()
+  if ended and now ~= before then
+    busted.publish({ "failure", "file" }, ended, nil,
+      ("%d blocks of tensor memory leaked (%d before, %d after)"):format(now - before, before, now))
+  end
+  before, ended = now, nil
+end
+
+busted.subscribe({ "file", "start" }, function()
+  check_last()
+  return nil, true
+end)
+
+busted.subscribe({ "file", "end" }, function(file)
+  forget(file)
+  ended = file
+  return nil, true
+end)
+
+busted.subscribe({ "suite", "end" }, function()
+  check_last()
+  return nil, true
+end, { priority = 1 })
