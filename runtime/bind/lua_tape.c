@@ -1,6 +1,5 @@
 // lua_tape.c - backward, scopes, no_grad, operators written in Lua, and the runtime's counters.
 #include "state.h"
-#include "../core/rng.h"
 #include "../core/tape.h"
 
 #include <stdio.h>
@@ -289,24 +288,22 @@ static int rt_grad_enabled(lua_State *L) {
     return 1;
 }
 
-// core.random(seed, stream, counter): 64 random bits as an integer (rng.h)
-static int rt_random(lua_State *L) {
-    dopl_random r =
-        dopl_philox((uint64_t)luaL_checkinteger(L, 1), (uint64_t)luaL_checkinteger(L, 2),
-                    (uint64_t)luaL_checkinteger(L, 3));
-    lua_pushinteger(L, (lua_Integer)((uint64_t)r.v[1] << 32 | r.v[0]));
-    return 1;
-}
-
 static const luaL_Reg functions[] = {
-    { "backward", tape_backward },   { "record", tape_record },
-    { "no_grad", no_grad },          { "with_grad", with_grad },
-    { "scope", scope_new },          { "memory", rt_memory },
-    { "reset_peak", rt_reset_peak }, { "trim", rt_trim },
-    { "blocks", rt_blocks },         { "fail_alloc", rt_fail_alloc },
-    { "poison", rt_poison },         { "threads", rt_threads },
-    { "tape_size", rt_tape_size },   { "grad_enabled", rt_grad_enabled },
-    { "random", rt_random },         { NULL, NULL },
+    { "backward", tape_backward },
+    { "record", tape_record },
+    { "no_grad", no_grad },
+    { "with_grad", with_grad },
+    { "scope", scope_new },
+    { "memory", rt_memory },
+    { "reset_peak", rt_reset_peak },
+    { "trim", rt_trim },
+    { "blocks", rt_blocks },
+    { "fail_alloc", rt_fail_alloc },
+    { "poison", rt_poison },
+    { "threads", rt_threads },
+    { "tape_size", rt_tape_size },
+    { "grad_enabled", rt_grad_enabled },
+    { NULL, NULL },
 };
 
 static void new_type(lua_State *L, const char *name, lua_CFunction close, lua_CFunction gc) {

@@ -22,8 +22,8 @@ size_t dopl_dtype_bytes(dopl_dtype dtype) {
     return bytes[dtype];
 }
 
-dopl_text dopl_shape_str(const dopl_tensor *t) {
-    dopl_text text;
+dopl_shape_text dopl_shape_str(const dopl_tensor *t) {
+    dopl_shape_text text;
     size_t n = 0;
     n += (size_t)snprintf(text.s, sizeof text.s, "[");
     for (int i = 0; i < t->n_dim; i++)

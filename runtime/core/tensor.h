@@ -52,11 +52,11 @@ struct dopl_var {
 
 typedef struct {
     char s[96];
-} dopl_text;
+} dopl_shape_text;
 
 const char *dopl_dtype_name(dopl_dtype dtype);
 size_t dopl_dtype_bytes(dopl_dtype dtype);
-dopl_text dopl_shape_str(const dopl_tensor *t); // "[2, 3]"
+dopl_shape_text dopl_shape_str(const dopl_tensor *t); // "[2, 3]"
 bool dopl_shape_same(const dopl_tensor *a, const dopl_tensor *b);
 int64_t dopl_tensor_numel(const dopl_tensor *t);
 int64_t dopl_tensor_rows(const dopl_tensor *t); // product of all dimensions but the last

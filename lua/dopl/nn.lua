@@ -1,0 +1,176 @@
+--- nn.lua - parameters of a model, activation checkpointing, operators written in Lua.
+--
+-- A model is a plain table with an ordered list of parameters. The order and the names decide the
+-- initial values, the layout of checkpoints and the order of optimizer states, so they are made in
+-- one place, here, and never taken from `pairs`.
+-- @module dopl.nn
+
+local core = require "dopl.core"
+local rng = require "dopl.rng"
+
+local nn = {}
+
+--- What a parameter can be. Weight decay touches matrices, embedding and head; states of embedding
+-- and head stay f32 when others are quantized (dopl.optim).
+nn.kinds = { "matrix", "embedding", "head", "bias", "norm" }
+
+local Parameters = {}
+Parameters.__index = Parameters
+
+--- A list to which a model adds its parameters as it makes them.
+-- @tparam integer seed of the initial values; each parameter's depend on its name and the seed alone
+-- @treturn Parameters an array of { name, tensor, kind }
+function nn.parameters(seed)
+  return setmetatable({ seed = seed }, Parameters)
+end
+
+local function add(self, name, kind, tensor)
+  self[#self + 1] = { name = name, tensor = tensor:requires_grad(true), kind = kind }
+  return tensor
+end
+
+--- A weight drawn from a normal distribution.
+-- @tparam string name
+-- @tparam string kind one of nn.kinds
+-- @tparam number std
+-- @param ... dimensions
+function Parameters:normal(name, kind, std, ...)
+  return add(self, name, kind, core.randn(self.seed, rng.hash(name), std, ...))
+end
+
+--- A weight filled with one value.
+function Parameters:constant(name, kind, value, ...)
+  return add(self, name, kind, core.full(value, ...))
+end
+
+--- Number of elements of all parameters.
+function Parameters:numel()
+  local n = 0
+  for _, p in ipairs(self) do n = n + p.tensor:numel() end
+  return n
+end
+
+--- Forgets every gradient; their memory is reused by the next backward.
+function Parameters:zero_grad()
+  for _, p in ipairs(self) do p.tensor:set_grad(nil) end
+end
+
+--- Copies of all values, to come back to with `restore`.
+function Parameters:snapshot()
+  local copy = {}
+  for i, p in ipairs(self) do copy[i] = p.tensor:clone() end
+  return copy
+end
+
+function Parameters:restore(snapshot)
+  for i, p in ipairs(self) do p.tensor:copy(snapshot[i]) end
+end
+
+--- Makes an operator whose forward and backward are Lua.
+--
+--     local cube = nn.operator {
+--       name = "cube",
+--       forward = function(x) return x * x * x end,
+--       backward = function(dy, y, x) return dy * x * x * 3 end,
+--     }
+--
+-- `forward` takes up to eight tensors and returns one; nothing it does is recorded. `backward` takes
+-- the gradient of the output, the output and the inputs, and returns a gradient (or nil) an input.
+-- @tparam table definition { name, forward, backward }
+-- @treturn function
+function nn.operator(definition)
+  local check = require "dopl.check"
+  check.type("nn.operator: name", definition.name, "string")
+  check.type("nn.operator: forward", definition.forward, "function")
+  check.type("nn.operator: backward", definition.backward, "function")
+  return function(...)
+    local inputs = { ... }
+    local y
+    do
+      local _ <close> = core.no_grad()
+      y = definition.forward(...):detach()
+    end
+    return core.record(definition.name, y, inputs, function(dy)
+      return definition.backward(dy, y, table.unpack(inputs))
+    end)
+  end
+end
+
+-- Detached copies that gradients flow into, standing in for the inputs in a recomputation.
+local function stand_ins(inputs)
+  local copies = {}
+  for i, t in ipairs(inputs) do
+    copies[i] = t:detach()
+    if t:requires_grad() then copies[i]:requires_grad(true) end
+  end
+  return copies
+end
+
+--- Runs fn(...) without keeping what its operators would save; the backward runs it again.
+-- Trades one more forward for memory. fn must be a function of its arguments and of parameters
+-- alone, and return one tensor. Parameters that fn closes over get their gradients as usual.
+-- @tparam function fn
+-- @param ... tensors (at least one of them in the gradient graph), at most eight
+function nn.checkpoint(fn, ...)
+  if not core.grad_enabled() then return fn(...) end
+  local inputs = { ... }
+  local y
+  do
+    local _ <close> = core.no_grad()
+    local scope <close> = core.scope()
+    y = scope:keep(fn(...):detach())
+  end
+  return core.record("checkpoint", y, inputs, function(dy)
+    local copies = stand_ins(inputs)
+    do
+      local _ <close> = core.with_grad()
+      local scope <close> = core.scope()
+      fn(table.unpack(copies)):backward(dy)
+    end
+    local grads = {}
+    for i, t in ipairs(copies) do grads[i] = t:requires_grad() and t:grad() or nil end
+    return table.unpack(grads, 1, #copies)
+  end)
+end
+
+--- Weights (or gradients) under the names of a file's layout, sharing memory with the model's.
+-- @tparam table layout rows { tensor, { name, rows }, ... }: a tensor and the names of its
+-- consecutive blocks of rows
+-- @tparam[opt] boolean grads gradients instead of values; what has none is left out
+function nn.export(layout, grads)
+  local _ <close> = core.no_grad()
+  local out = {}
+  for _, entry in ipairs(layout) do
+    local tensor = grads and entry[1]:grad() or not grads and entry[1]
+    local first = 0
+    for i = 2, tensor and #entry or 0 do
+      local name, rows = entry[i][1], entry[i][2]
+      out[name] = tensor:slice(first, rows)
+      first = first + rows
+    end
+  end
+  return out
+end
+
+--- Overwrites a model's weights. Nothing is written unless every one is there and fits.
+-- @tparam table layout as for nn.export
+-- @tparam table weights tensors by name
+-- @tparam string what for messages
+function nn.import(layout, weights, what)
+  local targets = nn.export(layout)
+  local names = {}
+  for name in pairs(targets) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local have, want = weights[name], table.concat(targets[name]:shape(), ", ")
+    if not have then error(("%s: the weight '%s' is missing"):format(what, name), 3) end
+    local shape = table.concat(have:shape(), ", ")
+    if shape ~= want or have:dtype() ~= "f32" then
+      error(("%s: the weight '%s' is %s [%s], needs f32 [%s]"):format(what, name, have:dtype(),
+        shape, want), 3)
+    end
+  end
+  for _, name in ipairs(names) do targets[name]:copy(weights[name]) end
+end
+
+return nn
