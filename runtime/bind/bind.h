@@ -18,7 +18,9 @@
     BIND(tape)                                                                                     \
     BIND(io)                                                                                       \
     BIND(json)                                                                                     \
-    BIND(safetensors)
+    BIND(safetensors)                                                                              \
+    BIND(optim)                                                                                    \
+    BIND(text)
 
 #define BIND(name) void dopl_bind_##name(lua_State *L);
 DOPL_BINDINGS(BIND)
