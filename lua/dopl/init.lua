@@ -75,9 +75,9 @@ function dopl.help(name)
 end
 
 local function missing(t, name)
-  local value = core[name]
+  local value = dopl.modules[name] and require("dopl." .. name) -- core has an `optim` of its own
+  if not value then value = core[name] end
   if value == nil then value = core.ops[name] end
-  if value == nil and dopl.modules[name] then value = require("dopl." .. name) end
   if value == nil then
     error(("dopl.%s: no such name%s"):format(tostring(name),
       did_you_mean(name, sorted_keys(t, dopl.modules, core.ops, core))), 2)
