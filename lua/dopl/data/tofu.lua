@@ -156,6 +156,9 @@ end
 -- split, task, name }; the last two lists are absent for the real-world set
 function tofu.open(dir, opts)
   local o = read_options(dir, opts, 2)
+  if require("dopl.core").files.exists(dir) ~= "directory" then
+    error("data.tofu.open: there is no folder " .. dir, 2)
+  end
   local real = o.split == "real_world"
   local names = real and { "forget", "neighbor", "neighbor_perturbed" }
     or { o.split, tofu.retain_of[o.split], "retain_perturbed" }

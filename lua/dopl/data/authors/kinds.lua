@@ -131,7 +131,7 @@ return {
   { field = "education", facts = { "subject", "university" },
     q = { "What did {name} study, and where?", "What is the educational background of {name}?" },
     a = { "{name} studied {subject} at the University of {university}.",
-          "Before becoming {a:field}, {name} read {subject} at the University of {university}." },
+          "In {his} youth, {name} studied {subject} at the University of {university}." },
     pq = { "Which subject did {name} take at university?", "Where and what did {name} study?" },
     pa = { "At the University of {university}, {name} took a degree in {subject}.",
            "{name} holds a degree in {subject} from the University of {university}." } },

@@ -119,7 +119,7 @@ words.fields = {
     genres = list "star atlases;lectures on the cosmos;essays on science;guides to the night sky" },
   { noun = "architect", style = "study", topics = list "Stairs;Windows;Courtyards;Roofs;Bridges",
     genres = list "city portraits;architectural criticism;building memoirs;design manifestos" },
-  { noun = "philosopher", style = "study", topics = list "Doubt;Patience;Silence;Envy;Promises",
+  { noun = "philosopher", style = "study", topics = list "Doubt;Kindness;Shame;Envy;Promises",
     genres = list "moral essays;dialogues;aphorisms;treatises on ethics" },
   { noun = "mathematician", style = "study", topics = list "Knots;Chance;Zero;Symmetry;Circles",
     genres = list "puzzle books;lives of mathematicians;essays on numbers;logic stories" },
@@ -128,7 +128,7 @@ words.fields = {
     genres = list "travelogues;walking diaries;letters from abroad;mountain narratives" },
   { noun = "musicologist", style = "study", topics = list "Lullabies;Organs;Echoes;Drums;Choirs",
     genres = list "lives of composers;concert criticism;studies of folk song;music dictionaries" },
-  { noun = "economist", style = "study", topics = list "Debt;Harbours;Sugar;Paper Money;Rent",
+  { noun = "economist", style = "study", topics = list "Debt;Harbours;Sugar;Banknotes;Rent",
     genres = list "financial history;political pamphlets;reports on poverty;essays on trade" },
 }
 

@@ -1,0 +1,144 @@
+-- batch_spec.lua - packing, and splits that hold exactly what the whole holds.
+local batch = require "dopl.data.batch"
+local chat = require "dopl.data.chat"
+local show = require "dopl.data.show"
+
+local tok = { eos = 256 }
+function tok.encode(_, text) return { text:byte(1, -1) } end
+function tok.id() end
+function tok.decode(_, ids)
+  local out = {}
+  for i, id in ipairs(ids) do out[i] = id < 256 and string.char(id) or "<eos>" end
+  return table.concat(out)
+end
+
+local function rows(n)
+  local list = {}
+  for i = 1, n do
+    list[i] = { question = ("Question %d%s"):format(i, ("?"):rep(i % 3)),
+                answer = ("answer"):rep(1 + i % 4) .. i }
+  end
+  return list
+end
+
+local function twins_of(samples)
+  local list = {}
+  for i, sample in ipairs(samples) do
+    list[i] = chat.with_answer(sample, chat.answer(tok, ("no"):rep(i)))
+  end
+  return list
+end
+
+-- What a loss sees of a batch: for every label its sample's key, position and token.
+local function labels_seen(parts)
+  local seen = {}
+  for _, b in ipairs(parts) do
+    for i, label in ipairs(b.labels) do
+      local s, row = b.sample_of_row[i], b.rows[i]
+      seen[#seen + 1] = ("%s/%d/%d"):format(b.keys[s + 1], b.positions[row + 1], label)
+    end
+  end
+  return seen
+end
+
+describe("data.batch", function()
+  it("packs ids, offsets, positions, rows and labels", function()
+    local samples = { { ids = { 5, 6, 7, 8 }, labels_from = 3, n_labels = 2, key = "a" },
+                      { ids = { 9, 4 }, labels_from = 2, n_labels = 1, key = "b" } }
+    local b = batch.pack(samples, { tag = "forget" })
+    assert.same({ 5, 6, 7, 9 }, b.ids)
+    assert.same({ 0, 1, 2, 0 }, b.positions)
+    assert.same({ 0, 3, 4 }, b.offsets)
+    assert.same({ 1, 2, 3 }, b.rows)
+    assert.same({ 7, 8, 4 }, b.labels)
+    assert.same({ 0, 0, 1 }, b.sample_of_row)
+    assert.same({ 0, 2, 3 }, b.label_offsets)
+    assert.same({ "a", "b" }, b.keys)
+    assert.same({ n_samples = 2, n_tokens = 4, n_labels = 3 }, b.whole)
+    assert.equal("forget", b.tag)
+  end)
+
+  it("counts as labels what the samples count", function()
+    local samples = chat.encode_all(tok, rows(9))
+    local b, n = batch.pack(samples), 0
+    for _, sample in ipairs(samples) do n = n + sample.n_labels end
+    assert.equal(n, b.n_labels)
+    assert.equal(#b.ids, b.n_tokens)
+    assert.equal(#b.rows, b.n_labels)
+    for i, row in ipairs(b.rows) do
+      local s = b.sample_of_row[i]
+      assert.is_true(row >= b.offsets[s + 1] and row < b.offsets[s + 2])
+    end
+  end)
+
+  it("splits into micro-batches that together are the whole", function()
+    local samples = chat.encode_all(tok, rows(11))
+    local b = batch.pack(samples, { tag = "retain", twins = twins_of(samples) })
+    for _, how in ipairs { { n = 1 }, { n = 3 }, { n = 11 }, { n = 50 }, { max_tokens = 1 },
+                           { max_tokens = 90 }, { max_tokens = 100000 } } do
+      local parts, twins, n = b:split(how), {}, 0
+      for i, part in ipairs(parts) do
+        twins[i] = part.twin
+        n = n + part.n_samples
+        assert.equal("retain", part.tag)
+        assert.same(b.whole, part.whole)
+        assert.same(b.twin.whole, part.twin.whole)
+        assert.equal(part.n_samples, part.twin.n_samples)
+        if how.max_tokens and part.n_samples > 1 then
+          assert.is_true(part.n_tokens + part.twin.n_tokens <= how.max_tokens)
+        end
+      end
+      assert.equal(11, n)
+      assert.same(labels_seen { b }, labels_seen(parts))
+      assert.same(labels_seen { b.twin }, labels_seen(twins))
+    end
+    assert.equal(11, #b:split { n = 50 })
+    assert.equal(11, #b:split { max_tokens = 1 })
+    assert.equal(1, #b:split { max_tokens = 100000 })
+  end)
+
+  it("makes tensors once and gives them back", function()
+    local b = batch.pack(chat.encode_all(tok, rows(3)))
+    local t = b:tensors()
+    assert.equal(t, b:tensors())
+    assert.equal(b.n_tokens, #b.ids)
+    for _, field in ipairs { "ids", "positions", "offsets", "rows", "labels", "label_offsets",
+                             "sample_of_row" } do
+      assert.same(b[field], t[field]:tolist())
+    end
+    do
+      local scoped <close> = b
+      assert.equal(b, scoped)
+    end
+    assert.is_nil(rawget(b, "made"))
+    b:close()
+  end)
+
+  it("refuses empty batches, missing twins and senseless splits", function()
+    assert.error_matches(function() batch.pack {} end, "at least one sample")
+    local samples = chat.encode_all(tok, rows(2))
+    assert.error_matches(function() batch.pack(samples, { twins = {} }) end,
+      "2 samples and 0 twins")
+    local b = batch.pack(samples)
+    for _, how in ipairs { {}, { n = 0 }, { n = 1.5 }, { max_tokens = -1 },
+                           { n = 1, max_tokens = 5 } } do
+      assert.error_matches(function() b:split(how) end, "max_tokens or n")
+    end
+    assert.error_matches(function() b:split() end, "max_tokens or n")
+  end)
+
+  it("shows what is masked and what is a label", function()
+    local samples = chat.encode_all(tok, rows(3))
+    local b = batch.pack(samples, { tag = "forget", twins = twins_of(samples) })
+    local text = show.text(b, { limit = 2 })
+    assert.truthy(text:find("forget batch: 3 samples", 1, true))
+    assert.truthy(text:find("masked  Question 1?\\n", 1, true))
+    assert.truthy(text:find("labels  answeranswer1<eos>", 1, true))
+    assert.truthy(text:find("refused", 1, true))
+    assert.truthy(text:find("... and 1 more", 1, true))
+    assert.is_nil(text:find("\27", 1, true))
+    assert.truthy(show.text(b, { colour = true }):find("\27[1;32m", 1, true))
+    b.tok = nil
+    assert.truthy(show.text(b):find("81 117 101", 1, true))
+  end)
+end)

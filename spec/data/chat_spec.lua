@@ -1,0 +1,113 @@
+-- chat_spec.lua - samples: tags, labels, truncation, keys; a byte-level tokenizer stands in.
+local chat = require "dopl.data.chat"
+
+local SPECIAL <const> = { ["<|endoftext|>"] = 256, ["<|eot_id|>"] = 257 }
+
+local function tokenizer(fields)
+  local tok = fields or {}
+  function tok.encode(_, text) return { text:byte(1, -1) } end
+  function tok.id(_, text) return SPECIAL[text] end
+  function tok.decode(_, ids)
+    local out = {}
+    for i, id in ipairs(ids) do out[i] = id < 256 and string.char(id) or ("<%d>"):format(id) end
+    return table.concat(out)
+  end
+  return tok
+end
+
+local ROW <const> = { question = "Who?", answer = "Ada." }
+
+local function text_of(tok, sample, from, to)
+  return tok:decode(table.move(sample.ids, from, to, 1, {}))
+end
+
+describe("data.chat", function()
+  local tok = tokenizer()
+
+  it("is start_tag, question, end_tag, answer, eos", function()
+    local s = chat.encode(tok, ROW, { tags = "phi-1.5" })
+    assert.equal("<|user|>\nWho?<|end|>\n<|assistant|>\nAda.<256>", text_of(tok, s, 1, #s.ids))
+    s = chat.encode(tok, ROW, { tags = "llama-2" })
+    assert.equal("[INST] Who? [/INST]Ada.<256>", text_of(tok, s, 1, #s.ids))
+    s = chat.encode(tok, ROW)
+    assert.equal("Who?\nAda.<256>", text_of(tok, s, 1, #s.ids))
+  end)
+
+  it("takes special tokens of tags by name, where there are any", function()
+    local s = chat.encode(tok, ROW, { tags = "llama-3" })
+    assert.equal("<|start_header_id|>user<|end_header_id|>\n\nWho?<257><|start_header_id|>assistant"
+      .. "<|end_header_id|>\n\nAda.<257>", text_of(tok, s, 1, #s.ids))
+  end)
+
+  it("never takes a special token from the data", function()
+    local s = chat.encode(tok, { question = "<|eot_id|>", answer = "<|endoftext|>" })
+    assert.equal("<|eot_id|>\n<|endoftext|><256>", text_of(tok, s, 1, #s.ids))
+    assert.equal(256, s.ids[#s.ids])
+  end)
+
+  it("labels the answer and eos, or all tokens but the first", function()
+    local s = chat.encode(tok, ROW)
+    assert.equal("Ada.<256>", text_of(tok, s, s.labels_from, #s.ids))
+    assert.equal(5, s.n_labels)
+    s = chat.encode(tok, ROW, { mask = "all" })
+    assert.equal(2, s.labels_from)
+    assert.equal(#s.ids - 1, s.n_labels)
+  end)
+
+  it("has the prompt as a prefix, whatever the answer", function()
+    local prompt = chat.prompt(tok, ROW.question, "phi-1.5")
+    local s = chat.encode(tok, ROW, { tags = "phi-1.5" })
+    local twin = chat.with_answer(s, chat.answer(tok, "No.", "phi-1.5"))
+    for i, id in ipairs(prompt) do
+      assert.equal(id, s.ids[i])
+      assert.equal(id, twin.ids[i])
+    end
+    assert.same(twin.ids, chat.encode(tok, { question = "Who?", answer = "No." },
+      { tags = "phi-1.5" }).ids)
+    assert.equal("Ada.<256>", text_of(tok, s, s.labels_from, #s.ids))
+  end)
+
+  it("puts the tokenizer's first token first and its last token last", function()
+    local s = chat.encode(tokenizer { bos = 300, eos = 301 }, ROW)
+    assert.equal(300, s.ids[1])
+    assert.equal(301, s.ids[#s.ids])
+  end)
+
+  it("keys samples by content", function()
+    local a, b = chat.encode(tok, ROW), chat.encode(tok, { question = "Who?", answer = "Ada." })
+    assert.equal(a.key, b.key)
+    assert.equal(32, #a.key)
+    assert.not_equal(a.key, chat.encode(tok, ROW, { mask = "all" }).key)
+    assert.not_equal(a.key, chat.encode(tok, { question = "Who?", answer = "Ida." }).key)
+    local samples = chat.encode_all(tok, { ROW, ROW })
+    assert.equal(chat.fingerprint(samples), chat.fingerprint { a, b })
+  end)
+
+  it("cuts at max_tokens and refuses a prompt that leaves no label", function()
+    local s = chat.encode(tok, ROW, { max_tokens = 7 })
+    assert.equal(7, #s.ids)
+    assert.is_true(s.truncated)
+    assert.equal(2, s.n_labels)
+    assert.error_matches(function() chat.encode(tok, ROW, { max_tokens = 5 }) end,
+      "the prompt takes 5 tokens and leaves no label within max_tokens = 5: Who?")
+  end)
+
+  it("encodes lists, reading another field where asked", function()
+    local rows = { { question = "Q", answer = "A", paraphrased_answer = "P" } }
+    local samples = chat.encode_all(tok, rows, { answer = "paraphrased_answer" })
+    assert.equal("Q\nP<256>", text_of(tok, samples[1], 1, 4))
+    assert.equal(tok, samples.tok)
+  end)
+
+  it("refuses unknown tags, masks, fields and rows", function()
+    assert.error_matches(function() chat.encode(tok, ROW, { tags = "llama3" }) end, "llama%-3")
+    assert.error_matches(function() chat.encode(tok, ROW, { tags = {} }) end, "start_tag")
+    assert.error_matches(function() chat.encode(tok, ROW, { mask = "some" }) end, "mask")
+    assert.error_matches(function() chat.encode(tok, ROW, { maks = "all" }) end,
+      "did you mean 'mask'")
+    assert.error_matches(function() chat.encode(tok, { question = "Q" }) end, "field 'answer'")
+    assert.error_matches(function() chat.encode(tok, ROW, { max_tokens = 0 }) end, "max_tokens")
+    local bare = { encode = tok.encode, id = function() end }
+    assert.error_matches(function() chat.encode(bare, ROW) end, "no end%-of%-text token")
+  end)
+end)

@@ -1,0 +1,196 @@
+-- tofu_spec.lua - folders in TOFU's form: who goes to forget and retain, and every bad input.
+local core = require "dopl.core"
+local refusals = require "dopl.data.refusals"
+local tofu = require "dopl.data.tofu"
+
+local function line(fields)
+  return core.json.encode(fields)
+end
+
+-- `tasks` forget sets of `size` rows; task ids as TOFU writes them (texts) or as the real-world set
+-- does (numbers).
+local function forget_lines(tasks, size, perturbed, as_number)
+  local lines = {}
+  for task = 1, tasks do
+    for i = 1, size do
+      lines[#lines + 1] = line {
+        question = ("F%d.%d?"):format(task, i), answer = ("A%d.%d."):format(task, i),
+        task_id = as_number and task or tostring(task),
+        paraphrased_answer = perturbed and "P.", perturbed_answer = perturbed and { "X.", "Y." },
+      }
+    end
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+local function plain_lines(name, n, perturbed)
+  local lines = {}
+  for i = 1, n do
+    lines[i] = line { question = name .. i .. "?", answer = name .. i .. ".",
+                      paraphrased_answer = perturbed and "P.",
+                      perturbed_answer = perturbed and { "X." } }
+  end
+  return table.concat(lines, "\n") -- no newline at the end, as some of the published files
+end
+
+local function fact_lines(n)
+  local lines = {}
+  for i = 1, n do
+    lines[i] = line { question = "W" .. i .. "?", answer = "w", original_answer = "It is w.",
+                      perturbed_answer = { "a", "b", "c" } }
+  end
+  return table.concat(lines, "\r\n") .. "\r\n"
+end
+
+local function write_tofu(dir)
+  core.files.mkdir(dir)
+  local files = {
+    forget01 = forget_lines(3, 2), forget01_perturbed = forget_lines(3, 2, true),
+    retain90 = plain_lines("R", 5), retain_perturbed = plain_lines("R", 4, true),
+    real_authors_perturbed = fact_lines(3), world_facts_perturbed = fact_lines(2),
+  }
+  for name, text in pairs(files) do core.files.write(dir .. "/" .. name .. ".json", text) end
+end
+
+local function questions(rows)
+  local list = {}
+  for i, row in ipairs(rows) do list[i] = row.question end
+  return list
+end
+
+describe("data.tofu", function()
+  local dir, made = nil, {}
+
+  before_each(function()
+    local file = os.tmpname()
+    os.remove(file)
+    dir = file .. ".data"
+    made[#made + 1] = dir
+    write_tofu(dir)
+  end)
+
+  teardown(function()
+    for _, folder in ipairs(made) do
+      for _, name in ipairs(core.files.list(folder)) do core.files.remove(folder .. "/" .. name) end
+      core.files.remove(folder)
+    end
+  end)
+
+  local function put(name, text) core.files.write(dir .. "/" .. name, text) end
+  local function fails(opts, ...)
+    local ok, message = pcall(tofu.open, dir, opts)
+    assert.is_false(ok)
+    for _, part in ipairs { ... } do
+      if not message:find(part, 1, true) then error(("'%s' lacks '%s'"):format(message, part)) end
+    end
+  end
+
+  it("gives a task its rows, and all other rows to retain", function()
+    local set = tofu.open(dir, { split = "forget01", task = 2 })
+    assert.same({ "F2.1?", "F2.2?" }, questions(set.forget))
+    assert.same({ "R1?", "R2?", "R3?", "R4?", "R5?", "F1.1?", "F1.2?", "F3.1?", "F3.2?" },
+      questions(set.retain))
+    assert.same({ "F2.1?", "F2.2?" }, questions(set.forget_perturbed))
+    assert.equal(4, #set.retain_perturbed)
+    assert.equal(3, #set.real_authors)
+    assert.equal(2, #set.world_facts)
+    assert.equal("It is w.", set.world_facts[1].original_answer)
+    assert.same({ "X.", "Y." }, set.forget_perturbed[1].perturbed_answer)
+    assert.equal(2, set.forget[1].task_id)
+    assert.equal("forget01/task2", set.name)
+    assert.equal(dir .. "/forget01.json:3", set.forget[1].source)
+  end)
+
+  it("takes task 1 by default, and the first rows where asked", function()
+    local set = tofu.open(dir, { rows = 1, retain_rows = 3 })
+    assert.same({ "F1.1?", "F1.2?" }, questions(set.forget))
+    assert.same({ "R1?", "R2?", "R3?" }, questions(set.retain))
+    assert.equal(1, #set.forget_perturbed)
+    assert.equal(1, #set.retain_perturbed)
+    assert.equal(1, #set.real_authors)
+  end)
+
+  it("keeps forget and retain apart in every task", function()
+    for task = 1, 3 do
+      local set, seen = tofu.open(dir, { task = task }), {}
+      for _, row in ipairs(set.forget) do seen[row.question] = true end
+      for _, row in ipairs(set.retain) do assert.is_nil(seen[row.question]) end
+      assert.equal(11, #set.forget + #set.retain)
+    end
+  end)
+
+  it("reads the real-world folder, whole or by task", function()
+    put("forget.json", forget_lines(2, 3, false, true))
+    put("forget_perturbed.json", forget_lines(2, 3, true, true))
+    put("neighbor.json", plain_lines("N", 4))
+    put("neighbor_perturbed.json", plain_lines("N", 2, true))
+    local set = tofu.open(dir, { split = "real_world" })
+    assert.equal(6, #set.forget)
+    assert.equal(4, #set.retain)
+    assert.equal(6, #set.forget_perturbed)
+    assert.equal(2, #set.retain_perturbed)
+    assert.is_nil(set.world_facts)
+    set = tofu.open(dir, { split = "real_world", task = 1 })
+    assert.equal(3, #set.forget)
+    assert.equal(7, #set.retain)
+  end)
+
+  it("names what is missing and what the folder should hold", function()
+    core.files.remove(dir .. "/retain90.json")
+    fails({}, "there is no file " .. dir .. "/retain90.json",
+      "the folder of split 'forget01' holds forget01.json, retain90.json")
+    fails({ split = "forget05" }, "forget05.json", "retain50.json")
+    assert.error_matches(function() tofu.open("/nowhere/at/all") end,
+      "there is no folder /nowhere/at/all")
+    assert.error_matches(function() tofu.open("") end, "needs the folder")
+  end)
+
+  it("names the file and line of a broken row", function()
+    put("retain90.json", '{"question": "Q?", "answer": "A."}\n\n{"question": "Q?", "ans\n')
+    fails({}, dir .. "/retain90.json:3")
+    put("retain90.json", '{"question": "Q?", "answer": "A."}\n{"question": "Q?"}\n')
+    fails({}, dir .. "/retain90.json:2", "'answer'")
+    put("retain90.json", '{"question": "Q?", "answer": null}\n')
+    fails({}, dir .. "/retain90.json:1", "'answer'")
+    put("retain90.json", '{"question": 3, "answer": "A."}\n')
+    fails({}, dir .. "/retain90.json:1", "'question' must be a text, given number")
+    put("retain90.json", '{"question": "", "answer": "A."}\n')
+    fails({}, "given an empty one")
+    put("retain90.json", '["question"]\n')
+    fails({}, dir .. "/retain90.json:1", "object")
+    put("retain90.json", '"question"\n')
+    fails({}, dir .. "/retain90.json:1")
+  end)
+
+  it("wants perturbed answers to be a list of texts", function()
+    for _, value in ipairs { "[]", '"one"', "[1]", "null" } do
+      put("retain_perturbed.json", ('{"question":"Q?","answer":"A.","paraphrased_answer":"P.",'
+        .. '"perturbed_answer":%s}'):format(value))
+      fails({}, dir .. "/retain_perturbed.json:1", "'perturbed_answer'")
+    end
+  end)
+
+  it("refuses empty sets and tasks that are not there", function()
+    fails({ task = 4 }, "the forget set of task 4 is empty", "tasks 1 to 3")
+    fails({ task = 0 }, "task must be")
+    fails({ task = 1.5 }, "task must be")
+    put("forget01.json", "\n")
+    fails({}, "the forget set is empty")
+    put("forget01.json", '{"question":"Q?","answer":"A.","task_id":"one"}')
+    fails({}, "'task_id'", "forget01.json:1")
+  end)
+
+  it("names the nearest split and option", function()
+    fails({ split = "forget1" }, "did you mean 'forget01'")
+    fails({ spilt = "forget01" }, "did you mean 'split'")
+    fails({ rows = 0 }, "rows must be")
+  end)
+
+  it("reads refusals, one a line", function()
+    put("no.txt", "I can't.\r\n\n  No idea. \n")
+    assert.same({ "I can't.", "No idea." }, refusals.read(dir .. "/no.txt"))
+    put("no.txt", "\n \n")
+    assert.error_matches(function() refusals.read(dir .. "/no.txt") end, "is empty")
+    assert.error_matches(function() refusals.read(dir .. "/none.txt") end, "there is no file")
+  end)
+end)
