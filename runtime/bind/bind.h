@@ -1,7 +1,7 @@
 // bind.h - what the binding files share: the runtime of a Lua state, boxes, raising.
 //
-// Order in every binding: check arguments; push empty boxes; call the core; raise or return. Between
-// acquiring in C and storing in a box, no lua_* call that can raise.
+// Order in every binding: check arguments; push empty boxes; call the core; raise or return.
+// Between acquiring in C and storing in a box, no lua_* call that can raise.
 #ifndef DOPL_BIND_BIND_H
 #define DOPL_BIND_BIND_H
 
@@ -16,6 +16,7 @@
     BIND(tensor)                                                                                   \
     BIND(op)                                                                                       \
     BIND(tape)                                                                                     \
+    BIND(terminal)                                                                                 \
     BIND(io)                                                                                       \
     BIND(json)                                                                                     \
     BIND(safetensors)                                                                              \

@@ -71,7 +71,7 @@ dopl_tensor *dopl_check_tensor(lua_State *L, int arg) {
     return &box->t;
 }
 
-// __gc, __close, :release(); may run twice, or on an empty box
+// __gc, __close, :close(); may run twice, or on an empty box
 static int tensor_release(lua_State *L) {
     dopl_box *box = luaL_checkudata(L, 1, TENSOR);
     dopl_box_leave(box);
@@ -222,6 +222,40 @@ static int tensor_f32(lua_State *L) {
 // dopl.i32(number or nested tables): an i32 tensor, for indices, offsets and labels
 static int tensor_i32(lua_State *L) {
     return from_table(L, DOPL_I32);
+}
+
+// dopl.concat { t, ... }: tensors of one type end to end along the first dimension, outside the
+// gradient graph
+static int tensor_concat(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_Integer n = luaL_len(L, 1);
+    if (n < 1) return dopl_raise_text(L, "concat: an empty list, needs at least one tensor");
+    dopl_tensor whole = { 0 };
+    int64_t rows = 0;
+    for (lua_Integer i = 1; i <= n; i++, lua_pop(L, 1)) {
+        lua_geti(L, 1, i);
+        const dopl_tensor *t = dopl_check_tensor(L, -1);
+        if (i == 1) whole = *t;
+        bool fits = t->n_dim == whole.n_dim && t->n_dim > 0 && t->dtype == whole.dtype;
+        for (int d = 1; fits && d < t->n_dim; d++) fits = t->dim[d] == whole.dim[d];
+        if (!fits)
+            return dopl_raise_text(L, "concat: tensor %d is %s %s, the first %s %s", (int)i,
+                                   dopl_dtype_name(t->dtype), dopl_shape_str(t).s,
+                                   dopl_dtype_name(whole.dtype), dopl_shape_str(&whole).s);
+        rows += t->dim[0];
+    }
+    whole.dim[0] = rows;
+    dopl_tensor *out = dopl_push_tensor(L);
+    make(L, out, whole.dtype, whole.n_dim, whole.dim);
+    char *to = dopl_data(out);
+    for (lua_Integer i = 1; i <= n; i++, lua_pop(L, 1)) {
+        lua_geti(L, 1, i);
+        const dopl_tensor *t = dopl_check_tensor(L, -1);
+        size_t bytes = (size_t)dopl_tensor_numel(t) * dopl_dtype_bytes(t->dtype);
+        memcpy(to, dopl_data(t), bytes);
+        to += bytes;
+    }
+    return 1;
 }
 
 // ---- reading
@@ -437,7 +471,7 @@ static int tensor_set_grad(lua_State *L) {
 // ---- table
 
 static const luaL_Reg methods[] = {
-    { "release", tensor_release },
+    { "close", tensor_release },
     { "item", tensor_item },
     { "tolist", tensor_tolist },
     { "at", tensor_at },
@@ -466,7 +500,8 @@ static const luaL_Reg metamethods[] = {
 
 static const luaL_Reg constructors[] = {
     { "tensor", tensor_f32 }, { "i32", tensor_i32 },     { "zeros", tensor_zeros },
-    { "full", tensor_full },  { "randn", tensor_randn }, { NULL, NULL },
+    { "full", tensor_full },  { "randn", tensor_randn }, { "concat", tensor_concat },
+    { NULL, NULL },
 };
 
 void dopl_bind_tensor(lua_State *L) {

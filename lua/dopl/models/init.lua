@@ -47,12 +47,9 @@ end
 
 --- A hash of architecture and weights: what a cache of this model's results is keyed by.
 function models.fingerprint(model)
-  local parts = { json.encode(model.config) }
-  for _, p in ipairs(model.parameters) do
-    parts[#parts + 1] = p.name
-    parts[#parts + 1] = core.hash_tensor(p.tensor)
-  end
-  return core.hash(table.concat(parts, "\n"))
+  local hash = core.hash(json.encode(model.config))
+  for _, p in ipairs(model.parameters) do hash = core.hash(hash, p.name, p.tensor) end
+  return hash
 end
 
 return models

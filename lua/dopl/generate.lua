@@ -1,0 +1,122 @@
+--- generate.lua - greedy and sampled continuation of many prompts at once, with a key/value cache.
+--
+-- Prompts run packed through the model once (no padding); then each step runs one token of every
+-- sequence that has not ended. A sequence that ends leaves the batch, so the work shrinks with it.
+-- Prompts are taken longest first in groups of `batch_size`, which bounds the cache.
+-- @module dopl.generate
+
+local core = require "dopl.core"
+local check = require "dopl.check"
+
+local op = core.ops
+local generate = {}
+
+local defaults = {
+  max_tokens = 200,  -- prompt and continuation together
+  eos = check.required,
+  batch_size = 64,
+  temperature = 0,   -- 0: greedy
+  top_p = 1,
+  seed = 1,
+}
+
+-- The next token of each row of hidden states, as an array.
+local function choose(model, hidden, o, counter)
+  local logits = op.linear(hidden, model:head())
+  if o.temperature == 0 then return op.argmax(logits):tolist() end
+  return op.sample(logits, o.temperature, o.top_p, o.seed, counter):tolist()
+end
+
+-- Runs the prompts of one group; returns the first new token of each.
+local function prefill(model, cache, group, o, counter)
+  local scope <close> = core.scope()
+  local ids, positions, offsets, last, slots = {}, {}, { 0 }, {}, {}
+  for slot, seq in ipairs(group) do
+    for i, id in ipairs(seq.ids) do
+      ids[#ids + 1], positions[#positions + 1], slots[#slots + 1] = id, i - 1, slot - 1
+    end
+    offsets[slot + 1] = #ids
+    last[slot] = #ids - 1
+  end
+  local hidden = model:hidden({
+    ids = core.i32(ids), positions = core.i32(positions), offsets = core.i32(offsets),
+    where = core.i32 { slots, positions },
+  }, cache)
+  return choose(model, op.embedding(hidden, core.i32(last)), o, counter)
+end
+
+-- One token of every active sequence; returns the token after it.
+local function step(model, cache, active, o, counter)
+  local scope <close> = core.scope()
+  local ids, positions, slots = {}, {}, {}
+  for i, seq in ipairs(active) do
+    ids[i], positions[i], slots[i] = seq.last, #seq.ids + #seq.new - 1, seq.slot
+  end
+  local hidden = model:hidden({ ids = core.i32(ids), positions = core.i32(positions),
+    where = core.i32 { slots, positions } }, cache)
+  return choose(model, hidden, o, counter)
+end
+
+-- Gives each sequence its next token; returns those that go on.
+local function advance(active, tokens, o)
+  local going = {}
+  for i, seq in ipairs(active) do
+    local token = tokens[i]
+    if token ~= o.eos then
+      seq.new[#seq.new + 1] = token
+      seq.last = token
+      if #seq.ids + #seq.new < o.max_tokens then going[#going + 1] = seq end
+    end
+  end
+  return going
+end
+
+local function run_group(model, group, o, counter)
+  local longest = 0
+  for slot, seq in ipairs(group) do
+    seq.slot, seq.new = slot - 1, {}
+    longest = math.max(longest, #seq.ids)
+  end
+  local scope <close> = core.scope()
+  local cache = model:new_cache(#group, math.max(o.max_tokens, longest + 1))
+  local active = advance(group, prefill(model, cache, group, o, counter), o)
+  while #active > 0 do
+    counter = counter + 1
+    active = advance(active, step(model, cache, active, o, counter), o)
+  end
+  return counter + 1
+end
+
+--- Continues prompts.
+-- @param model
+-- @tparam {{integer,...},...} prompts token ids
+-- @tparam table options eos (id that ends a sequence; it is not part of the result), max_tokens = 200
+-- (prompt included), batch_size = 64, temperature = 0 (greedy), top_p = 1, seed = 1
+-- @treturn {{integer,...},...} the new tokens of each prompt, in order
+function generate.run(model, prompts, options)
+  local o = check.options("generate", options, defaults)
+  local order = {}
+  for i, ids in ipairs(prompts) do
+    if #ids == 0 then error(("generate: prompt %d is empty"):format(i), 2) end
+    order[i] = { ids = ids, index = i, new = {} }
+  end
+  table.sort(order, function(a, b)
+    if #a.ids ~= #b.ids then return #a.ids > #b.ids end
+    return a.index < b.index
+  end)
+  local _ <close> = core.no_grad()
+  local counter = 0
+  local results = {}
+  for first = 1, #order, o.batch_size do
+    local group = table.move(order, first, math.min(first + o.batch_size - 1, #order), 1, {})
+    local open = {} -- prompts that leave no room are answered by nothing
+    for _, seq in ipairs(group) do
+      if #seq.ids < o.max_tokens then open[#open + 1] = seq end
+    end
+    if #open > 0 then counter = run_group(model, open, o, counter) end
+    for _, seq in ipairs(group) do results[seq.index] = seq.new end
+  end
+  return results
+end
+
+return generate

@@ -1,0 +1,201 @@
+--- loss.lua - unlearning losses, each a few lines over what one forward pass tells of a batch.
+--
+-- A loss is a table made by `loss.new`:
+--
+--     loss.new {
+--       name  = "npo",
+--       needs = { reference = "nll" },
+--       value = function(s) return ... end,      -- a scalar tensor
+--     }
+--
+-- `s`, the scores of a micro-batch, holds tensors in the gradient graph,
+--
+--     s.nll [B]        summed negative log-likelihood l of each sample's labels
+--     s.n [B]          number of its labels (no gradient)
+--     s.logp, s.mean_logp, s.entropy [n]   by labelled position (mean_logp: over the vocabulary)
+--     s.vocab_size     V
+--     s.whole          n_samples and n_labels of the effective batch
+--     s.twin           the same for the refusal twins, where the loss needs `twin = true`
+--     s.reference      nll [B] (and twin.nll) of the frozen starting model, where it needs "nll"
+--     s.kl()           KL(reference, model) by labelled position [n], where it needs "hidden"
+--
+-- A mean divides by the counts of the whole effective batch, so the sum over micro-batches is the
+-- loss of the batch, however it was cut. Formulas are those of DualOptim+ (Zhong et al.) and of the
+-- works it takes them from; l is summed over labels, r marks the starting model.
+-- @module dopl.loss
+
+local core = require "dopl.core"
+local check = require "dopl.check"
+
+local op = core.ops
+local loss = {}
+
+local Loss = {}
+Loss.__index = Loss
+function Loss:__tostring() return ("loss.%s%s"):format(self.name, self.text or "") end
+
+--- Makes a loss.
+-- @tparam table definition name; value = function(scores) -> scalar tensor; needs = { answers =
+-- "refusals" (the answers of the batch are refusals), twin = true (each sample comes with its
+-- refusal twin), reference = "nll" or "hidden" }; text = its options, for printing
+-- @treturn Loss
+function loss.new(definition)
+  local o = check.options("loss.new", definition, {
+    name = check.required, value = check.required, needs = {}, text = "",
+  })
+  check.type("loss.new: value", o.value, "function")
+  o.needs = check.options("loss.new: needs", o.needs, {
+    answers = check.optional, twin = check.optional, reference = check.optional,
+  })
+  return setmetatable(o, Loss)
+end
+
+-- Options of a loss as text: " {beta = 0.1}".
+local function text_of(options)
+  local parts = {}
+  for _, key in ipairs(check.keys(options)) do
+    parts[#parts + 1] = ("%s = %s"):format(key, tostring(options[key]))
+  end
+  return #parts > 0 and (" {%s}"):format(table.concat(parts, ", ")) or ""
+end
+
+local function with_options(name, given, defaults)
+  local o = check.options("loss." .. name, given or {}, defaults)
+  return o, text_of(o)
+end
+
+-- The mean over the samples of the whole batch of -(k/beta) log sigmoid(beta x).
+local function preference(s, x, k, beta)
+  return op.sum(op.log_sigmoid(x * beta)) * (-k / beta / s.whole.n_samples)
+end
+
+local function token_mean(s) return op.sum(s.nll) * (1 / s.whole.n_labels) end
+
+--- Gradient descent on the answers: sum of l over sum of n.
+function loss.gd()
+  return loss.new { name = "gd", value = token_mean }
+end
+
+--- Gradient ascent: -gd (Jang et al. 2023).
+function loss.ga()
+  return loss.new { name = "ga", value = function(s) return token_mean(s) * -1 end }
+end
+
+--- gd on refusals in the place of the answers (Maini et al. 2024).
+function loss.idk()
+  return loss.new { name = "idk", needs = { answers = "refusals" }, value = token_mean }
+end
+
+--- Maximum entropy: the mean over labelled positions of KL(uniform, p) = -log V - mean_v log p_v
+-- (Yuan et al. 2025). Their code counts pad positions too; there are none here.
+function loss.me()
+  return loss.new { name = "me", value = function(s)
+    local count = s.mean_logp:numel()
+    return (op.sum(s.mean_logp) * -1 - count * math.log(s.vocab_size)) * (1 / s.whole.n_labels)
+  end }
+end
+
+--- Direct preference optimisation of the refusal over the answer (Rafailov et al. 2023):
+-- -(2/b) mean log sigmoid(b ((l(x_f) - l(x_i)) - (l_r(x_f) - l_r(x_i)))).
+-- @tparam[opt] table options beta = 0.1
+function loss.dpo(options)
+  local o, text = with_options("dpo", options, { beta = 0.1 })
+  return loss.new { name = "dpo", text = text, needs = { twin = true, reference = "nll" },
+    value = function(s)
+      local margin = s.nll - s.twin.nll - (s.reference.nll - s.reference.twin.nll)
+      return preference(s, margin, 2, o.beta)
+    end }
+end
+
+--- Negative preference optimisation (Zhang et al. 2024): -(2/b) mean log sigmoid(b (l - l_r)).
+-- @tparam[opt] table options beta = 0.1
+function loss.npo(options)
+  local o, text = with_options("npo", options, { beta = 0.1 })
+  return loss.new { name = "npo", text = text, needs = { reference = "nll" }, value = function(s)
+    return preference(s, s.nll - s.reference.nll, 2, o.beta)
+  end }
+end
+
+--- NPO without a reference, by length (Fan et al. 2024): -(2/b) mean log sigmoid(b (l/n - gamma)).
+-- @tparam[opt] table options beta = 2.5, gamma = 0
+function loss.simnpo(options)
+  local o, text = with_options("simnpo", options, { beta = 2.5, gamma = 0 })
+  return loss.new { name = "simnpo", text = text, value = function(s)
+    return preference(s, s.nll / s.n - o.gamma, 2, o.beta)
+  end }
+end
+
+--- KL(starting model, model), summed over labelled positions and divided by their number. A batch
+-- with mask = "all" labels every token.
+function loss.kl()
+  return loss.new { name = "kl", needs = { reference = "hidden" }, value = function(s)
+    return op.sum(s.kl()) * (1 / s.whole.n_labels)
+  end }
+end
+
+--- Answer preservation: the answer stays likelier than a refusal (Yuan et al. 2025):
+-- -(1/b) mean log sigmoid(b (l(x_i) - l(x))).
+-- @tparam[opt] table options beta = 0.1
+function loss.ap(options)
+  local o, text = with_options("ap", options, { beta = 0.1 })
+  return loss.new { name = "ap", text = text, needs = { twin = true }, value = function(s)
+    return preference(s, s.twin.nll - s.nll, 1, o.beta)
+  end }
+end
+
+--- What one forward pass tells of a packed batch: the fields of `s` above, without twin and
+-- reference.
+-- @param model
+-- @param batch from dopl.data.batch
+-- @treturn table scores
+function loss.score(model, batch)
+  local t = batch:tensors()
+  local hidden = model:hidden(t)
+  local v = op.vocab(hidden, model:head(), t.rows, t.labels)
+  local logp = op.select(v, 0)
+  local n = {}
+  for i = 1, batch.n_samples do n[i] = batch.label_offsets[i + 1] - batch.label_offsets[i] end
+  return {
+    hidden = hidden,
+    logp = logp,
+    mean_logp = op.select(v, 2),
+    entropy = op.select(v, 3),
+    nll = op.scale(op.segment_sum(logp, t.label_offsets), -1),
+    n = core.tensor(n),
+    vocab_size = model:head():shape(1),
+    whole = batch.whole,
+  }
+end
+
+--- A loss on a micro-batch, with all that the loss needs.
+-- @param model
+-- @tparam Loss l
+-- @param batch
+-- @param[opt] reference from dopl.reference
+-- @treturn tensor a scalar in the gradient graph
+-- @treturn table the scores it came from
+function loss.of_batch(model, l, batch, reference)
+  local s = loss.score(model, batch)
+  if l.needs.twin then
+    if not batch.twin then
+      error(("loss.%s: the batch has no refusal twins (data.loader: refuse = 'twin')")
+        :format(l.name), 2)
+    end
+    s.twin = loss.score(model, batch.twin)
+  end
+  if l.needs.reference then
+    if not reference then error(("loss.%s: needs a reference"):format(l.name), 2) end
+    if l.needs.reference == "hidden" then
+      s.kl = function()
+        return op.vocab_kl(s.hidden, model:head(), batch:tensors().rows, reference:hidden(batch),
+          reference.head)
+      end
+    else
+      s.reference = { nll = reference:nll(batch) }
+      if batch.twin then s.reference.twin = { nll = reference:nll(batch.twin) } end
+    end
+  end
+  return l.value(s), s
+end
+
+return loss

@@ -1,0 +1,215 @@
+--- train.lua - the training loop: objectives, a schedule, an optimizer.
+--
+-- A step takes the effective batch of its objective (of all of them where the schedule is joint),
+-- cut into micro-batches of at most `micro_tokens` tokens whose gradients add up, and one optimizer
+-- step. Losses divide by the counts of the effective batch, so the cut changes nothing but memory.
+-- @module dopl.train
+
+local core = require "dopl.core"
+local check = require "dopl.check"
+local loss = require "dopl.loss"
+local progress = require "dopl.progress"
+local reference = require "dopl.reference"
+local schedule = require "dopl.schedule"
+
+local train = {}
+
+local defaults = {
+  model = check.required,
+  objectives = check.required, -- array of { name, loss, data, weight = 1, lr = optimizer's }
+  optimizer = check.required,  -- a configuration of dopl.optim
+  schedule = check.optional,   -- default: joint where there is one objective
+  steps = check.required,
+  warmup = check.optional,     -- steps; default: one epoch of the first objective
+  decay = "linear",            -- of the learning rate: "linear" or "none"
+  clip = check.optional,       -- largest global gradient norm
+  micro_tokens = 4096,         -- input tokens of one forward pass
+  reference = check.optional,  -- from dopl.reference, of this starting model; made where needed
+  evaluate = check.optional,   -- function(model, step) -> table of numbers
+  every = check.optional,      -- steps between evaluations; default: none but the last
+  stop = check.optional,       -- function(live) -> true to end now
+  keep_best = check.optional,  -- name of an evaluation result, or function(result) -> score
+  on_step = check.optional,    -- function(live), after each step
+  run = check.optional,        -- from dopl.run: gets one row of metrics a step
+  label = "train",             -- names the run's rows and the progress line
+  progress = true,
+}
+
+local objective_defaults = {
+  name = check.required, loss = check.required, data = check.required, weight = 1.0,
+  lr = check.optional,
+}
+
+local function read_objectives(given)
+  check.type("train.fit: objectives", given, "table", 4)
+  if #given == 0 then error("train.fit: no objectives", 4) end
+  local list, by_name, names = {}, {}, {}
+  for i, objective in ipairs(given) do
+    local o = check.options(("train.fit: objective %d"):format(i), objective, objective_defaults, 4)
+    check.type(("train.fit: weight of '%s'"):format(o.name), o.weight, "number", 4)
+    if by_name[o.name] then error(("train.fit: two objectives '%s'"):format(o.name), 4) end
+    if o.loss.needs.answers == "refusals" and o.data.refuse ~= "replace" then
+      error(("train.fit: objective '%s': loss.%s needs data whose answers are refusals "
+        .. "(data.loader: refusals = list)"):format(o.name, o.loss.name), 4)
+    end
+    list[i], by_name[o.name], names[i] = o, o, o.name
+  end
+  return list, by_name, names
+end
+
+local function check_schedule(plan, by_name, names)
+  for _, name in ipairs(plan.objectives or {}) do
+    if not by_name[name] then check.choice("train.fit: schedule", name, names, 5) end
+  end
+end
+
+-- What the starting model says, asked before it changes.
+local function prepare_reference(o, list, plan)
+  for _, objective in ipairs(list) do
+    local kind = objective.loss.needs.reference
+    if kind then
+      o.reference = o.reference or reference.new(o.model)
+      local steps = plan:count(objective.name, o.steps) or o.steps
+      o.reference:prepare(objective.data, steps, kind, o.micro_tokens)
+    end
+  end
+end
+
+local function nan_error(o, objective, step, what, value)
+  error(("train.fit: step %d, objective '%s': %s is %s; the parameters are as step %d left them. "
+    .. "Try a smaller learning rate, clip = 1.0, or a smaller loss weight")
+    :format(step, objective.name, what, tostring(value), step - 1), 0)
+end
+
+-- Adds the gradient of one objective's next batch; returns loss value and counts.
+local function accumulate(o, objective, step)
+  local batch <close> = objective.data:next()
+  local value, tokens, labels = 0, 0, 0
+  for _, part in ipairs(batch:split { max_tokens = o.micro_tokens }) do
+    local scope <close> = core.scope()
+    local l = loss.of_batch(o.model, objective.loss, part, o.reference)
+    local v = l:item()
+    if v ~= v or v == math.huge or v == -math.huge then
+      nan_error(o, objective, step, "the loss", v)
+    end
+    value = value + v
+    tokens = tokens + part.n_tokens + (part.twin and part.twin.n_tokens or 0)
+    labels = labels + part.n_labels
+    l = objective.weight == 1 and l or l * objective.weight
+    l:backward()
+  end
+  return value, tokens, labels
+end
+
+local function score_of(o, result)
+  if type(o.keep_best) == "function" then return o.keep_best(result) end
+  local score = result[o.keep_best]
+  if type(score) ~= "number" then
+    error(("train.fit: keep_best = '%s', but the evaluation gave no such number (it has %s)")
+      :format(tostring(o.keep_best), table.concat(check.keys(result), ", ")), 0)
+  end
+  return score
+end
+
+-- Evaluates, logs, keeps the best weights.
+local function evaluate(o, live, best)
+  local clock = core.clock()
+  local result = o.evaluate(o.model, live.step)
+  check.type("train.fit: what evaluate returns", result, "table")
+  live.result = result
+  if o.run then
+    local row = { label = o.label, step = live.step, kind = "evaluation",
+      eval_seconds = core.clock() - clock }
+    for _, key in ipairs(check.keys(result)) do
+      if type(result[key]) == "number" then row[key] = result[key] end
+    end
+    o.run:log(row)
+  end
+  if not o.keep_best then return end
+  local score = score_of(o, result)
+  if not best.score or score > best.score then
+    best.score, best.step, best.result = score, live.step, result
+    best.weights = o.model.parameters:snapshot()
+  end
+end
+
+--- Trains a model.
+-- @tparam table options see `defaults` in the source: model, objectives, optimizer, schedule, steps,
+-- warmup, decay, clip, micro_tokens, reference, evaluate, every, stop, keep_best, on_step, run,
+-- label, progress
+-- @treturn table { steps, losses = { [objective] = last value }, result (of the last or the kept
+-- evaluation), best_step, optimizer, tokens, seconds, stopped }
+function train.fit(options)
+  local o = check.options("train.fit", options, defaults)
+  local list, by_name, names = read_objectives(o.objectives)
+  if math.type(o.steps) ~= "integer" or o.steps < 0 then
+    error(("train.fit: steps = %s, needs an integer of at least 0"):format(tostring(o.steps)), 2)
+  end
+  local plan = schedule.from(o.schedule or (#list == 1 and schedule.joint())
+    or error("train.fit: several objectives need a schedule", 2))
+  check_schedule(plan, by_name, names)
+  local joint = plan.kind == "joint"
+  local optimizer = o.optimizer:attach(o.model.parameters,
+    { objectives = not joint and names or nil, period = plan.period })
+  local warmup = o.warmup or list[1].data:steps_per_epoch()
+  prepare_reference(o, list, plan)
+
+  local best, clock, total = {}, core.clock(), 0
+  local live = { step = 0, losses = {}, model = o.model, optimizer = optimizer }
+  local line <close> = progress.new(o.label, o.steps, o.progress)
+  for t = 0, o.steps - 1 do
+    local name = plan:at(t, live)
+    local served = list
+    if name ~= nil then
+      served = { by_name[name] or check.choice("train.fit: schedule's objective", name, names, 3) }
+    elseif not joint then
+      error(("train.fit: the schedule names no objective for step %d; a step of all objectives at "
+        .. "once is schedule.joint()"):format(t), 2)
+    end
+    local began, tokens, labels = core.clock(), 0, 0
+    o.model.parameters:zero_grad()
+    for _, objective in ipairs(served) do
+      local value, n_tokens, n_labels = accumulate(o, objective, t + 1)
+      live.losses[objective.name] = value
+      tokens, labels = tokens + n_tokens, labels + n_labels
+    end
+    local rate = schedule.rate(t, o.steps, warmup, o.decay)
+    local done = optimizer:step { objective = name, lr = name and by_name[name].lr or nil,
+      lr_scale = rate, clip = o.clip, norm = true }
+    if done.grad_norm ~= done.grad_norm or done.grad_norm == math.huge then
+      nan_error(o, served[1], t + 1, "the gradient norm", done.grad_norm)
+    end
+    total = total + tokens
+    live.step, live.objective, live.lr, live.grad_norm = t + 1, name, done.lr, done.grad_norm
+    if o.run then
+      local row = { label = o.label, step = t + 1, kind = "step", objective = name or "joint",
+        lr = done.lr, grad_norm = done.grad_norm, tokens = tokens, labels = labels,
+        seconds = core.clock() - began }
+      for _, objective in ipairs(served) do
+        row["loss_" .. objective.name] = live.losses[objective.name]
+      end
+      o.run:log(row)
+    end
+    line:step(t + 1, live.losses, names, tokens)
+    if o.on_step then o.on_step(live) end
+    if o.evaluate and (t + 1 == o.steps or o.every and (t + 1) % o.every == 0) then
+      evaluate(o, live, best)
+    end
+    if o.stop and o.stop(live) then
+      live.stopped = true
+      if o.evaluate and not (live.result and o.every and (t + 1) % o.every == 0) then
+        evaluate(o, live, best)
+      end
+      break
+    end
+  end
+  o.model.parameters:zero_grad()
+  if best.weights then o.model.parameters:restore(best.weights) end
+  return {
+    steps = live.step, losses = live.losses, stopped = live.stopped or false, tokens = total,
+    result = best.result or live.result, best_step = best.step, optimizer = optimizer,
+    seconds = core.clock() - clock,
+  }
+end
+
+return train
