@@ -7,7 +7,7 @@ local core = require("dopl.core")
 local json = {
   --- decode(text [, name]): the value; `name` stands in front of messages.
   decode = core.json.decode,
-  --- encode(value [, { indent = spaces, nan = "null" }]): the text; without `nan`, a NaN is refused.
+  --- encode(value [, { indent = spaces, nan = "null" }]): the text; a NaN is refused unless told.
   encode = core.json.encode,
   --- lines(path): iterator over value, line number of a JSON Lines file.
   lines = core.json.lines,

@@ -25,7 +25,7 @@ Run.__index = Run
 
 -- Letters, digits and a few marks: what is safe in a name on any file system.
 local function plain(name)
-  return (name:gsub("[^%w_.+-]", "-"):gsub("^[.-]+", ""))
+  return (name:gsub("[^%w_.+-]+", "-"):gsub("^[.-]+", ""):gsub("%-+$", ""))
 end
 
 local function recipe_name(options)
@@ -35,6 +35,18 @@ local function recipe_name(options)
   end
   name = plain(name or "run")
   return name ~= "" and name or "run"
+end
+
+-- What the command line says, where the caller does not.
+local function from_command_line(options)
+  local given = core.options or {}
+  if options.out == nil and given.out ~= "runs" then options.out = given.out end
+  for _, key in ipairs { "seed", "threads", "device" } do
+    if options[key] == nil then options[key] = given[key] end
+  end
+  if options.recipe == nil and given.recipe then
+    options.recipe = { path = given.recipe, text = core.files.read(given.recipe) }
+  end
 end
 
 -- A folder nobody has: the name and the time, and a number where that is taken.
@@ -59,9 +71,10 @@ local function named_folder(path)
   return path
 end
 
---- Opens a run folder and writes down how the run begins.
+--- Opens a run folder and writes down how the run begins. What the command line says (--out, the
+-- recipe, --seed, --threads, --device) need not be repeated.
 -- @tparam table options
--- @tparam ?string options.out the folder; without it runs/<name>-<date>-<time>
+-- @tparam ?string options.out exactly this folder; without it runs/<name>-<date>-<time>
 -- @tparam ?string options.name the recipe's file name where not given
 -- @tparam ?table options.recipe { path =, text = }
 -- @tparam ?table options.params resolved parameters
@@ -77,6 +90,7 @@ function run.open(options)
     seed = check.optional, versions = check.optional, threads = check.optional,
     device = check.optional, command = check.optional,
   })
+  from_command_line(options)
   local name = recipe_name(options)
   local self = setmetatable({
     path = options.out and named_folder(options.out) or new_folder(name),

@@ -1,0 +1,109 @@
+--- What a recipe shows at its end: a table on the terminal, a page in the run folder.
+-- @module dopl.report
+local check = require("dopl.check")
+local grid = require("dopl.report.grid")
+local page = require("dopl.report.page")
+local plot = require("dopl.plot")
+
+local report = {}
+
+--- Rows of results as aligned text.
+-- @tparam table rows { label = "DO+", UFE = 67.2 | { mean =, std = }, ..., reference = true where
+-- a row stands for comparison only }
+-- @tparam ?table options columns: keys or { key =, label =, digits =, scale =, better = "higher" |
+-- "lower" }; paper: a table of a paper to show beside, "table5" or
+-- { "table1", split = "forget05" }; title, note, head
+-- @treturn string ends in a newline
+function report.text(rows, options)
+  return grid.text(grid.lay_out(rows, options))
+end
+
+--- Prints rows of results as an aligned table; arguments as for `report.text`.
+function report.table(rows, options)
+  local text = grid.text(grid.lay_out(rows, options))
+  print((text:gsub("\n$", "")))
+end
+
+--- Curves of a run, from the rows it logged.
+-- @tparam table metrics rows of metrics.jsonl, or any tables with the same fields
+-- @tparam table options x: the field along the bottom ("step"); fields: the fields to draw;
+-- title; y: as for `dopl.plot.line`; by: a field whose values part the rows into series
+-- @treturn string SVG
+function report.curves(metrics, options)
+  options = check.options("report.curves", options, {
+    x = "step", fields = check.required, title = check.optional, y = {}, by = check.optional,
+  })
+  local series, index = {}, {}
+  for _, field in ipairs(options.fields) do
+    for _, row in ipairs(metrics) do
+      if type(row[field]) == "number" and type(row[options.x]) == "number" then
+        local name = field
+        if options.by then
+          name = tostring(row[options.by]) .. (#options.fields > 1 and " " .. field or "")
+        end
+        local s = index[name]
+        if not s then
+          s = { name = name, x = {}, y = {} }
+          series[#series + 1], index[name] = s, s
+        end
+        s.x[#s.x + 1], s.y[#s.y + 1] = row[options.x], row[field]
+      end
+    end
+  end
+  return plot.line { title = options.title, x = { label = options.x }, y = options.y,
+    series = series }
+end
+
+--- Result rows as grouped bars: a group a row, a bar a column, the spread where a cell has one.
+-- @tparam table rows as for `report.text`
+-- @tparam table options columns: keys; title; y: as for `dopl.plot.bars`
+-- @treturn string SVG
+function report.bars(rows, options)
+  options = check.options("report.bars", options, {
+    columns = check.required, title = check.optional, y = {},
+  })
+  local groups, series = {}, {}
+  for r, row in ipairs(rows) do groups[r] = tostring(row.label or r) end
+  for i, key in ipairs(options.columns) do
+    local values, errors = {}, {}
+    for r, row in ipairs(rows) do
+      local cell = row[key]
+      values[r] = type(cell) == "table" and cell.mean or cell
+      errors[r] = type(cell) == "table" and cell.std or 0
+    end
+    series[i] = { name = key, values = values, errors = errors }
+  end
+  return plot.bars { title = options.title, y = options.y, groups = groups, series = series }
+end
+
+--- The report as one self-contained page.
+-- @tparam table options title; lead: a sentence below it; facts: { { "seed", 1 }, ... }; tiles:
+-- { { label =, value =, note = } }; tables: { { rows =, title =, columns =, paper =, note = } };
+-- charts: SVG strings or { svg =, caption = }; samples: { { question =, reference =, tag =,
+-- answers = { { label =, text = } } } }; notes: sentences; params, versions: tables; recipe: text
+-- @treturn string HTML
+function report.html(options)
+  return page(options)
+end
+
+--- Writes report.html into a run's folder, whole or not at all. What the run knows (versions,
+-- seed, threads, when it began) is added.
+-- @tparam Run run from `dopl.run.open`
+-- @tparam table options as for `report.html`
+-- @treturn string the page's path
+function report.write(run, options)
+  local about, full = run.about, {}
+  for key, value in pairs(options) do full[key] = value end
+  full.title = full.title or about.name
+  full.versions = full.versions or about.versions
+  if not full.facts then
+    full.facts = { { "started", (about.started:gsub("T", " "):gsub("Z", " UTC")) },
+      { "took", ("%.0f s"):format(run:seconds()) } }
+    for _, key in ipairs { "seed", "device", "threads" } do
+      if about[key] ~= nil then full.facts[#full.facts + 1] = { key, about[key] } end
+    end
+  end
+  return run:write("report.html", page(full))
+end
+
+return report

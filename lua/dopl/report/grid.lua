@@ -1,0 +1,233 @@
+--- Rows of results as a grid of text, for the terminal and the page alike.
+-- A cell is a number, `{ mean =, std = }`, a string, or nothing. Each column has its own number of
+-- decimals, so that its figures line up, and knows which of its cells is best.
+-- @module dopl.report.grid
+local check = require("dopl.check")
+local paper_tables = require("dopl.paper")
+
+local grid = {}
+
+-- What is known of the columns that metrics have.
+local KNOWN = {
+  UFE = "higher", TFE = "higher", MU = "higher", OVR = "higher", FE = "higher",
+}
+local KNOWN_ORDER = { "UFE", "TFE", "FE", "MU", "OVR" }
+
+local function mean_of(value)
+  if type(value) == "table" then return value.mean end
+  return type(value) == "number" and value or nil
+end
+
+-- The columns of rows that do not say: known metrics first, then what else holds a figure.
+local function default_columns(rows)
+  local seen, out = {}, {}
+  for _, row in ipairs(rows) do
+    for _, key in ipairs(check.keys(row)) do seen[key] = seen[key] or mean_of(row[key]) ~= nil end
+  end
+  for _, key in ipairs(KNOWN_ORDER) do
+    if seen[key] then out[#out + 1], seen[key] = key, nil end
+  end
+  for _, key in ipairs(check.keys(seen)) do
+    if seen[key] and key ~= "label" then out[#out + 1] = key end
+  end
+  return out
+end
+
+local function column_of(spec)
+  if type(spec) == "string" then spec = { key = spec } end
+  local column = check.options("column", spec, {
+    key = check.required, label = check.optional, digits = check.optional, scale = 1,
+    better = KNOWN[spec.key] or check.optional, paper = spec.key or check.optional,
+  }, 6)
+  column.label = column.label or column.key
+  if column.better then check.choice("column better", column.better, { "higher", "lower" }, 6) end
+  return column
+end
+
+-- Decimals that suit a column: fractions get three, larger figures two, counts none.
+local function digits_of(rows, column)
+  local whole, largest = true, 0
+  for _, row in ipairs(rows) do
+    local x = mean_of(row[column.key])
+    if x and x == x and math.abs(x) < math.huge then
+      whole = whole and math.type(x * column.scale) == "integer"
+        and type(row[column.key]) == "number"
+      largest = math.max(largest, math.abs(x * column.scale))
+    end
+  end
+  if whole then return 0 end
+  return largest <= 1 and 3 or largest < 1000 and 2 or 1
+end
+
+local function number_text(x, digits)
+  if x ~= x then return "NaN" end
+  if x == math.huge or x == -math.huge then return x > 0 and "∞" or "−∞" end
+  return ("%." .. digits .. "f"):format(x)
+end
+
+-- The text of a cell, and of its spread where it has one.
+local function cell_text(value, column)
+  local mean = mean_of(value)
+  if not mean then return type(value) == "string" and value or "–" end
+  local spread = type(value) == "table" and value.std
+  return number_text(mean * column.scale, column.digits),
+    spread and number_text(spread * column.scale, column.digits)
+end
+
+-- The texts of a column: the cells, the spreads beside some of them, and the widest spread.
+local function cells_of(rows, column)
+  local cells, spreads, widest = {}, {}, 0
+  for r, row in ipairs(rows) do
+    cells[r], spreads[r] = cell_text(row[column.key], column)
+    widest = math.max(widest, spreads[r] and #spreads[r] or 0)
+  end
+  return cells, spreads, widest
+end
+
+-- Which row is best in a column; none where fewer than two compete.
+local function best_row(rows, column)
+  local best, best_value, n = nil, nil, 0
+  for i, row in ipairs(rows) do
+    local x = mean_of(row[column.key])
+    if x and x == x and not row.reference then
+      n = n + 1
+      if not best or (column.better == "higher" and x > best_value)
+        or (column.better == "lower" and x < best_value) then
+        best, best_value = i, x
+      end
+    end
+  end
+  return n > 1 and best or nil
+end
+
+-- The columns of a paper's table beside ours: those it shares with our columns.
+local function add_paper(out, rows, columns, reference)
+  if type(reference) == "string" then reference = { reference } end
+  local found = paper_tables.table(reference[1], reference.split or reference[2])
+  out.paper = { title = found.title, setting = found.setting }
+  for _, column in ipairs(columns) do
+    local has = false
+    for _, name in ipairs(found.columns) do has = has or name == column.paper end
+    if has then
+      local cells = {}
+      for i, row in ipairs(rows) do
+        local figures = found.rows[row.paper_label or row.label]
+        cells[i] = figures and figures[column.paper]
+          and number_text(figures[column.paper], 2) or "–"
+      end
+      out.columns[#out.columns + 1] = {
+        label = column.label, cells = cells, spreads = {}, spread_width = 0, number = true,
+        paper = true,
+      }
+    end
+  end
+end
+
+--- Lays rows out.
+-- @tparam table rows { label =, <key> = cell, ..., reference = true for rows shown for comparison }
+-- @tparam ?table options columns: keys or { key =, label =, digits =, scale =, better = "higher" |
+-- "lower", paper = the paper's name for it }; paper: "table5" or { "table1", split = "forget05" };
+-- head: what stands above the labels
+-- @treturn table { head =, labels =, reference =, columns = { { label =, cells =, spreads =,
+-- spread_width =, best =, number =, paper = } }, paper = { title =, setting = } }
+function grid.lay_out(rows, options)
+  options = check.options("report.table", options, {
+    columns = check.optional, paper = check.optional, head = "", title = check.optional,
+    note = check.optional,
+  }, 4)
+  check.type("report.table rows", rows, "table", 4)
+  local out = { head = options.head, title = options.title, note = options.note, labels = {},
+    reference = {}, columns = {} }
+  for i, row in ipairs(rows) do
+    out.labels[i] = tostring(row.label or i)
+    out.reference[i] = row.reference and true or false
+  end
+  local columns = {}
+  for i, spec in ipairs(options.columns or default_columns(rows)) do
+    local column = column_of(spec)
+    column.digits = column.digits or digits_of(rows, column)
+    local number = false
+    for _, row in ipairs(rows) do number = number or mean_of(row[column.key]) ~= nil end
+    columns[i] = column
+    local cells, spreads, widest = cells_of(rows, column)
+    out.columns[i] = { label = column.label, cells = cells, spreads = spreads,
+      spread_width = widest, number = number, better = column.better,
+      best = column.better and best_row(rows, column) }
+  end
+  if options.paper then add_paper(out, rows, columns, options.paper) end
+  return out
+end
+
+-- Code points that take two columns or none in a terminal: the blocks that matter.
+local WIDE = { { 0x1100, 0x115f }, { 0x2e80, 0x303e }, { 0x3041, 0xa4cf }, { 0xac00, 0xd7a3 },
+  { 0xf900, 0xfaff }, { 0xfe30, 0xfe6f }, { 0xff00, 0xff60 }, { 0x1f300, 0x1faff },
+  { 0x20000, 0x3fffd } }
+local NONE = { { 0x300, 0x36f }, { 0x200b, 0x200f }, { 0xfe00, 0xfe0f }, { 0x20d0, 0x20ff } }
+
+local function within(ranges, c)
+  for _, range in ipairs(ranges) do
+    if c >= range[1] and c <= range[2] then return true end
+  end
+  return false
+end
+
+--- Columns a text takes in a terminal; bytes that are no UTF-8 count one each.
+function grid.width(text)
+  if not utf8.len(text) then return #text end
+  local n = 0
+  for _, c in utf8.codes(text) do
+    n = n + (c < 0x300 and 1 or within(NONE, c) and 0 or within(WIDE, c) and 2 or 1)
+  end
+  return n
+end
+
+local function pad(text, width, right)
+  local blank = (" "):rep(width - grid.width(text))
+  return right and blank .. text or text .. blank
+end
+
+-- A cell of the terminal's table: means stand below means, with or without a spread.
+local function cell_with_spread(column, r)
+  local cell, spread = column.cells[r], column.spreads[r]
+  if spread then return ("%s ± %s"):format(cell, pad(spread, column.spread_width, true)) end
+  return cell .. (" "):rep(column.spread_width > 0 and column.spread_width + 3 or 0)
+end
+
+--- A laid out grid as lines for the terminal.
+-- @tparam table g from `grid.lay_out`
+-- @treturn string ends in a newline
+function grid.text(g)
+  local widths, heads, rule = {}, {}, grid.width(g.head)
+  for i, column in ipairs(g.columns) do
+    local arrow = column.better == "higher" and " ↑" or column.better == "lower" and " ↓" or ""
+    heads[i] = column.label .. arrow
+    widths[i] = grid.width(heads[i])
+    for r = 1, #column.cells do
+      widths[i] = math.max(widths[i], grid.width(cell_with_spread(column, r)))
+    end
+  end
+  for _, label in ipairs(g.labels) do rule = math.max(rule, grid.width(label)) end
+  local function line(first, at)
+    local out = { pad(first, rule) }
+    for i, column in ipairs(g.columns) do
+      local starts_paper = column.paper and not (g.columns[i - 1] or {}).paper
+      out[#out + 1] = (starts_paper and "  │  " or "  ") .. pad(at(i), widths[i], column.number)
+    end
+    return (table.concat(out):gsub("%s+$", ""))
+  end
+  local lines = {}
+  if g.title then lines[1] = g.title end
+  local head = line(g.head, function(i) return heads[i] end)
+  lines[#lines + 1] = head
+  lines[#lines + 1] = ("─"):rep(grid.width(head))
+  for r, label in ipairs(g.labels) do
+    lines[#lines + 1] = line(label, function(i) return cell_with_spread(g.columns[i], r) end)
+  end
+  if g.paper then
+    lines[#lines + 1] = ("right of the bar: %s (%s)"):format(g.paper.title, g.paper.setting)
+  end
+  if g.note then lines[#lines + 1] = g.note end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+return grid
