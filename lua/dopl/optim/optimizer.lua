@@ -1,0 +1,387 @@
+--- An optimizer at work: parameters, their states, one step at a time.
+--
+-- A step touches every parameter that has a gradient; one without is left alone, states and all, as
+-- torch does. Counters are global: t counts steps, t_k the steps of objective k.
+-- @module dopl.optim.optimizer
+local check = require "dopl.check"
+local compile = require "dopl.optim.compile"
+local core = require "dopl.core"
+local trace = require "dopl.optim.trace"
+
+local optimizer = {}
+optimizer.__index = optimizer
+optimizer.__name = "dopl.optimizer"
+
+-- Weight decay touches these only; 8-bit states leave "embedding" and "head" alone unless asked.
+local kinds = { matrix = true, embedding = true, head = true, bias = false, norm = false }
+
+-- The storage of one state. The delta of a non-negative signal can be negative, and so can a base
+-- fed with deltas: these take the signed codec.
+local function storage_kind(scheme, part, quantized)
+  local is_base = part.part == "base"
+  if not quantized or not scheme.quantized[is_base and "base" or "own"] then return "f32" end
+  local unsigned = part.moment.nonnegative
+  if scheme.kind == "base_delta" then
+    unsigned = unsigned and is_base and scheme.source == "g"
+  elseif scheme.kind == "scaffold" then
+    unsigned = false
+  end
+  return unsigned and "u8" or "q8"
+end
+
+local function read_params(params, scheme)
+  check.type("attach: parameters", params, "table", 4)
+  local out, seen = {}, {}
+  for i, given in ipairs(params) do
+    local p = check.options(("attach: parameter %d"):format(i), given,
+      { name = check.required, tensor = check.required, kind = "matrix" }, 4)
+    if kinds[p.kind] == nil then
+      check.choice(("attach: kind of '%s'"):format(p.name), p.kind, check.keys(kinds), 4)
+    end
+    if seen[p.name] then error(("attach: two parameters named '%s'"):format(p.name), 3) end
+    seen[p.name] = true
+    p.n = p.tensor:numel()
+    p.decayed = kinds[p.kind]
+    local embedding = p.kind == "embedding" or p.kind == "head"
+    p.quantized = p.n >= scheme.quantize_min and (scheme.quantize_embeddings or not embedding)
+    p.state = {}
+    out[i] = p
+  end
+  if #out == 0 then error("attach: no parameters", 3) end
+  return out
+end
+
+local function base_decays(config, level)
+  local rule, given, map = config.rule, config.scheme.base_betas, {}
+  if given == nil then return map, {} end
+  local values = given
+  if #given > 0 then
+    if #given ~= 2 or rule.hyper.beta2 == nil then
+      error("scheme.base_delta: base_betas is a list, need { beta1, beta2 } and a rule with both, "
+        .. "or a table by name", level)
+    end
+    values = { beta1 = given[1], beta2 = given[2] }
+  end
+  local decays, hyper = {}, {}
+  for _, moment in pairs(rule.moments) do decays[moment.decay] = true end
+  for _, name in ipairs(check.keys(values)) do
+    if not decays[name] then
+      check.choice("scheme.base_delta: base_betas", name, check.keys(decays), level + 1)
+    end
+    check.range("scheme.base_delta: base_betas." .. name, values[name], 0, 1 - 2 ^ -53, level + 1)
+    map[name], hyper["base_" .. name] = "base_" .. name, values[name]
+  end
+  return map, hyper
+end
+
+local function check_objectives(self, config, options)
+  local scheme, list = config.scheme, options.objectives
+  if list == nil then
+    if scheme.kind ~= "joint" and scheme.kind ~= "shared" then
+      error(("attach: scheme.%s keeps states by objective: give objectives = { \"forget\", "
+        .. "\"retain\" }"):format(scheme.kind), 4)
+    end
+    list = {}
+  end
+  self.objectives, self.count = {}, {}
+  for i, name in ipairs(check.type("attach: objectives", list, "table", 5)) do
+    check.type(("attach: objective %d"):format(i), name, "string", 5)
+    if self.count[name] then error(("attach: two objectives named '%s'"):format(name), 4) end
+    self.objectives[i], self.count[name] = name, 0
+  end
+  if options.period ~= nil then
+    check.range("attach: period", check.type("attach: period", options.period, "integer", 5), 1,
+      math.huge, 5)
+  elseif scheme.period_end then
+    error(("attach: scheme.%s acts at the end of a period: give period = its steps"):format(
+      scheme.kind), 4)
+  end
+end
+
+-- Objectives named in options by name must exist.
+local function check_by_objective(self, what, values)
+  if type(values) ~= "table" or #self.objectives == 0 then return end
+  for _, name in ipairs(check.keys(values)) do
+    if self.count[name] == nil then check.choice(what, name, self.objectives, 5) end
+  end
+end
+
+--- Ties a configuration to parameters. Reached as `config:attach(params, options)`.
+-- @tparam config config rule and scheme
+-- @tparam {{name=string,tensor=tensor,kind=string},...} params kind: "matrix" (default),
+--   "embedding", "head", "bias" or "norm"
+-- @tparam ?table options objectives: names; period: steps of a full period, for federated schemes
+function optimizer.new(config, params, options)
+  options = check.options("attach", options,
+    { objectives = check.optional, period = check.optional }, 4)
+  local scheme = config.scheme
+  local self = setmetatable({
+    config = config, rule = config.rule, scheme = scheme, t = 0, period = options.period,
+    plans = {},
+  }, optimizer)
+  check_objectives(self, config, options)
+  check_by_objective(self, "scheme: lr", scheme.lr)
+  for _, name in ipairs(check.keys(config.hyper)) do
+    check_by_objective(self, ("optim.%s: %s"):format(config.rule.name, name), config.hyper[name])
+  end
+  self.params = read_params(params, scheme)
+  self.trace_options = {
+    timing = scheme.timing, source = scheme.source, split = scheme.split,
+    objectives = self.objectives,
+  }
+  for _, name in ipairs(scheme.only or {}) do
+    if not config.rule.moments[name] then
+      check.choice("scheme.decoupled: only", name, config.rule.moment_names, 4)
+    end
+  end
+  self.trace_options.base_decay, self.base_hyper = base_decays(config, 4)
+  self:build()
+  return self
+end
+
+-- The state tensors of a part for one parameter, allocated on first sight.
+function optimizer:state_of(param, part, objective)
+  local owner = part.part == "own" and (part.objective or objective) or nil
+  local key = trace.state_name(part.moment.name, part.part, owner)
+  local state = param.state[key]
+  if not state then
+    local kind = storage_kind(self.scheme, part, param.quantized)
+    local value, scales = core.optim.state(param.n, kind)
+    state = {
+      kind = kind, value = value, scales = scales, part = part.part, moment = part.moment.name,
+    }
+    param.state[key] = state
+  end
+  return state
+end
+
+-- One pass: a traced graph, compiled per storage, laid over every parameter.
+function optimizer:plan(cx, objective)
+  local programs, scalars, decayed, jobs, pass_of = {}, {}, {}, {}, {}
+  local compiled = {}
+  for i, param in ipairs(self.params) do
+    local kind, operands = { theta = "f32", g = "f32" }, { param.tensor }
+    if cx.operands[2] == "g" then operands[2] = false end
+    for _, name in ipairs(cx.order) do
+      local state = self:state_of(param, cx.parts[name], objective)
+      kind[name] = state.kind
+      operands[#operands + 1] = state.scales and { state.value, state.scales } or state.value
+    end
+    local variant = param.quantized and "packed" or "plain"
+    if not compiled[variant] then
+      local listing = compile.program(cx.graph, cx.outputs, cx.operands, kind)
+      compiled[variant] = { listing = listing, program = core.optim.program(listing) }
+    end
+    local key = variant .. (param.decayed and " decayed" or "")
+    if not pass_of[key] then
+      local c = compiled[variant]
+      programs[#programs + 1] = c.program
+      scalars[#programs], decayed[#programs] = c.listing.scalars, param.decayed
+      pass_of[key] = #programs
+    end
+    jobs[i] = { pass = pass_of[key], operands = operands }
+  end
+  return {
+    plan = core.optim.plan(programs, jobs), scalars = scalars, decayed = decayed,
+    compiled = compiled,
+  }
+end
+
+function optimizer:build()
+  local step = trace.step(self.rule, self.scheme, self.trace_options)
+  local by_objective = false
+  for _, name in ipairs(step.order) do
+    by_objective = by_objective or step.parts[name].part == "own"
+  end
+  if by_objective then
+    if #self.objectives == 0 then error("attach: objectives is empty, need at least one", 4) end
+    for _, objective in ipairs(self.objectives) do
+      self.plans[objective] = self:plan(step, objective)
+    end
+  else
+    self.shared_plan = self:plan(step, nil)
+  end
+  local ending = trace.period_end(self.rule, self.scheme, self.trace_options)
+  if ending then self.ending = self:plan(ending, nil) end
+end
+
+-- ---- a step
+
+function optimizer:check_objective(objective)
+  if self.scheme.one_objective then
+    if objective ~= nil and objective ~= "joint" then
+      error(("step: scheme.joint has one objective, not '%s': sum the losses, or take "
+        .. "scheme.shared"):format(tostring(objective)), 3)
+    end
+    return
+  end
+  if #self.objectives == 0 then return end
+  if objective == nil then
+    error(("step: which objective? give objective = \"%s\""):format(self.objectives[1]), 3)
+  end
+  if self.count[objective] == nil then
+    check.choice("step: objective", objective, self.objectives, 4)
+  end
+end
+
+local function for_objective(what, value, objective)
+  if type(value) ~= "table" then return value end
+  local v = value[objective]
+  if v == nil then
+    error(("step: %s is given by objective, and has none for '%s'"):format(what,
+      tostring(objective)), 4)
+  end
+  return v
+end
+
+function optimizer:numbers(objective, options, t, t_k, clip)
+  local env = { step = t, objective_step = t_k, clip = clip }
+  for name, value in pairs(self.config.hyper) do -- the order changes nothing
+    env[name] = for_objective(name, value, objective)
+  end
+  for name, value in pairs(self.base_hyper) do env[name] = value end
+  for name, n in pairs(self.count) do env["count:" .. name] = n end
+  if self.scheme.lr ~= nil then env.lr = for_objective("lr", self.scheme.lr, objective) end
+  if options.lr ~= nil then env.lr = options.lr end
+  env.lr = env.lr * options.lr_scale
+  return env
+end
+
+local function run(plan, env)
+  local decay, scalars = env.weight_decay, {}
+  for i, list in ipairs(plan.scalars) do
+    env.weight_decay = plan.decayed[i] and decay or 0.0
+    scalars[i] = compile.evaluate(list, env)
+  end
+  env.weight_decay = decay
+  return plan.plan:run(scalars)
+end
+
+function optimizer:check_norm(norm, objective)
+  if norm ~= norm or norm == math.huge then
+    error(("step: the gradient norm is %s (objective '%s', step %d): nothing was changed; try "
+      .. "a smaller learning rate"):format(norm, tostring(objective), self.t + 1), 3)
+  end
+end
+
+--- One step with the gradients the parameters hold.
+-- @tparam ?table options objective: its name; lr: in place of the configured one; lr_scale: a
+--   factor on it (a schedule's); clip: largest global gradient norm; norm: true measures it
+--   without clipping
+-- @treturn table { lr, grad_norm (where clip or norm is given), clipped }
+function optimizer:step(options)
+  local o = check.options("step", options, {
+    objective = check.optional, lr = check.optional, lr_scale = 1.0, clip = check.optional,
+    norm = false,
+  })
+  self:check_objective(o.objective)
+  if o.lr ~= nil then check.range("step: lr", o.lr, 0, math.huge) end
+  check.range("step: lr_scale", o.lr_scale, 0, math.huge)
+  local plan = self.shared_plan or self.plans[o.objective]
+  local result, scale = { clipped = false }, 1.0
+  if o.clip ~= nil or o.norm then
+    if o.clip ~= nil then check.range("step: clip", o.clip, 0, math.huge) end
+    result.grad_norm = plan.plan:norm()
+    if o.clip ~= nil then
+      self:check_norm(result.grad_norm, o.objective)
+      scale = math.min(1.0, o.clip / (result.grad_norm + 1e-6)) -- torch's clip_grad_norm_
+      result.clipped = scale < 1
+    end
+  end
+  local t_k = o.objective and self.count[o.objective] and self.count[o.objective] + 1 or self.t + 1
+  local env = self:numbers(o.objective, o, self.t + 1, t_k, scale)
+  if run(plan, env) == 0 then
+    error("step: no parameter has a gradient: call loss:backward() first", 2)
+  end
+  self.t = self.t + 1
+  if self.count[o.objective] then self.count[o.objective] = t_k end
+  if self.ending and self.t % self.period == 0 then
+    run(self.ending, self:numbers(o.objective, o, self.t, t_k, 1.0))
+  end
+  result.lr = env.lr
+  return result
+end
+
+-- ---- states
+
+--- Every state tensor, for a checkpoint.
+-- @treturn {{name=string,tensor=tensor},...} in a fixed order; an 8-bit state is two, "x.codes" and
+--   "x.scales"
+function optimizer:states()
+  local out = {}
+  for _, param in ipairs(self.params) do
+    for _, key in ipairs(check.keys(param.state)) do
+      local state, name = param.state[key], param.name .. "." .. key
+      if state.scales then
+        out[#out + 1] = { name = name .. ".codes", tensor = state.value }
+        out[#out + 1] = { name = name .. ".scales", tensor = state.scales }
+      else
+        out[#out + 1] = { name = name, tensor = state.value }
+      end
+    end
+  end
+  return out
+end
+
+--- A state's values as f32, decoded where it is 8-bit.
+-- @tparam string param name of the parameter
+-- @tparam string state "m", "m.base", "m.own.forget", ...
+-- @treturn tensor
+function optimizer:state(param, state)
+  for _, p in ipairs(self.params) do
+    if p.name == param then
+      local s = p.state[state]
+      if not s then check.choice("state of " .. param, state, check.keys(p.state)) end
+      return s.scales and core.optim.decode(s.value, s.scales, s.kind) or s.value
+    end
+  end
+  error(("state: no parameter '%s'"):format(tostring(param)), 2)
+end
+
+--- Steps taken, in all and by objective.
+function optimizer:counters()
+  local by_objective = {}
+  for _, name in ipairs(self.objectives) do by_objective[name] = self.count[name] end
+  return { step = self.t, objectives = by_objective }
+end
+
+--- Takes up where a checkpoint left off.
+-- @tparam {[string]=tensor} states by the names of `states()`
+-- @tparam table counters as `counters()` gave them
+function optimizer:restore(states, counters)
+  local own = self:states()
+  for _, s in ipairs(own) do
+    if not states[s.name] then error(("restore: no state '%s'"):format(s.name), 2) end
+  end
+  check.type("restore: counters.step", counters.step, "integer")
+  for _, s in ipairs(own) do s.tensor:copy(states[s.name]) end
+  self.t = counters.step
+  for _, name in ipairs(self.objectives) do
+    self.count[name] = counters.objectives and counters.objectives[name] or 0
+  end
+end
+
+--- Bytes of optimizer state: { base, own, total }, codes and scales included.
+function optimizer:state_bytes()
+  local bytes = { base = 0, own = 0, total = 0 }
+  for _, param in ipairs(self.params) do
+    for _, state in pairs(param.state) do -- a sum: the order changes nothing
+      local n = state.value:bytes() + (state.scales and state.scales:bytes() or 0)
+      local part = state.part == "base" and "base" or "own"
+      bytes[part], bytes.total = bytes[part] + n, bytes.total + n
+    end
+  end
+  return bytes
+end
+
+--- The compiled passes as text, one instruction a line.
+function optimizer:listing()
+  local plan, out = self.shared_plan or self.plans[self.objectives[1]], {}
+  for _, variant in ipairs { "plain", "packed" } do
+    local c = plan.compiled[variant]
+    if c then out[#out + 1] = variant .. ":\n" .. compile.listing(c.listing) end
+  end
+  return table.concat(out, "\n\n")
+end
+
+return optimizer

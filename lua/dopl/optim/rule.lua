@@ -1,0 +1,170 @@
+--- Rules: how moments are pushed and how theta moves, as plain Lua over symbolic values.
+--
+--     optim.adamw = optim.rule {
+--       name      = "adamw",
+--       hyper     = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0 },
+--       moments   = { m = { decay = "beta1", signal = function(g) return g end },
+--                     v = { decay = "beta2", signal = function(g) return g * g end,
+--                           nonnegative = true } },
+--       decay     = function(theta, h) return theta * (1 - h.lr * h.weight_decay) end,
+--       direction = function(mom, g, h) return mom.m / (sqrt(abs(mom.v)) + h.eps) end,
+--     }
+--
+-- A rule is called with values for its hyper-parameters and gives a configuration, which joins a
+-- scheme (`:with`) and parameters (`:attach`).
+-- @module dopl.optim.rule
+local check = require "dopl.check"
+local scheme = require "dopl.scheme"
+
+local rule = {}
+
+local rule_class = { __name = "dopl.optim.rule" }
+rule_class.__index = rule_class
+
+local config = { __name = "dopl.optim" }
+config.__index = config
+
+--- Ranges of hyper-parameters by name; a rule may add its own in `ranges`.
+local ranges = {
+  lr = { 0, math.huge }, eps = { 0, math.huge }, weight_decay = { 0, math.huge },
+}
+local below_one = 1 - 2 ^ -53
+
+local function identity(g)
+  return g
+end
+
+local function read_moment(where, name, given, correct, hyper)
+  local m = check.options(("%s: moment '%s'"):format(where, name), given, {
+    decay = check.required, signal = identity, kind = "ema", nonnegative = false, correct = correct,
+  }, 5)
+  check.choice(("%s: kind of moment '%s'"):format(where, name), m.kind, { "ema", "sum" }, 5)
+  check.type(("%s: signal of moment '%s'"):format(where, name), m.signal, "function", 5)
+  check.type(("%s: decay of moment '%s'"):format(where, name), m.decay, "number|string", 5)
+  if type(m.decay) == "string" and hyper[m.decay] == nil then
+    check.choice(("%s: decay of moment '%s'"):format(where, name), m.decay, check.keys(hyper), 5)
+  end
+  m.name = name
+  return m
+end
+
+local function optional_function(where, options, name)
+  if options[name] ~= nil then
+    check.type(("%s: %s"):format(where, name), options[name], "function", 5)
+  end
+end
+
+--- Declares a rule.
+-- @tparam table given
+--   `hyper`: defaults by name, `lr` among them;
+--   `moments`: by name, each { decay = hyper name or number, signal = function(g, h, mom),
+--   kind = "ema" | "sum", nonnegative = , correct = };
+--   `direction(mom, g, h)`: theta <- theta - lr direction;
+--   `decay(theta, h)`: what theta is before the step (decoupled weight decay);
+--   `couple(g, theta, h)`: what the gradient is (coupled weight decay);
+--   `correct` (true): ema moments are bias corrected; `lagged`: the direction sees the moments as
+--   they were before the step; `ranges`: { name = { low, high } }; `name`
+-- @treturn rule callable with hyper-parameters
+function rule.new(given)
+  local self = check.options("optim.rule", given, {
+    name = "rule", hyper = check.required, moments = {}, direction = check.required,
+    decay = check.optional, couple = check.optional, correct = true, lagged = false, ranges = {},
+  }, 3)
+  local where = ("optim rule '%s'"):format(self.name)
+  check.type(where .. ": hyper", self.hyper, "table", 3)
+  check.type(where .. ": moments", self.moments, "table", 3)
+  if type(self.hyper.lr) ~= "number" then
+    error(("%s: hyper.lr is missing: every rule has a learning rate"):format(where), 2)
+  end
+  check.type(where .. ": direction", self.direction, "function", 3)
+  optional_function(where, self, "decay")
+  optional_function(where, self, "couple")
+  local moments = {}
+  self.moment_names = check.keys(self.moments)
+  for _, name in ipairs(self.moment_names) do
+    moments[name] = read_moment(where, name, self.moments[name], self.correct, self.hyper)
+  end
+  self.moments = moments
+  return setmetatable(self, rule_class)
+end
+
+function rule_class:__tostring()
+  return ("optim.%s %s"):format(self.name, scheme.show(self.hyper))
+end
+
+local function check_value(self, name, value, level)
+  local where = ("optim.%s: %s"):format(self.name, name)
+  check.type(where, value, "number", level + 1)
+  local range = self.ranges[name] or ranges[name]
+  for _, moment in pairs(self.moments) do -- the order changes nothing
+    if moment.decay == name then range = range or { 0, below_one } end
+  end
+  if not range then return end
+  if value >= range[1] and value <= range[2] then return end
+  local high = range[2] == below_one and "below 1"
+    or range[2] == math.huge and "finite" or ("at most %g"):format(range[2])
+  error(("%s = %g, need at least %g and %s"):format(where, value, range[1], high), level)
+end
+
+-- `betas = { a, b }` stands for beta1 and beta2 where the rule has both.
+local function expand_betas(self, given, level)
+  if given.betas == nil then return given end
+  local out = {}
+  for k, v in pairs(given) do out[k] = v end
+  local betas = given.betas
+  if type(betas) ~= "table" or #betas ~= 2 or self.hyper.beta2 == nil then
+    error(("optim.%s: betas needs two numbers and a rule with beta1 and beta2"):format(self.name),
+      level)
+  end
+  out.betas, out.beta1, out.beta2 = nil, betas[1], betas[2]
+  return out
+end
+
+--- A configuration: the rule with values for its hyper-parameters. A value may be a table by
+-- objective: `lr = { forget = 1.5e-5, retain = 1e-5 }`.
+function rule_class:__call(given)
+  given = given or {}
+  check.type("optim." .. self.name, given, "table", 3)
+  local expanded = expand_betas(self, given, 3)
+  local hyper = check.options("optim." .. self.name, expanded, self.hyper, 3)
+  for _, name in ipairs(check.keys(hyper)) do
+    local value = hyper[name]
+    if type(value) == "table" then
+      for _, objective in ipairs(check.keys(value)) do
+        check_value(self, name, value[objective], 3)
+      end
+    else
+      check_value(self, name, value, 3)
+    end
+  end
+  return setmetatable(
+    { rule = self, hyper = hyper, given = given, scheme = scheme.shared {} }, config)
+end
+
+--- The same rule under another scheme.
+-- @tparam scheme s from dopl.scheme
+function config:with(s)
+  if not scheme.is_scheme(s) then
+    error(("optim.%s: with() needs a scheme (scheme.base_delta {}, ...), not a %s"):format(
+      self.rule.name, type(s)), 2)
+  end
+  return setmetatable({ rule = self.rule, hyper = self.hyper, given = self.given, scheme = s },
+    config)
+end
+
+--- Ties the configuration to parameters: allocates the states.
+-- @see dopl.optim.optimizer
+function config:attach(params, options)
+  return require("dopl.optim.optimizer").new(self, params, options)
+end
+
+function config:__tostring()
+  return ("optim.%s %s:with(%s)"):format(self.rule.name, scheme.show(self.given),
+    tostring(self.scheme))
+end
+
+function rule.is_config(x)
+  return getmetatable(x) == config
+end
+
+return rule

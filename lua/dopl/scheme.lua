@@ -1,0 +1,218 @@
+--- State schemes: which copies of a rule's moments exist, and which of them enter the direction.
+--
+--     scheme.joint {}          one set; a step takes the gradient of the sum of all losses
+--     scheme.shared {}         one set, whichever objective the step has ("Alternate")
+--     scheme.decoupled {}      one set per objective ("DualOptim"); only = { "m" } splits just m
+--     scheme.base_delta {}     one base, and one delta per objective ("DualOptim+")
+--     scheme.scaffold {}, scheme.fedcm {}, scheme.local_adam {}    federated ones, adapted
+--
+-- Every scheme takes `quantize` (true, or for base_delta any of "base", "delta": 8-bit states),
+-- `quantize_min` (4096: smaller tensors stay f32), `quantize_embeddings` (false) and `lr` (a
+-- number, or one per objective).
+-- @module dopl.scheme
+local check = require "dopl.check"
+
+local scheme = {}
+
+local config = {}
+config.__index = config
+config.__name = "dopl.scheme"
+
+local function show(value)
+  if type(value) ~= "table" then
+    return type(value) == "string" and ("%q"):format(value) or tostring(value)
+  end
+  local items = {}
+  for _, v in ipairs(value) do items[#items + 1] = show(v) end
+  for _, k in ipairs(check.keys(value)) do
+    items[#items + 1] = ("%s = %s"):format(k, show(value[k]))
+  end
+  return #items == 0 and "{}" or "{ " .. table.concat(items, ", ") .. " }"
+end
+scheme.show = show
+
+function config:__tostring()
+  return ("scheme.%s %s"):format(self.kind, show(self.given))
+end
+
+function scheme.is_scheme(x)
+  return getmetatable(x) == config
+end
+
+local common = {
+  quantize = false, quantize_min = 4096, quantize_embeddings = false, lr = check.optional,
+}
+
+local function fail(kind, level, text, ...)
+  error(("scheme.%s: "):format(kind) .. text:format(...), level + 1)
+end
+
+local function quantized_parts(kind, given, parts, level)
+  if type(given) == "boolean" then
+    local all = {}
+    for _, part in ipairs(parts) do all[part] = given end
+    return all
+  end
+  if type(given) == "string" then given = { given } end
+  if type(given) ~= "table" then
+    fail(kind, level + 1, "quantize is %s, need true, false or a list of parts", tostring(given))
+  end
+  local chosen = {}
+  for _, part in ipairs(given) do
+    check.choice(("scheme.%s: quantize"):format(kind), part, parts, level + 1)
+    chosen[part] = true
+  end
+  return chosen
+end
+
+local function check_lr(kind, lr, level)
+  if lr == nil then return end
+  local list = type(lr) == "table" and lr or { default = lr }
+  for _, name in ipairs(check.keys(list)) do
+    check.range(("scheme.%s: lr of '%s'"):format(kind, name), list[name], 0, math.huge, level + 2)
+  end
+end
+
+-- A constructor. definition: fields (options of its own), quantizable (parts), moment, period_end,
+-- check, one_objective.
+local function define(kind, definition)
+  local defaults = {}
+  for k, v in pairs(common) do defaults[k] = v end
+  for k, v in pairs(definition.fields or {}) do defaults[k] = v end
+  scheme[kind] = function(given)
+    local self = check.options("scheme." .. kind, given, defaults, 3)
+    self.kind, self.given = kind, given or {}
+    self.moment, self.period_end = definition.moment, definition.period_end
+    self.one_objective = definition.one_objective
+    local parts = definition.quantizable or { "own" }
+    self.quantized = quantized_parts(kind, self.quantize, parts, 2)
+    check.range(("scheme.%s: quantize_min"):format(kind), self.quantize_min, 0, math.huge, 3)
+    check_lr(kind, self.lr, 2)
+    if definition.check then definition.check(self, 2) end
+    return setmetatable(self, config)
+  end
+end
+
+-- ---- one set of moments, or one per objective
+
+-- Pushes a moment kept in `part`, corrected after `steps` pushes.
+local function plain(cx, moment, s, part, steps)
+  local x, beta = cx:state(moment, part), cx:decay(moment)
+  local y = cx:push(moment, x, s, beta)
+  cx:store(moment, part, y)
+  return cx.rule.lagged and x or cx:unbias(moment, y, beta, steps)
+end
+
+local function one_set(cx, moment, s)
+  return plain(cx, moment, s, "shared", cx.t)
+end
+
+define("joint", { moment = one_set, one_objective = true })
+define("shared", { moment = one_set })
+
+define("decoupled", {
+  fields = { only = check.optional, rules = check.optional },
+  check = function(self, level)
+    if self.only == nil then return end
+    check.type("scheme.decoupled: only", self.only, "table", level + 2)
+    self.split = {}
+    for _, name in ipairs(self.only) do self.split[name] = true end
+  end,
+  moment = function(cx, moment, s)
+    local split = cx.options.split
+    if split and not split[moment.name] then return one_set(cx, moment, s) end
+    return plain(cx, moment, s, "own", cx.t_k)
+  end,
+})
+
+-- ---- base and deltas
+
+-- Base of the step in three places of the same algorithm; see docs/optimizers.md for the formulas.
+local function base_delta(cx, moment, s)
+  local options, g = cx.options, cx.graph
+  local base, delta = cx:state(moment, "base"), cx:state(moment, "own")
+  local bb, bd = cx:decay(moment, "base"), cx:decay(moment)
+  local reference = cx:unbias(moment, base, bb, cx.t - 1) -- as the previous step left it
+  local new_base
+  local function push_base(d)
+    local fed = options.source == "g-delta" and s - d or s
+    new_base = cx:push(moment, base, fed, bb)
+    return cx:unbias(moment, new_base, bb, cx.t)
+  end
+  if options.timing == "before_delta" then reference = push_base(g:const(0)) end
+  local new_delta = cx:push(moment, delta, s - reference, bd)
+  local d = cx:unbias(moment, new_delta, bd, cx.t_k)
+  if options.timing == "after_delta" then reference = push_base(d) end
+  if options.timing == "after_theta" then push_base(d) end
+  cx:store(moment, "own", new_delta)
+  cx:store(moment, "base", new_base)
+  return cx.rule.lagged and base + delta or reference + d
+end
+
+define("base_delta", {
+  fields = { timing = "after_theta", source = "g", base_betas = check.optional },
+  quantizable = { "base", "delta" },
+  check = function(self, level)
+    check.choice("scheme.base_delta: timing", self.timing,
+      { "before_delta", "after_delta", "after_theta" }, level + 2)
+    check.choice("scheme.base_delta: source", self.source, { "g", "g-delta" }, level + 2)
+    if self.source == "g-delta" and self.timing == "before_delta" then
+      fail("base_delta", level + 1, "source 'g-delta' needs the delta before the base: timing "
+        .. "'after_delta' or 'after_theta'")
+    end
+    if self.base_betas ~= nil then
+      check.type("scheme.base_delta: base_betas", self.base_betas, "table", level + 2)
+    end
+    self.quantized.own = self.quantized.delta
+  end,
+  moment = base_delta,
+})
+
+-- ---- federated schemes
+
+local function federated_quantize(self)
+  self.quantized.base = self.quantized.own
+end
+
+-- B + mean of the corrected deltas, when a period ends.
+local function absorb_deltas(cx, moment)
+  local base, beta, sum = cx:state(moment, "base"), cx:decay(moment), nil
+  for _, objective in ipairs(cx.options.objectives) do
+    local x = cx:state(moment, "own", objective)
+    local d = cx:unbias(moment, x, beta, cx.graph:scalar("count:" .. objective))
+    sum = sum and sum + d or d
+  end
+  cx:store(moment, "base", base + sum / #cx.options.objectives)
+end
+
+local function federated(minus_base)
+  return function(cx, moment, s)
+    local base, delta, beta = cx:state(moment, "base"), cx:state(moment, "own"), cx:decay(moment)
+    local pushed = cx:push(moment, delta, minus_base and s - base or s, beta)
+    cx:store(moment, "own", pushed)
+    return base + (cx.rule.lagged and delta or cx:unbias(moment, pushed, beta, cx.t_k))
+  end
+end
+
+define("scaffold", {
+  moment = federated(true), period_end = absorb_deltas, check = federated_quantize,
+})
+define("fedcm", {
+  moment = federated(false), period_end = absorb_deltas, check = federated_quantize,
+})
+
+define("local_adam", {
+  moment = function(cx, moment, s) return plain(cx, moment, s, "own", cx.t_k) end,
+  period_end = function(cx, moment)
+    local sum
+    for _, objective in ipairs(cx.options.objectives) do
+      local x = cx:state(moment, "own", objective)
+      sum = sum and sum + x or x
+    end
+    for _, objective in ipairs(cx.options.objectives) do
+      cx:store(moment, "own", sum / #cx.options.objectives, objective)
+    end
+  end,
+})
+
+return scheme

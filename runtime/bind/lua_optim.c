@@ -1,0 +1,344 @@
+// lua_optim.c - core.optim: programs, plans and the 8-bit codec for lua/dopl/optim.
+//
+//   program { instr = { { "lin2", y, a, b, c, k0, k1, k2 }, ... }, operands = { "f32", "q8", ... },
+//             n_reg = , n_scalar = , has_grad = }         places and scalars count from 0
+//   plan(programs, { { pass = 1, operands = { tensor | { codes, scales }, ... } }, ... })
+//   plan:run { { scalars of pass 1 }, ... } -> jobs run      plan:norm() -> norm, gradients found
+//   encode(tensor, "q8") -> codes, scales    decode(codes, scales, "q8") -> tensor
+//   state(n, "q8") -> what holds a state     isa(["avx2"]) -> the instruction set in use
+#include "state.h"
+#include "../optim/pass.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PROGRAM "dopl.optim_program"
+#define PLAN "dopl.optim_plan"
+
+typedef struct {
+    dopl_program *program;
+} program_box;
+
+typedef struct {
+    dopl_plan *plan; // user value 1 anchors the programs
+} plan_box;
+
+static int program_gc(lua_State *L) {
+    program_box *box = luaL_checkudata(L, 1, PROGRAM);
+    dopl_rt_free(dopl_check_rt(L), box->program);
+    box->program = NULL;
+    return 0;
+}
+
+static int plan_gc(lua_State *L) {
+    plan_box *box = luaL_checkudata(L, 1, PLAN);
+    dopl_plan_free(dopl_check_rt(L), box->plan);
+    box->plan = NULL;
+    return 0;
+}
+
+static dopl_plan *check_plan(lua_State *L) {
+    plan_box *box = luaL_checkudata(L, 1, PLAN);
+    if (!box->plan) dopl_raise_text(L, "optimizer: this plan is released");
+    return box->plan;
+}
+
+static int int_field(lua_State *L, int table, const char *name) {
+    lua_getfield(L, table, name);
+    int n = (int)luaL_checkinteger(L, -1);
+    lua_pop(L, 1);
+    return n;
+}
+
+static int int_item(lua_State *L, int table, int i) {
+    lua_rawgeti(L, table, i);
+    int n = (int)luaL_optinteger(L, -1, 0);
+    lua_pop(L, 1);
+    return n;
+}
+
+// The instruction table on top of the stack; pops it.
+static void read_instr(lua_State *L, dopl_instr *out) {
+    int t = lua_gettop(L);
+    lua_rawgeti(L, t, 1);
+    const char *name = luaL_checkstring(L, -1);
+    int op = dopl_prim_find(name);
+    if (op < 0) dopl_raise_text(L, "optimizer program: no primitive '%s'", name);
+    lua_pop(L, 1);
+    out->op = (uint8_t)op;
+    out->y = (uint8_t)int_item(L, t, 2);
+    for (int j = 0; j < 3; j++) out->in[j] = (uint8_t)int_item(L, t, 3 + j);
+    for (int j = 0; j < 4; j++) out->k[j] = (uint16_t)int_item(L, t, 6 + j);
+    lua_settop(L, t - 1);
+}
+
+static const char *const kinds[] = { "f32", "q8", "u8", NULL };
+
+static int program_new(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    dopl_rt *rt = dopl_check_rt(L);
+    int n_reg = int_field(L, 1, "n_reg"), n_scalar = int_field(L, 1, "n_scalar");
+    lua_getfield(L, 1, "has_grad");
+    bool has_grad = lua_toboolean(L, -1);
+    lua_getfield(L, 1, "instr");
+    luaL_checktype(L, 3, LUA_TTABLE);
+    lua_getfield(L, 1, "operands");
+    luaL_checktype(L, 4, LUA_TTABLE);
+    int n_instr = (int)lua_rawlen(L, 3), n_operand = (int)lua_rawlen(L, 4);
+    if (n_operand > DOPL_MAX_OPERAND)
+        return dopl_raise_text(L, "optimizer program: %d operands, at most %d: fewer objectives",
+                               n_operand, DOPL_MAX_OPERAND);
+    program_box *box = lua_newuserdatauv(L, sizeof *box, 0);
+    box->program = NULL;
+    luaL_setmetatable(L, PROGRAM);
+    dopl_status s = dopl_program_new(rt, &box->program, n_instr);
+    if (s != DOPL_OK) return dopl_raise(L, rt);
+    dopl_program *p = box->program; // owned by the box: reading may raise
+    p->n_reg = n_reg;
+    p->n_scalar = n_scalar;
+    p->n_operand = n_operand;
+    p->has_grad = has_grad;
+    for (int i = 0; i < n_operand; i++) {
+        lua_rawgeti(L, 4, i + 1);
+        p->kind[i] = (uint8_t)luaL_checkoption(L, -1, NULL, kinds);
+        lua_pop(L, 1);
+    }
+    for (int i = 0; i < n_instr; i++) {
+        lua_rawgeti(L, 3, i + 1);
+        luaL_checktype(L, -1, LUA_TTABLE);
+        read_instr(L, &p->instr[i]);
+    }
+    return dopl_result(L, rt, dopl_program_check(rt, p), 1);
+}
+
+// An operand on top of the stack: a tensor, or { codes, scales }; false stands for the gradient.
+static void read_operand(lua_State *L, dopl_operand *out) {
+    if (lua_istable(L, -1)) {
+        lua_rawgeti(L, -1, 1);
+        lua_rawgeti(L, -2, 2);
+        dopl_tensor *codes = dopl_check_tensor(L, lua_gettop(L) - 1);
+        dopl_tensor *scales = dopl_check_tensor(L, lua_gettop(L));
+        dopl_tensor_share(&out->value, codes);
+        dopl_tensor_share(&out->scales, scales);
+        lua_pop(L, 2);
+    } else if (!lua_isboolean(L, -1)) {
+        dopl_tensor_share(&out->value, dopl_check_tensor(L, lua_gettop(L)));
+    }
+}
+
+static void read_job(lua_State *L, dopl_rt *rt, dopl_plan *plan, int j) {
+    int t = lua_gettop(L);
+    int pass = int_field(L, t, "pass") - 1;
+    if (pass < 0 || pass >= plan->n_pass)
+        dopl_raise_text(L, "optimizer plan: no pass %d", pass + 1);
+    int n = plan->pass[pass].program->n_operand;
+    lua_getfield(L, t, "operands");
+    luaL_checktype(L, -1, LUA_TTABLE);
+    if ((int)lua_rawlen(L, -1) != n)
+        dopl_raise_text(L, "optimizer plan: %d operands, the program has %d",
+                        (int)lua_rawlen(L, -1), n);
+    if (dopl_plan_set_job(rt, plan, j, pass) != DOPL_OK) dopl_raise(L, rt);
+    for (int s = 0; s < n; s++) {
+        lua_rawgeti(L, t + 1, s + 1);
+        read_operand(L, &plan->job[j].operand[s]);
+        lua_pop(L, 1);
+    }
+    lua_settop(L, t - 1);
+}
+
+static int plan_new(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 2);
+    dopl_rt *rt = dopl_check_rt(L);
+    int n_pass = (int)lua_rawlen(L, 1), n_job = (int)lua_rawlen(L, 2);
+    plan_box *box = lua_newuserdatauv(L, sizeof *box, 1);
+    box->plan = NULL;
+    luaL_setmetatable(L, PLAN);
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, 3, 1);
+    if (dopl_plan_new(rt, &box->plan, n_pass, n_job) != DOPL_OK) return dopl_raise(L, rt);
+    for (int p = 0; p < n_pass; p++) {
+        lua_rawgeti(L, 1, p + 1);
+        program_box *program = luaL_checkudata(L, -1, PROGRAM);
+        if (dopl_plan_set_pass(rt, box->plan, p, program->program) != DOPL_OK)
+            return dopl_raise(L, rt);
+        lua_pop(L, 1);
+    }
+    for (int j = 0; j < n_job; j++) {
+        lua_rawgeti(L, 2, j + 1);
+        luaL_checktype(L, -1, LUA_TTABLE);
+        read_job(L, rt, box->plan, j);
+    }
+    return dopl_result(L, rt, dopl_plan_seal(rt, box->plan), 1);
+}
+
+static int plan_run(lua_State *L) {
+    dopl_plan *plan = check_plan(L);
+    dopl_rt *rt = dopl_check_rt(L);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    const double **scalars = lua_newuserdatauv(L, sizeof(double *) * (size_t)(plan->n_pass + 1), 0);
+    luaL_checkstack(L, plan->n_pass + 8, "optimizer passes");
+    for (int p = 0; p < plan->n_pass; p++) {
+        int n = plan->pass[p].program->n_scalar;
+        lua_rawgeti(L, 2, p + 1);
+        int from = lua_gettop(L);
+        luaL_checktype(L, from, LUA_TTABLE);
+        double *k = lua_newuserdatauv(L, sizeof(double) * (size_t)(n + 1), 0);
+        for (int i = 0; i < n; i++) {
+            lua_rawgeti(L, from, i + 1);
+            k[i] = luaL_checknumber(L, -1);
+            lua_pop(L, 1);
+        }
+        lua_remove(L, from); // the numbers stay on the stack until the run is over
+        scalars[p] = k;
+    }
+    int n_run = 0;
+    dopl_status s = dopl_plan_run(rt, plan, scalars, &n_run);
+    if (s != DOPL_OK) return dopl_raise(L, rt);
+    lua_pushinteger(L, n_run);
+    return 1;
+}
+
+static int plan_norm(lua_State *L) {
+    dopl_plan *plan = check_plan(L);
+    dopl_rt *rt = dopl_check_rt(L);
+    double norm = 0;
+    int n_found = 0;
+    if (dopl_plan_norm(rt, plan, &norm, &n_found) != DOPL_OK) return dopl_raise(L, rt);
+    lua_pushnumber(L, norm);
+    lua_pushinteger(L, n_found);
+    return 2;
+}
+
+// ---- the codec on its own
+
+static const dopl_codec *check_codec(lua_State *L, int arg) {
+    return dopl_codec_get((dopl_codec_id)luaL_checkoption(L, arg, NULL, kinds + 1));
+}
+
+static int encode(lua_State *L) {
+    dopl_rt *rt = dopl_check_rt(L);
+    dopl_tensor *x = dopl_check_tensor(L, 1);
+    const dopl_codec *codec = check_codec(L, 2);
+    if (x->dtype != DOPL_F32) return dopl_raise_text(L, "optim.encode: need an f32 tensor");
+    dopl_tensor *codes = dopl_push_tensor(L), *scales = dopl_push_tensor(L);
+    int64_t n = dopl_tensor_numel(x);
+    int64_t blocks = (n + DOPL_CODEC_BLOCK - 1) / DOPL_CODEC_BLOCK;
+    if (dopl_tensor_new(rt, codes, DOPL_U8, x->n_dim, x->dim) != DOPL_OK ||
+        dopl_tensor_new(rt, scales, DOPL_F32, 1, &blocks) != DOPL_OK)
+        return dopl_raise(L, rt);
+    dopl_isa_get()->encode(codec, dopl_u8(codes), dopl_f32(scales), dopl_f32(x), (int)n);
+    return 2;
+}
+
+static int decode(lua_State *L) {
+    dopl_rt *rt = dopl_check_rt(L);
+    dopl_tensor *codes = dopl_check_tensor(L, 1), *scales = dopl_check_tensor(L, 2);
+    const dopl_codec *codec = check_codec(L, 3);
+    int64_t n = dopl_tensor_numel(codes);
+    int64_t blocks = (n + DOPL_CODEC_BLOCK - 1) / DOPL_CODEC_BLOCK;
+    if (codes->dtype != DOPL_U8 || scales->dtype != DOPL_F32 || dopl_tensor_numel(scales) != blocks)
+        return dopl_raise_text(L, "optim.decode: need u8 codes and an f32 scale per %d of them",
+                               DOPL_CODEC_BLOCK);
+    dopl_tensor *x = dopl_push_tensor(L);
+    if (dopl_tensor_new(rt, x, DOPL_F32, codes->n_dim, codes->dim) != DOPL_OK)
+        return dopl_raise(L, rt);
+    dopl_isa_get()->decode(codec, dopl_f32(x), dopl_u8(codes), dopl_f32(scales), (int)n);
+    return 1;
+}
+
+static int codec_table(lua_State *L) {
+    const dopl_codec *codec = check_codec(L, 1);
+    lua_createtable(L, 256, 0);
+    for (int c = 0; c < 256; c++) {
+        lua_pushnumber(L, codec->value[c]);
+        lua_rawseti(L, -2, c + 1);
+    }
+    return 1;
+}
+
+// state(n, "f32") -> tensor of zeros; state(n, "q8") -> codes, scales that read as zeros. A state
+// lives as long as its optimizer, so it joins no scope.
+static int state(lua_State *L) {
+    dopl_rt *rt = dopl_check_rt(L);
+    int64_t n = luaL_checkinteger(L, 1);
+    int kind = luaL_checkoption(L, 2, NULL, kinds);
+    if (n < 0) return dopl_raise_text(L, "optim.state: %lld elements", (long long)n);
+    dopl_tensor *value = dopl_push_tensor(L);
+    dopl_box_leave((dopl_box *)value);
+    if (kind == DOPL_OPERAND_F32)
+        return dopl_result(L, rt, dopl_tensor_zeros(rt, value, DOPL_F32, 1, &n), 1);
+    dopl_tensor *scales = dopl_push_tensor(L);
+    dopl_box_leave((dopl_box *)scales);
+    int64_t blocks = (n + DOPL_CODEC_BLOCK - 1) / DOPL_CODEC_BLOCK;
+    dopl_status s = dopl_tensor_new(rt, value, DOPL_U8, 1, &n);
+    if (s == DOPL_OK) s = dopl_tensor_zeros(rt, scales, DOPL_F32, 1, &blocks);
+    if (s != DOPL_OK) return dopl_raise(L, rt);
+    memset(dopl_u8(value), dopl_codec_get(kind - DOPL_OPERAND_Q8)->zero_code, (size_t)n);
+    return 2;
+}
+
+// isa() -> the instruction set in use; isa("avx2") asks for one first, isa("") for the best there
+// is. The wish is the environment variable DOPL_ISA, as a user would set it.
+static int isa(lua_State *L) {
+    const char *wish = luaL_optstring(L, 1, NULL);
+    if (wish && *wish)
+        setenv("DOPL_ISA", wish, 1);
+    else if (wish)
+        unsetenv("DOPL_ISA");
+    lua_pushstring(L, dopl_isa_get()->name);
+    return 1;
+}
+
+static void push_primitives(lua_State *L) {
+    lua_newtable(L);
+    for (int i = 0; i < DOPL_N_PRIM; i++) {
+        const dopl_prim *p = &dopl_prim_table[i];
+        lua_createtable(L, 0, 3);
+        lua_pushinteger(L, p->n_tile);
+        lua_setfield(L, -2, "tiles");
+        lua_pushinteger(L, p->n_scalar);
+        lua_setfield(L, -2, "scalars");
+        lua_pushstring(L, p->text);
+        lua_setfield(L, -2, "text");
+        lua_setfield(L, -2, p->name);
+    }
+}
+
+static void new_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction gc) {
+    luaL_newmetatable(L, name);
+    lua_pushcfunction(L, gc);
+    lua_setfield(L, -2, "__gc");
+    lua_newtable(L);
+    luaL_setfuncs(L, methods, 0);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}
+
+void dopl_bind_optim(lua_State *L) {
+    static const luaL_Reg functions[] = {
+        { "program", program_new },
+        { "plan", plan_new },
+        { "encode", encode },
+        { "decode", decode },
+        { "state", state },
+        { "codec_table", codec_table },
+        { "isa", isa },
+        { NULL, NULL },
+    };
+    static const luaL_Reg program_methods[] = { { NULL, NULL } };
+    static const luaL_Reg plan_methods[] = {
+        { "run", plan_run },
+        { "norm", plan_norm },
+        { "release", plan_gc },
+        { NULL, NULL },
+    };
+    new_class(L, PROGRAM, program_methods, program_gc);
+    new_class(L, PLAN, plan_methods, plan_gc);
+    luaL_newlib(L, functions);
+    push_primitives(L);
+    lua_setfield(L, -2, "primitives");
+    lua_setfield(L, -2, "optim");
+}

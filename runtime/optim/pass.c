@@ -1,0 +1,229 @@
+// pass.c - the tile interpreter.
+//
+// For each tile of 512 elements every instruction of the program runs in turn, so whatever one
+// writes the next finds in L1, and each byte of theta, gradient and states crosses the memory bus
+// once. Threads take chunks of CHUNK tiles from a common counter: chunks are long enough for the
+// hardware's prefetchers, short enough that a slow core holds nobody up.
+#include "pass.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { CHUNK = 32, NORM_CHUNK = 16384 };
+
+static int64_t ceil_div(int64_t n, int64_t d) {
+    return (n + d - 1) / d;
+}
+
+// ---- setting up
+
+dopl_status dopl_plan_new(dopl_rt *rt, dopl_plan **out, int n_pass, int n_job) {
+    dopl_plan *plan;
+    DOPL_TRY(dopl_rt_alloc_zero(rt, (void **)&plan, sizeof *plan));
+    dopl_status s =
+        dopl_rt_alloc_zero(rt, (void **)&plan->pass, sizeof *plan->pass * (size_t)n_pass);
+    if (s == DOPL_OK)
+        s = dopl_rt_alloc_zero(rt, (void **)&plan->job, sizeof *plan->job * (size_t)n_job);
+    if (s != DOPL_OK) {
+        dopl_plan_free(rt, plan);
+        return s;
+    }
+    plan->n_pass = n_pass;
+    plan->n_job = n_job;
+    *out = plan;
+    return DOPL_OK;
+}
+
+void dopl_plan_free(dopl_rt *rt, dopl_plan *plan) {
+    if (!plan) return;
+    for (int j = 0; j < plan->n_job; j++) {
+        dopl_job *job = &plan->job[j];
+        if (!job->operand) continue;
+        for (int s = 0; s < job->n_operand; s++) {
+            dopl_tensor_release(rt, &job->operand[s].value);
+            dopl_tensor_release(rt, &job->operand[s].scales);
+        }
+        dopl_rt_free(rt, job->operand);
+    }
+    for (int p = 0; p < plan->n_pass; p++) dopl_rt_free(rt, plan->pass[p].k);
+    dopl_rt_free(rt, plan->partial);
+    dopl_rt_free(rt, plan->job);
+    dopl_rt_free(rt, plan->pass);
+    dopl_rt_free(rt, plan);
+}
+
+dopl_status dopl_plan_set_pass(dopl_rt *rt, dopl_plan *plan, int pass,
+                               const dopl_program *program) {
+    plan->pass[pass].program = program;
+    return dopl_rt_alloc_zero(rt, (void **)&plan->pass[pass].k,
+                              sizeof(float[4]) * (size_t)program->n_instr);
+}
+
+dopl_status dopl_plan_set_job(dopl_rt *rt, dopl_plan *plan, int job, int pass) {
+    dopl_job *j = &plan->job[job];
+    j->pass = pass;
+    j->n_operand = plan->pass[pass].program->n_operand;
+    return dopl_rt_alloc_zero(rt, (void **)&j->operand, sizeof *j->operand * (size_t)j->n_operand);
+}
+
+static dopl_status check_operand(dopl_rt *rt, const dopl_operand *o, dopl_operand_kind kind,
+                                 int64_t n) {
+    bool packed = kind != DOPL_OPERAND_F32;
+    if (!o->value.storage || o->value.dtype != (packed ? DOPL_U8 : DOPL_F32) ||
+        dopl_tensor_numel(&o->value) != n)
+        return dopl_fail(rt, DOPL_ESHAPE, "optimizer: a state is %s %s, need %lld elements of %s",
+                         dopl_dtype_name(o->value.dtype), dopl_shape_str(&o->value).s, (long long)n,
+                         packed ? "u8" : "f32");
+    if (packed && (!o->scales.storage || o->scales.dtype != DOPL_F32 ||
+                   dopl_tensor_numel(&o->scales) != ceil_div(n, DOPL_CODEC_BLOCK)))
+        return dopl_fail(rt, DOPL_ESHAPE, "optimizer: scales are %s, need f32, one per %d elements",
+                         dopl_shape_str(&o->scales).s, DOPL_CODEC_BLOCK);
+    return DOPL_OK;
+}
+
+dopl_status dopl_plan_seal(dopl_rt *rt, dopl_plan *plan) {
+    for (int j = 0; j < plan->n_job; j++) {
+        dopl_job *job = &plan->job[j];
+        const dopl_program *p = plan->pass[job->pass].program;
+        job->n = dopl_tensor_numel(&job->operand[0].value);
+        for (int s = 0; s < p->n_operand; s++)
+            if (!(p->has_grad && s == 1))
+                DOPL_TRY(check_operand(rt, &job->operand[s], p->kind[s], job->n));
+        plan->n_partial += ceil_div(job->n, NORM_CHUNK);
+    }
+    return dopl_rt_alloc_zero(rt, (void **)&plan->partial,
+                              sizeof(double) * (size_t)plan->n_partial);
+}
+
+// ---- running
+
+static const dopl_tensor *grad_of(const dopl_job *job) {
+    const dopl_var *var = job->operand[0].value.var;
+    return var && var->grad.storage ? &var->grad : NULL;
+}
+
+// Where the data of this run lies. False: no gradient, the job is left out.
+static bool bind_job(dopl_job *job, const dopl_program *p) {
+    const dopl_tensor *grad = p->has_grad ? grad_of(job) : NULL;
+    if (p->has_grad && (!grad || dopl_tensor_numel(grad) != job->n)) return false;
+    for (int s = 0; s < p->n_operand; s++) {
+        const dopl_operand *o = &job->operand[s];
+        job->data[s] = dopl_data(p->has_grad && s == 1 ? grad : &o->value);
+        job->scale[s] = o->scales.storage ? dopl_f32(&o->scales) : NULL;
+    }
+    return true;
+}
+
+typedef float tile[DOPL_TILE] __attribute__((aligned(64)));
+
+static void run_tile(const dopl_isa *isa, const dopl_pass *pass, const dopl_job *job, int64_t first,
+                     tile *reg) {
+    const dopl_program *p = pass->program;
+    float *place[DOPL_MAX_REG + DOPL_MAX_OPERAND];
+    int n = job->n - first < DOPL_TILE ? (int)(job->n - first) : DOPL_TILE;
+    int64_t block = first / DOPL_CODEC_BLOCK;
+    for (int r = 0; r < p->n_reg; r++) place[r] = reg[r];
+    for (int s = 0; s < p->n_operand; s++) place[p->n_reg + s] = (float *)job->data[s] + first;
+    for (int i = 0; i < p->n_instr; i++) {
+        const dopl_instr *in = &p->instr[i];
+        if (in->op == DOPL_PRIM_load8) {
+            int s = in->in[0] - p->n_reg;
+            isa->decode(dopl_codec_get(p->kind[s] - DOPL_OPERAND_Q8), place[in->y],
+                        (uint8_t *)job->data[s] + first, job->scale[s] + block, n);
+        } else if (in->op == DOPL_PRIM_store8) {
+            int s = in->y - p->n_reg;
+            isa->encode(dopl_codec_get(p->kind[s] - DOPL_OPERAND_Q8),
+                        (uint8_t *)job->data[s] + first, job->scale[s] + block, place[in->in[0]],
+                        n);
+        } else {
+            isa->prim[in->op](place[in->y], place[in->in[0]], place[in->in[1]], place[in->in[2]],
+                              pass->k + 4 * i, n);
+        }
+    }
+}
+
+// The last job whose first tile is not after `tile_index`.
+static int job_of(const dopl_plan *plan, int64_t tile_index) {
+    int lo = 0, hi = plan->n_job - 1;
+    while (lo < hi) {
+        int mid = (lo + hi + 1) / 2;
+        if (plan->job[mid].first_tile <= tile_index)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    return lo;
+}
+
+static void run_chunk(const dopl_isa *isa, const dopl_plan *plan, int64_t begin, int64_t end,
+                      tile *reg) {
+    int j = job_of(plan, begin);
+    for (int64_t t = begin; t < end; t++) {
+        while (j + 1 < plan->n_job && plan->job[j + 1].first_tile <= t) j++;
+        const dopl_job *job = &plan->job[j];
+        run_tile(isa, &plan->pass[job->pass], job, (t - job->first_tile) * DOPL_TILE, reg);
+    }
+}
+
+dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *scalars, int *n_run) {
+    int64_t n_tile = 0;
+    *n_run = 0;
+    for (int j = 0; j < plan->n_job; j++) {
+        dopl_job *job = &plan->job[j];
+        bool runs = bind_job(job, plan->pass[job->pass].program);
+        job->first_tile = n_tile; // a job left out has no tiles: the next starts at the same one
+        if (runs) n_tile += ceil_div(job->n, DOPL_TILE);
+        *n_run += runs;
+    }
+    for (int p = 0; p < plan->n_pass; p++) {
+        const dopl_program *program = plan->pass[p].program;
+        for (int i = 0; i < program->n_instr; i++)
+            for (int j = 0; j < dopl_prim_table[program->instr[i].op].n_scalar; j++)
+                plan->pass[p].k[4 * i + j] = (float)scalars[p][program->instr[i].k[j]];
+    }
+    const dopl_isa *isa = dopl_isa_get();
+    dopl_codec_get(DOPL_CODEC_Q8); // built by this thread
+#pragma omp parallel num_threads(rt->n_threads) if (n_tile > CHUNK)
+    {
+        tile reg[DOPL_MAX_REG];
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t t = 0; t < n_tile; t += CHUNK)
+            run_chunk(isa, plan, t, t + CHUNK < n_tile ? t + CHUNK : n_tile, reg);
+    }
+    return DOPL_OK;
+}
+
+// ---- the norm
+
+// Eight sums side by side, joined in a fixed order.
+static double sum_squares(const float *x, int64_t n) {
+    double sum[8] = { 0 };
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int l = 0; l < 8; l++) sum[l] += (double)x[i + l] * x[i + l];
+    for (; i < n; i++) sum[i & 7] += (double)x[i] * x[i];
+    return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
+}
+
+dopl_status dopl_plan_norm(dopl_rt *rt, dopl_plan *plan, double *norm, int *n_found) {
+    int64_t n_chunk = 0;
+    *n_found = 0;
+    for (int j = 0; j < plan->n_job; j++) { // first_tile serves as first chunk here
+        dopl_job *job = &plan->job[j];
+        bool found = bind_job(job, plan->pass[job->pass].program);
+        job->first_tile = n_chunk;
+        if (found) n_chunk += ceil_div(job->n, NORM_CHUNK);
+        *n_found += found;
+    }
+#pragma omp parallel for num_threads(rt->n_threads) schedule(static) if (n_chunk > 4)
+    for (int64_t c = 0; c < n_chunk; c++) {
+        const dopl_job *job = &plan->job[job_of(plan, c)];
+        int64_t at = (c - job->first_tile) * NORM_CHUNK;
+        plan->partial[c] = sum_squares((const float *)job->data[1] + at,
+                                       job->n - at < NORM_CHUNK ? job->n - at : NORM_CHUNK);
+    }
+    double sum = 0;
+    for (int64_t c = 0; c < n_chunk; c++) sum += plan->partial[c];
+    *norm = sqrt(sum);
+    return DOPL_OK;
+}

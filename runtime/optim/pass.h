@@ -1,0 +1,56 @@
+// pass.h - running programs over every parameter of a step, and the norm of their gradients.
+//
+// A plan lists jobs: a parameter, its states, and which of the plan's passes (a program with its
+// scalars) goes over it. Setting up allocates; running does not. The tiles of all jobs are shared
+// out in one parallel region, so many small tensors cost no more than one large one, and no result
+// depends on the number of threads.
+#ifndef DOPL_OPTIM_PASS_H
+#define DOPL_OPTIM_PASS_H
+
+#include "../core/tensor.h"
+#include "program.h"
+
+typedef struct {
+    dopl_tensor value;  // f32 values, or codes (u8); a reference is held
+    dopl_tensor scales; // f32, one per block; empty for f32
+} dopl_operand;
+
+typedef struct {
+    int pass;  // index into the plan's passes
+    int64_t n; // elements
+    int n_operand;
+    dopl_operand *operand;        // [n_operand]: [0] is theta, [1] the gradient's place
+    char *data[DOPL_MAX_OPERAND]; // of this run
+    float *scale[DOPL_MAX_OPERAND];
+    int64_t first_tile; // of this run: tiles of the jobs before it
+} dopl_job;
+
+typedef struct {
+    const dopl_program *program; // the plan's owner keeps it alive
+    float *k;                    // [n_instr][4], of this run
+} dopl_pass;
+
+typedef struct {
+    int n_pass, n_job;
+    dopl_pass *pass;
+    dopl_job *job;
+    double *partial; // of the norm, one per chunk of every gradient
+    int64_t n_partial;
+} dopl_plan;
+
+DOPL_CHECKED dopl_status dopl_plan_new(dopl_rt *rt, dopl_plan **out, int n_pass, int n_job);
+void dopl_plan_free(dopl_rt *rt, dopl_plan *plan); // NULL-safe
+// Called once per pass, then once per job with its operands filled in, then seal.
+DOPL_CHECKED dopl_status dopl_plan_set_pass(dopl_rt *rt, dopl_plan *plan, int pass,
+                                            const dopl_program *program);
+DOPL_CHECKED dopl_status dopl_plan_set_job(dopl_rt *rt, dopl_plan *plan, int job, int pass);
+DOPL_CHECKED dopl_status dopl_plan_seal(dopl_rt *rt, dopl_plan *plan);
+
+// scalars[pass][i]. A job that takes a gradient and has none is left out, its states untouched.
+// n_run: jobs that ran.
+DOPL_CHECKED dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *scalars,
+                                       int *n_run);
+// The 2-norm over all gradients, in double. n_found: jobs that have one.
+DOPL_CHECKED dopl_status dopl_plan_norm(dopl_rt *rt, dopl_plan *plan, double *norm, int *n_found);
+
+#endif

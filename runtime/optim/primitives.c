@@ -1,0 +1,95 @@
+// primitives.c - the vector primitives, built for three instruction sets.
+//
+// Each row of optim.def is one loop. The compiler vectorises it per target; a product and a sum
+// contract to a fused multiply-add where the target has one, so sets differ in the last bit, while
+// any one set gives the same bits for any number of threads. Targets are chosen here by table, not
+// by the loader, so that DOPL_ISA can name one.
+#include "program.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+// clang-format off
+#define PRIM(id, n_in, n_k, expression)                                                            \
+    INLINE void id##_loop(float *y, const float *pa, const float *pb, const float *pc,             \
+                          const float *k, int n) {                                                 \
+        const float k0 = n_k > 0 ? k[0] : 0, k1 = n_k > 1 ? k[1] : 0;                              \
+        const float k2 = n_k > 2 ? k[2] : 0, k3 = n_k > 3 ? k[3] : 0;                              \
+        if (n_in < 2) pb = pa;                                                                     \
+        if (n_in < 3) pc = pa;                                                                     \
+        (void)k0, (void)k1, (void)k2, (void)k3;                                                    \
+        _Pragma("GCC ivdep") /* y may be an operand, element by element: no other overlap */       \
+        for (int i = 0; i < n; i++) {                                                              \
+            const float a = pa[i], b = pb[i], c = pc[i];                                           \
+            (void)b, (void)c;                                                                      \
+            y[i] = expression;                                                                     \
+        }                                                                                          \
+    }
+#include "optim.def"
+
+#define PORTABLE
+#define AVX2 __attribute__((target("arch=x86-64-v3")))
+#define AVX512 __attribute__((target("arch=x86-64-v4,prefer-vector-width=512")))
+
+#define BUILD(set, TARGET, id)                                                                     \
+    TARGET static void id##_##set(float *y, const float *a, const float *b, const float *c,        \
+                                  const float *k, int n) {                                         \
+        id##_loop(y, a, b, c, k, n);                                                               \
+    }
+#define PRIM(id, n_in, n_k, expression) BUILD(portable, PORTABLE, id)
+#include "optim.def"
+#if defined(__x86_64__)
+#define PRIM(id, n_in, n_k, expression) BUILD(avx2, AVX2, id)
+#include "optim.def"
+#define PRIM(id, n_in, n_k, expression) BUILD(avx512, AVX512, id)
+#include "optim.def"
+#endif
+
+static const dopl_isa portable = {
+    .name = "portable", .encode = dopl_encode_portable, .decode = dopl_decode_portable,
+    .prim = {
+#define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_portable,
+#include "optim.def"
+    },
+};
+#if defined(__x86_64__)
+static const dopl_isa avx2 = {
+    .name = "avx2", .encode = dopl_encode_portable, .decode = dopl_decode_portable,
+    .prim = {
+#define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_avx2,
+#include "optim.def"
+    },
+};
+static const dopl_isa avx512 = {
+    .name = "avx512", .encode = dopl_encode_portable, .decode = dopl_decode_portable,
+    .prim = {
+#define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_avx512,
+#include "optim.def"
+    },
+};
+static const dopl_isa avx512_vbmi = { // the same, with byte permutations for the codec
+    .name = "avx512", .encode = dopl_encode_avx512, .decode = dopl_decode_avx512,
+    .prim = {
+#define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_avx512,
+#include "optim.def"
+    },
+};
+#endif
+// clang-format on
+
+const dopl_isa *dopl_isa_get(void) {
+#if defined(__x86_64__)
+    const char *wish = getenv("DOPL_ISA");
+    bool has2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool has512 = has2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (wish && strcmp(wish, "portable") == 0) return &portable;
+    if (has512 && !(wish && strcmp(wish, "avx2") == 0))
+        return __builtin_cpu_supports("avx512vbmi") ? &avx512_vbmi : &avx512;
+    if (has2) return &avx2;
+#endif
+    return &portable;
+}

@@ -1,0 +1,73 @@
+// program.h - a compiled optimizer pass: instructions over tiles, and the primitives that run them.
+//
+// A place is a number: 0 .. n_reg - 1 are temporary tiles, n_reg + s is operand s of a parameter
+// (theta, its gradient, its states). An f32 operand is used where it lies, so reading and writing
+// memory costs no instruction; an 8-bit operand is unpacked and packed by `load8` and `store8`.
+// Scalars (learning rate, decays, bias corrections) are numbers of the step: see pass.h.
+#ifndef DOPL_OPTIM_PROGRAM_H
+#define DOPL_OPTIM_PROGRAM_H
+
+#include "../core/rt.h"
+#include "codec.h"
+
+enum {
+    DOPL_TILE = 512,   // elements; a multiple of the codec's block; a tile of 12 operands is 24 KiB
+    DOPL_MAX_REG = 24, // temporary tiles
+    DOPL_MAX_OPERAND = 40 // operands of one parameter
+};
+
+typedef enum {
+#define PRIM(id, n_tile, n_scalar, expression) DOPL_PRIM_##id,
+#include "optim.def"
+    DOPL_PRIM_load8,  // y = the values of 8-bit operand a
+    DOPL_PRIM_store8, // 8-bit operand y = a
+    DOPL_N_PRIM
+} dopl_prim_id;
+
+// n: elements, at most DOPL_TILE. Tiles not taken by the primitive may be NULL.
+typedef void dopl_prim_fn(float *y, const float *a, const float *b, const float *c, const float *k,
+                          int n);
+
+typedef struct {
+    const char *name, *text;
+    int n_tile, n_scalar;
+} dopl_prim;
+
+// One instruction set's functions.
+typedef struct {
+    const char *name; // portable, avx2, avx512
+    dopl_prim_fn *prim[DOPL_N_PRIM];
+    dopl_encode_fn *encode;
+    dopl_decode_fn *decode;
+} dopl_isa;
+
+typedef struct {
+    uint8_t op;    // dopl_prim_id
+    uint8_t y;     // place written
+    uint8_t in[3]; // places read
+    uint16_t k[4]; // scalars, by number
+} dopl_instr;
+
+typedef enum { DOPL_OPERAND_F32, DOPL_OPERAND_Q8, DOPL_OPERAND_U8 } dopl_operand_kind;
+
+typedef struct {
+    int n_instr, n_reg, n_operand, n_scalar;
+    bool has_grad;                  // operand 1 is the gradient
+    uint8_t kind[DOPL_MAX_OPERAND]; // dopl_operand_kind
+    bool written[DOPL_MAX_OPERAND]; // some instruction writes it
+    dopl_instr instr[];
+} dopl_program;
+
+extern const dopl_prim dopl_prim_table[DOPL_N_PRIM];
+int dopl_prim_find(const char *name); // -1: no such primitive
+
+// The fastest set this machine has, or the one named by the environment variable DOPL_ISA where it
+// has that. Read at every call: specs switch between them.
+const dopl_isa *dopl_isa_get(void);
+
+// Room for n_instr instructions, all zero. The caller fills it, then has it checked.
+DOPL_CHECKED dopl_status dopl_program_new(dopl_rt *rt, dopl_program **out, int n_instr);
+// Places, scalars and primitives in range; temporaries written before they are read.
+DOPL_CHECKED dopl_status dopl_program_check(dopl_rt *rt, dopl_program *program);
+
+#endif

@@ -1,0 +1,268 @@
+-- reference.lua - any rule, scheme and storage in plain Lua doubles, one element at a time.
+--
+-- Independent of the compiler: it follows docs/optimizers.md step by step and calls the rule's own
+-- functions on numbers. States are rounded to what their storage keeps; nothing else is.
+local reference = {}
+
+local function f32(x)
+  return (string.unpack("<f", string.pack("<f", x)))
+end
+reference.f32 = f32
+
+-- ---- the problem: start, and gradients that agree on some elements and conflict on others
+
+function reference.theta0(i)
+  return 0.5 * math.sin(0.7 * i) + 0.01 * (i % 7)
+end
+
+-- k: objective from 0; t: step from 1; i: element from 0
+function reference.grad(k, t, i, theta)
+  local scale = 10.0 ^ -(i % 5)
+  local sign = (k == 0 or i % 3 ~= 0) and 1 or -1
+  return scale * (sign * math.cos(0.37 * i + 0.11 * k)
+    + 0.3 * math.sin(0.91 * t + 0.05 * i + k)) + 0.05 * theta
+end
+
+-- ---- the 8-bit type
+
+local function dynamic_map(signed)
+  local values = { 0.0, 1.0 }
+  for e = 0, 6 do
+    local n = signed and 2 ^ e or 2 ^ (e + 1)
+    for j = 0, n - 1 do
+      local v = f32(10.0 ^ (e - 6) * ((0.1 + 0.9 * j / n) + (0.1 + 0.9 * (j + 1) / n)) / 2)
+      values[#values + 1] = v
+      if signed then values[#values + 1] = -v end
+    end
+  end
+  table.sort(values)
+  return values
+end
+reference.maps = { q8 = dynamic_map(true), u8 = dynamic_map(false) }
+
+-- Code (from 0) of the entry nearest to x, the lower one on a tie.
+function reference.nearest(map, x)
+  local lo, hi = 1, 256
+  while hi - lo > 1 do
+    local mid = (lo + hi) // 2
+    if map[mid] <= x then lo = mid else hi = mid end
+  end
+  return (x - map[lo] <= map[hi] - x and lo or hi) - 1
+end
+
+-- Codes and scales of a list.
+function reference.encode(kind, values)
+  local map, codes, scales = reference.maps[kind], {}, {}
+  for first = 1, #values, 256 do
+    local last, absmax = math.min(first + 255, #values), 0.0
+    for i = first, last do absmax = math.max(absmax, math.abs(values[i])) end
+    absmax = f32(absmax)
+    scales[#scales + 1] = absmax
+    for i = first, last do
+      codes[i] = reference.nearest(map, absmax > 0 and values[i] / absmax or 0.0)
+    end
+  end
+  return codes, scales
+end
+
+-- What a state holds after being stored.
+local function stored(kind, values)
+  local out = {}
+  if kind == "f32" then
+    for i, v in ipairs(values) do out[i] = f32(v) end
+    return out
+  end
+  local codes, scales = reference.encode(kind, values)
+  for i, c in ipairs(codes) do
+    out[i] = f32(reference.maps[kind][c + 1] * scales[(i - 1) // 256 + 1])
+  end
+  return out
+end
+
+-- ---- moments
+
+local function push(m, x, s, beta)
+  return m.kind == "sum" and beta * x + s or m.kind ~= "sum" and beta * x + (1 - beta) * s
+end
+
+local function unbias(m, x, beta, n)
+  return (m.kind ~= "sum" and m.correct and n > 0) and x / (1 - beta ^ n) or x
+end
+
+-- Reads the states of element i, returns the moment that enters the direction and fills `new`.
+local update = {}
+
+local function plain(run, m, s, i, own, n)
+  local x = run.own[m.name][own][i]
+  local y = push(m, x, s, run.beta(m))
+  run.new_own[m.name][i] = y
+  return run.rule.lagged and x or unbias(m, y, run.beta(m), n)
+end
+
+function update.joint(run, m, s, i) return plain(run, m, s, i, 1, run.t) end
+update.shared = update.joint
+function update.local_adam(run, m, s, i) return plain(run, m, s, i, run.k, run.t_k[run.k]) end
+function update.decoupled(run, m, s, i)
+  if run.splits(m) then return plain(run, m, s, i, run.k, run.t_k[run.k]) end
+  return plain(run, m, s, i, 1, run.t)
+end
+
+function update.base_delta(run, m, s, i)
+  local case, old_base, old = run.case, run.base[m.name][i], run.own[m.name][run.k][i]
+  local bd, bb = run.beta(m), run.base_beta(m)
+  local base, reference_base = old_base, unbias(m, old_base, bb, run.t - 1)
+  if case.timing == "before_delta" then
+    base = push(m, old_base, s, bb)
+    reference_base = unbias(m, base, bb, run.t)
+  end
+  local d = push(m, old, s - reference_base, bd)
+  local dhat = unbias(m, d, bd, run.t_k[run.k])
+  local fed = case.source == "g-delta" and s - dhat or s
+  if case.timing == "after_delta" then
+    base = push(m, old_base, fed, bb)
+    reference_base = unbias(m, base, bb, run.t)
+  elseif case.timing == "after_theta" then
+    base = push(m, old_base, fed, bb)
+  end
+  run.new_own[m.name][i], run.new_base[m.name][i] = d, base
+  return run.rule.lagged and old + old_base or reference_base + dhat
+end
+
+local function federated(minus_base)
+  return function(run, m, s, i)
+    local base, old = run.base[m.name][i], run.own[m.name][run.k][i]
+    local d = push(m, old, minus_base and s - base or s, run.beta(m))
+    run.new_own[m.name][i], run.new_base[m.name][i] = d, base
+    return base + (run.rule.lagged and old or unbias(m, d, run.beta(m), run.t_k[run.k]))
+  end
+end
+update.scaffold, update.fedcm = federated(true), federated(false)
+
+-- ---- a run
+
+-- The storage of a part: "f32", "q8" or "u8".
+function reference.kind(case, m, part)
+  if (case.storage or {})[part] ~= "8bit" then return "f32" end
+  local unsigned = m.nonnegative
+  if case.scheme == "base_delta" then
+    unsigned = unsigned and part == "base" and case.source ~= "g-delta"
+  elseif case.scheme == "scaffold" then
+    unsigned = false
+  end
+  return unsigned and "u8" or "q8"
+end
+
+local function zeros(n)
+  local out = {}
+  for i = 1, n do out[i] = 0.0 end
+  return out
+end
+
+local federation = { scaffold = true, fedcm = true, local_adam = true }
+
+local function end_period(run)
+  local case, K = run.case, #run.case.frequency
+  for name, m in pairs(run.rule.moments) do
+    local mean = {}
+    for i = 1, case.elements do
+      local sum = 0.0
+      for j = 1, K do
+        local x = run.own[name][j][i]
+        sum = sum + (case.scheme == "local_adam" and x or unbias(m, x, run.beta(m), run.t_k[j]))
+      end
+      mean[i] = sum / K
+    end
+    if case.scheme == "local_adam" then
+      for j = 1, K do run.own[name][j] = stored(reference.kind(case, m, "delta"), mean) end
+    else
+      for i = 1, case.elements do mean[i] = run.base[name][i] + mean[i] end
+      run.base[name] = stored(reference.kind(case, m, "base"), mean)
+    end
+  end
+end
+
+-- The moments as the direction sees them; a signal may look at another one.
+local function moments_of(run, g, h, i)
+  local known = {}
+  return setmetatable(known, { __index = function(mom, name)
+    local m = run.rule.moments[name]
+    local value = update[run.case.scheme](run, m, m.signal(g, h, mom), i)
+    rawset(known, name, value)
+    return value
+  end })
+end
+
+local function one_step(run, hyper)
+  local case, rule = run.case, run.rule
+  local N, K = case.elements, #case.frequency
+  local h = setmetatable({}, { __index = hyper })
+  h.lr = hyper.lr * (case.lr_ratio and case.lr_ratio[run.k] or 1)
+  run.new_own, run.new_base = {}, {}
+  for name in pairs(rule.moments) do run.new_own[name], run.new_base[name] = {}, {} end
+  for i = 1, N do
+    local theta, g = run.theta[i], 0.0
+    if case.scheme == "joint" then
+      for j = 0, K - 1 do g = g + reference.grad(j, run.t, i - 1, theta) end
+    else
+      g = reference.grad(run.k - 1, run.t, i - 1, theta)
+    end
+    if case.clip then g = f32(g) * case.clip end
+    if rule.couple then g = rule.couple(g, theta, h) end
+    local mom = moments_of(run, g, h, i)
+    local direction = rule.direction(mom, g, h)
+    for name in pairs(rule.moments) do local _ = mom[name] end
+    local from = rule.decay and rule.decay(theta, h) or theta
+    run.theta[i] = f32(from - h.lr * direction)
+  end
+  for name, m in pairs(rule.moments) do
+    local slot = run.slot(m)
+    run.own[name][slot] = stored(reference.kind(case, m, "delta"), run.new_own[name])
+    if #run.new_base[name] > 0 then
+      run.base[name] = stored(reference.kind(case, m, "base"), run.new_base[name])
+    end
+  end
+end
+
+-- case: scheme, hyper, frequency, elements, steps, and where they apply storage { base, delta },
+-- timing, source, decouple, lr_ratio. Returns theta, own[moment][objective], base[moment].
+function reference.run(rule, case)
+  local hyper, split = case.hyper, nil
+  if case.decouple then
+    split = {}
+    for _, name in ipairs(case.decouple) do split[name] = true end
+  end
+  local run = { rule = rule, case = case, theta = {}, own = {}, base = {}, t_k = {} }
+  local joint = case.scheme == "joint" or case.scheme == "shared"
+  run.splits = function(m) return not joint and (not split or split[m.name]) end
+  run.slot = function(m) return run.splits(m) and run.k or 1 end
+  run.beta = function(m) return type(m.decay) == "number" and m.decay or hyper[m.decay] end
+  run.base_beta = function(m)
+    return type(m.decay) == "string" and hyper["base_" .. m.decay] or run.beta(m)
+  end
+  for i = 1, case.elements do run.theta[i] = f32(reference.theta0(i - 1)) end
+  for k = 1, #case.frequency do run.t_k[k] = 0 end
+  for name, m in pairs(rule.moments) do
+    run.own[name], run.base[name] = {}, zeros(case.elements)
+    for k = 1, run.splits(m) and #case.frequency or 1 do run.own[name][k] = zeros(case.elements) end
+  end
+  local period = 0
+  for _, f in ipairs(case.frequency) do period = period + f end
+  for t = 1, case.steps do
+    run.t, run.k = t, reference.objective(case.frequency, t)
+    run.t_k[run.k] = run.t_k[run.k] + 1
+    one_step(run, hyper)
+    if t % period == 0 and federation[case.scheme] then end_period(run) end
+  end
+  return run
+end
+
+-- Which objective (from 1) step t (from 1) has.
+function reference.objective(frequency, t)
+  local period = 0
+  for _, f in ipairs(frequency) do period = period + f end
+  local at, k = (t - 1) % period, 1
+  while at >= frequency[k] do at, k = at - frequency[k], k + 1 end
+  return k
+end
+
+return reference
