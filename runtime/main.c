@@ -192,9 +192,8 @@ static int traceback(lua_State *L) {
     }
     if (dopl_check_rt(L)->stop) return 1;
     luaL_traceback(L, L, message, 1);
-    static const char raiser[] = "\n\t[C]: in function 'error'", tail[] = "\n\t[C]: in ?";
-    luaL_gsub(L, lua_tostring(L, -1), raiser, "");
-    luaL_gsub(L, lua_tostring(L, -1), tail, "");
+    static const char *const always[] = { "\n\t[C]: in function 'error'", "\n\t[C]: in ?", NULL };
+    for (int i = 0; always[i]; i++) luaL_gsub(L, lua_tostring(L, -1), always[i], "");
     return 1;
 }
 
@@ -319,8 +318,8 @@ static void set_core_options(lua_State *L, const options *o) { // dopl.core.opti
     lua_pop(L, 2);
 }
 
-// Where a recipe that is not trusted may write: the folder for runs, named before or after the recipe,
-// and the cache.
+// Where a recipe that is not trusted may write: the folder for runs, named before or after the
+// recipe, and the cache.
 static dopl_status allow_writes(dopl_rt *rt, const options *o) {
     DOPL_TRY(dopl_roots_allow(rt, o->out));
     for (int i = o->recipe + 1; i < o->argc; i++) {

@@ -9,6 +9,9 @@
 #include <histedit.h>
 #include <limits.h>
 #include <locale.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,19 +42,31 @@ static char *show_text(EditLine *el) {
     return (char *)p->text;
 }
 
+// Waits for input; false where a stop was asked for, before or while waiting. The signals are let
+// in only inside ppoll, so that none can slip in between the look at the flag and the wait.
+static bool wait_input(void) {
+    sigset_t stops, open;
+    sigemptyset(&stops);
+    sigaddset(&stops, SIGINT);
+    sigaddset(&stops, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &stops, &open);
+    struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
+    while (!dopl_stop_signal() && ppoll(&in, 1, NULL, &open) < 0 && errno == EINTR) continue;
+    pthread_sigmask(SIG_SETMASK, &open, NULL);
+    return !dopl_stop_signal();
+}
+
 static int read_char(EditLine *el, wchar_t *out) {
     prompt *p;
     el_get(el, EL_CLIENTDATA, &p);
     mbstate_t state = { 0 };
     for (;;) {
         char byte;
+        p->interrupted = !wait_input();
+        if (p->interrupted) return -1;
         ssize_t n = read(STDIN_FILENO, &byte, 1);
-        if (n == 0) return 0;
-        if (n < 0) {
-            if (errno == EINTR && !dopl_stop_signal()) continue;
-            p->interrupted = errno == EINTR;
-            return -1;
-        }
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return (int)n;
         size_t used = mbrtowc(out, &byte, 1, &state);
         if (used == (size_t)-2) continue; // in the middle of a character
         if (used == (size_t)-1) *out = L'?';

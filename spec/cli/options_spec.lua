@@ -1,0 +1,144 @@
+-- The command line: options, parameters, exit status.
+local shell = require "cli.shell"
+
+describe("dopl's options", function()
+  local function outcome(...)
+    local status, out, err = shell.run(...)
+    return { status = status, out = out, err = err }
+  end
+
+  it("prints help and version", function()
+    local help = outcome "--help"
+    assert.equal(0, help.status)
+    assert.truthy(help.out:find("usage: dopl [options] [recipe.lua", 1, true))
+    local version = outcome "--version"
+    assert.equal(0, version.status)
+    assert.truthy(version.out:find "^dopl %d+%.%d+%.%d+, Lua 5%.4")
+  end)
+
+  it("follows lua(1) with -e, -l, -v and -", function()
+    assert.equal("3\n", outcome("-e", "x = 3", "-e", "print(x)").out)
+    assert.equal("2\n", outcome("-e", "y = 2", "-eprint(y)").out)
+    assert.equal("table\n", outcome("-l", "c=dopl.check", "-e", "print(type(c))").out)
+    local _, out = shell.sh(("echo 'print(...)' | %s - a b"):format(shell.dopl))
+    assert.equal("a\tb\n", out)
+    _, out = shell.sh(("echo 'print(7)' | %s"):format(shell.dopl))
+    assert.equal("7\n", out)
+  end)
+
+  it("gives options to the library", function()
+    local r = outcome("--seed", "9", "--threads=1", "--out", "o", "-e",
+      "local o = dopl.core.options print(o.seed, o.threads, o.out, o.device)")
+    assert.equal("9\t1\to\tauto\n", r.out)
+  end)
+
+  it("names the nearest option, status 2", function()
+    for given, meant in pairs { ["--sed"] = "--seed", ["--devise=cpu"] = "--device",
+      ["--trsut"] = "--trust" } do
+      local r = outcome(given, "1")
+      assert.equal(2, r.status)
+      assert.truthy(r.err:find("did you mean '" .. meant .. "'?", 1, true), r.err)
+      assert.equal("", r.out)
+    end
+  end)
+
+  it("refuses wrong values, status 2", function()
+    for _, words in ipairs { { "--threads", "0" }, { "--threads", "two" }, { "--seed", "-1" },
+      { "--seed", "99999999999999999999" }, { "--seed" }, { "--device", "tpu" },
+      { "--device", "cuda" }, { "--device=cuda:1" }, { "-e" }, { "-x" } } do
+      local r = outcome(table.unpack(words))
+      assert.equal(2, r.status, table.concat(words, " "))
+      assert.truthy(r.err:find "^dopl: ", r.err)
+    end
+    assert.truthy(outcome("--device", "cuda").err:find "no CUDA plug%-in")
+  end)
+
+  it("reports a recipe's error with file, line and traceback, status 1", function()
+    local status, out, err = shell.recipe "local function f()\n  error 'broken'\nend\nf()\n"
+    assert.equal(1, status)
+    assert.equal("", out)
+    assert.truthy(err:find ":2: broken\nstack traceback:\n", err)
+    assert.truthy(err:find ":4: in main chunk", err)
+    assert.falsy(err:find "%[C%]: in %?", err)
+  end)
+
+  it("reports syntax errors, missing files and odd error values, status 1", function()
+    assert.equal(1, (shell.recipe "x = = 1"))
+    local missing = outcome "no/such/recipe.lua"
+    assert.equal(1, missing.status)
+    assert.truthy(missing.err:find "no/such/recipe.lua: No such file", missing.err)
+    assert.equal(1, (shell.recipe "error()"))
+    assert.equal(1, (shell.recipe "error({})"))
+    assert.equal(1, (shell.recipe "error(setmetatable({}, {__tostring = error}))"))
+  end)
+
+  it("refuses bytecode", function()
+    local status, _, err = shell.recipe(string.dump(load "return 1"))
+    assert.equal(1, status)
+    assert.truthy(err:find "attempt to load a binary chunk", err)
+  end)
+
+  it("says so when standard output is full", function()
+    local status, _, err = shell.sh(shell.dopl .. " -e 'print(1)' >/dev/full")
+    assert.equal(1, status)
+    assert.truthy(err:find "disk full", err)
+  end)
+end)
+
+describe("a recipe's parameters", function()
+  local RECIPE = [[
+    -- Does the moon matter?
+    local p = dopl.params {
+      steps = { 300, "optimizer steps" }, rate = 0.5, split = "forget05", fast = false,
+      careful = true, adamw = { lr = 1e-4, eps = 1e-8 }, layers = { 1, 2, 3 },
+    }
+    print(p.steps, p.rate, p.split, p.fast, p.careful, p.adamw.lr, p.layers[1], #p.layers, p.seed)
+  ]]
+
+  local function values(...)
+    local status, out, err = shell.recipe(RECIPE, ...)
+    assert.equal(0, status, err)
+    return out
+  end
+
+  it("have defaults", function()
+    assert.equal("300\t0.5\tforget05\tfalse\ttrue\t0.0001\t1\t3\t1\n", values())
+  end)
+
+  it("are set by name, in every form", function()
+    assert.equal("7\t2\tx y\ttrue\tfalse\t0.001\t4\t2\t5\n", values("--steps", "7", "--rate=2",
+      "--split", "x y", "--fast", "--no-careful", "--adamw.lr", "1e-3", "--layers=4,5", "--seed", "5"))
+  end)
+
+  it("refuse what was not declared, naming the nearest", function()
+    local status, _, err = shell.recipe(RECIPE, "--stpes", "3")
+    assert.equal(2, status)
+    assert.truthy(err:find("unknown parameter --stpes (did you mean --steps?)", 1, true), err)
+  end)
+
+  it("refuse values of another type", function()
+    for _, words in ipairs { { "--steps", "1.5" }, { "--rate", "fast" }, { "--fast=maybe" },
+      { "--steps" }, { "loose" }, { "--threads", "0" }, { "--seed", "-3" },
+      { "--device", "cuda" } } do
+      local status, out, err = shell.recipe(RECIPE, table.unpack(words))
+      assert.equal(2, status, table.concat(words, " "))
+      assert.equal("", out)
+      assert.falsy(err:find "traceback", err)
+    end
+    local _, _, err = shell.recipe(RECIPE, "--steps", "1.5")
+    assert.truthy(err:find("--steps: '1.5' given, an integer needed", 1, true), err)
+  end)
+
+  it("are listed by --help with the recipe's opening comment", function()
+    local status, out = shell.recipe(RECIPE:gsub("^%s+", ""), "--help")
+    assert.equal(0, status)
+    assert.truthy(out:find "^Does the moon matter%?\n")
+    assert.truthy(out:find "%-%-steps +optimizer steps %(default: 300%)")
+    assert.truthy(out:find "%-%-adamw%.lr +number %(default: 0%.0001%)")
+  end)
+
+  it("are remembered for the run folder", function()
+    local _, out = shell.recipe("dopl.params { a = 1 } print(dopl.params.resolved().a)", "--a", "2")
+    assert.equal("2\n", out)
+  end)
+end)
