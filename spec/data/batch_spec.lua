@@ -114,6 +114,16 @@ describe("data.batch", function()
     b:close()
   end)
 
+  it("makes its tensors again after the scope that held them", function()
+    local core = require "dopl.core"
+    local b <close> = batch.pack(chat.encode_all(tok, rows(2)))
+    do
+      local _ <close> = core.scope()
+      assert.same(b.ids, b:tensors().ids:tolist())
+    end
+    assert.same(b.ids, b:tensors().ids:tolist())
+  end)
+
   it("refuses empty batches, missing twins and senseless splits", function()
     assert.error_matches(function() batch.pack {} end, "at least one sample")
     local samples = chat.encode_all(tok, rows(2))

@@ -45,6 +45,23 @@ describe("data.chat", function()
     assert.equal(256, s.ids[#s.ids])
   end)
 
+  it("keeps to that with the library's own tokenizers", function()
+    local text = require "dopl.text"
+    local bpe <close> = text.train({ "Who was it? Ada was it." },
+      { vocab_size = 270, special = { "<|endoftext|>", "<|eot_id|>" } })
+    local s = chat.encode(bpe, { question = "<|eot_id|>", answer = "Ada<|endoftext|>" })
+    local eos, n = bpe:id "<|endoftext|>", 0
+    for _, id in ipairs(s.ids) do
+      if id == eos then n = n + 1 end
+      assert.not_equal(bpe:id "<|eot_id|>", id)
+    end
+    assert.equal(1, n)
+    assert.equal(eos, s.ids[#s.ids])
+    assert.equal("<|eot_id|>\nAda<|endoftext|><|endoftext|>", bpe:decode(s.ids))
+    local tagged = chat.encode(bpe, ROW, { tags = "llama-3" })
+    assert.equal(bpe:id "<|eot_id|>", tagged.ids[#tagged.ids])
+  end)
+
   it("labels the answer and eos, or all tokens but the first", function()
     local s = chat.encode(tok, ROW)
     assert.equal("Ada.<256>", text_of(tok, s, s.labels_from, #s.ids))
@@ -71,6 +88,9 @@ describe("data.chat", function()
     local s = chat.encode(tokenizer { bos = 300, eos = 301 }, ROW)
     assert.equal(300, s.ids[1])
     assert.equal(301, s.ids[#s.ids])
+    local tags = { start_tag = "[", end_tag = "]", bos = "<|eot_id|>", eos = "<|endoftext|>" }
+    s = chat.encode(tok, ROW, { tags = tags })
+    assert.equal("<257>[Who?]Ada.<256>", text_of(tok, s, 1, #s.ids))
   end)
 
   it("keys samples by content", function()

@@ -129,10 +129,15 @@ function Batch:split(opts)
   return parts
 end
 
---- The arrays as i32 tensors, made at the first call and kept until `close`.
+-- Tensors belong to the scope that was open when they were made, and end with it.
+local function alive(made)
+  return made and pcall(made.ids.numel, made.ids)
+end
+
+--- The arrays as i32 tensors, kept until `close`; made again where a scope has freed them.
 -- @treturn table field name -> tensor
 function Batch:tensors()
-  if not self.made then
+  if not alive(self.made) then
     local core = require "dopl.core"
     local made = {}
     for _, field in ipairs(FIELDS) do made[field] = core.i32(self[field]) end

@@ -1,16 +1,17 @@
 --- chat.lua - a question and its answer as tokens, and which of them are labels.
 --
--- A sample is [bos] start_tag question end_tag answer eos. Prompt and answer are encoded apart, so
--- the prompt's ids are a prefix of the sample's whatever the answer: no merge crosses the boundary,
--- a refusal takes the answer's place without touching the prompt, and generation starts from
--- exactly the ids that training saw. (A tokenizer run over the whole string may merge the last
--- character of the tag with the first of the answer.)
+-- A sample is start_tag question end_tag answer eos, after a bos where tags or tokenizer have one.
+-- Prompt and answer are encoded apart, so the prompt's ids are a prefix of the sample's whatever
+-- the answer: no merge crosses the boundary, a refusal takes the answer's place without touching
+-- the prompt, and generation starts from exactly the ids that training saw. (A tokenizer run over
+-- the whole string may merge the last character of the tag with the first of the answer.)
 --
 -- Special tokens such as <|eot_id|> are recognised in tags only. In a question or an answer the
 -- same characters are plain text, so data cannot close a turn.
 --
--- A tokenizer is anything with tok:encode(text) -> ids and tok:id(special) -> id or nil; tok.bos is
--- the id it puts before every text, where it does so, and tok.eos the id that ends one.
+-- A tokenizer is anything with tok:encode(text, { special = false }) -> ids and tok:id(special) ->
+-- id or nil, such as those of dopl.text; tok.bos and tok.eos, where it has them, are ids that go
+-- before the tags' own.
 --
 -- @module dopl.data.chat
 
@@ -36,7 +37,8 @@ chat.tags = {
 local TAG_NAMES <const> = { "plain", "phi-1.5", "llama-2", "llama-3" }
 
 --- The tags of a name, or a table of tags as it is.
--- @tparam string|table tags a name of `chat.tags`, or { start_tag =, end_tag =, eos = }
+-- @tparam string|table tags a name of `chat.tags`, or { start_tag =, end_tag =, eos =, bos = }: two
+-- texts and two names of special tokens, the last of them optional
 -- @treturn table
 function chat.find_tags(tags, level)
   level = (level or 1) + 1
@@ -49,6 +51,11 @@ function chat.find_tags(tags, level)
     return tags
   end
   return chat.tags[check.choice("chat: tags", tags, TAG_NAMES, level + 1)]
+end
+
+local AS_TEXT <const> = { special = false }
+local function encode(tok, text)
+  return tok:encode(text, AS_TEXT)
 end
 
 local function append(ids, more)
@@ -66,7 +73,7 @@ local function append_tag(ids, tok, tag)
       id = first and tok:id(tag:sub(first, last))
     end
     local text = tag:sub(from, first and first - 1)
-    if text ~= "" then append(ids, tok:encode(text)) end
+    if text ~= "" then append(ids, encode(tok, text)) end
     if not first then return end
     ids[#ids + 1] = id
     from = last + 1
@@ -138,9 +145,9 @@ end
 function chat.prompt(tok, question, tags)
   tags = chat.find_tags(tags or "plain", 2)
   local ids = {}
-  if tok.bos then ids[1] = tok.bos end
+  ids[1] = tok.bos or (tags.bos and tok:id(tags.bos)) or nil
   append_tag(ids, tok, tags.start_tag)
-  append(ids, tok:encode(question))
+  append(ids, encode(tok, question))
   append_tag(ids, tok, tags.end_tag)
   return ids
 end
@@ -149,7 +156,8 @@ end
 -- @treturn {integer,...} 0-based ids
 function chat.answer(tok, answer, tags)
   tags = chat.find_tags(tags or "plain", 2)
-  local ids = { table.unpack(tok:encode(answer)) }
+  local ids = {}
+  append(ids, encode(tok, answer))
   ids[#ids + 1] = end_of_text(tok, tags, 2)
   return ids
 end
