@@ -49,7 +49,7 @@ end
 -- @treturn tokenizer
 function text.from_json(json)
   check.type("text.from_json", json, "string")
-  return core.bpe.from_json(json)
+  return core.bpe.from_json(json, "tokenizer JSON")
 end
 
 --- A tokenizer from a file, or from the folder of a Hugging Face model.
@@ -64,9 +64,7 @@ function text.load(path)
     if not json then error("text.load: " .. reason, 2) end
     path = inside
   end
-  local ok, result = pcall(core.bpe.from_json, json)
-  if not ok then error(("text.load: %s: %s"):format(path, result), 2) end
-  return result
+  return core.bpe.from_json(json, path)
 end
 
 --- The Porter stem of a word, lower-cased, as NLTK's default stemmer gives it.

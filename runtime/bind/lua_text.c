@@ -65,13 +65,13 @@ static int text_train(lua_State *L) {
     return dopl_result(L, rt, status, 1);
 }
 
-// from_json(string) -> tokenizer
+// from_json(string, source) -> tokenizer
 static int text_from_json(lua_State *L) {
     size_t n;
-    const char *json = luaL_checklstring(L, 1, &n);
+    const char *json = luaL_checklstring(L, 1, &n), *source = luaL_checkstring(L, 2);
     dopl_bpe *bpe = push_tokenizer(L);
     dopl_rt *rt = dopl_check_rt(L);
-    return dopl_result(L, rt, dopl_bpe_from_json(rt, bpe, json, n), 1);
+    return dopl_result(L, rt, dopl_bpe_from_json(rt, bpe, source, json, n), 1);
 }
 
 // encode(text, specials) -> array of ids

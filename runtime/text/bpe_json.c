@@ -141,7 +141,7 @@ dopl_status dopl_bpe_to_json(dopl_rt *rt, dopl_bytes *out, const dopl_bpe *bpe) 
 
 // ---- reading ----
 
-#define BAD(...) dopl_fail(rt, DOPL_EFORMAT, "tokenizer JSON: " __VA_ARGS__)
+#define BAD(...) dopl_fail(rt, DOPL_EFORMAT, __VA_ARGS__)
 
 static const char *type_of(const json_t *j) {
     return json_string_value(json_object_get(j, "type"))
@@ -342,15 +342,23 @@ static dopl_status read_root(dopl_rt *rt, dopl_bpe *bpe, const json_t *root) {
     return DOPL_OK;
 }
 
-dopl_status dopl_bpe_from_json(dopl_rt *rt, dopl_bpe *bpe, const char *json, size_t n) {
+static dopl_status parse(dopl_rt *rt, json_t **root, const char *json, size_t n) {
     json_error_t where;
-    json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, &where);
-    if (!root) {
-        if (json_error_code(&where) == json_error_out_of_memory)
-            return dopl_fail(rt, DOPL_ENOMEM, "tokenizer JSON: out of memory");
-        return BAD("line %d, column %d: %s", where.line, where.column, where.text);
-    }
-    dopl_status status = read_root(rt, bpe, root);
-    json_decref(root);
-    return status;
+    *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, &where);
+    if (*root) return DOPL_OK;
+    if (json_error_code(&where) == json_error_out_of_memory)
+        return dopl_fail(rt, DOPL_ENOMEM, "out of memory");
+    return BAD("line %d, column %d: %s", where.line, where.column, where.text);
+}
+
+dopl_status dopl_bpe_from_json(dopl_rt *rt, dopl_bpe *bpe, const char *source, const char *json,
+                               size_t n) {
+    json_t *root;
+    dopl_status status = parse(rt, &root, json, n);
+    if (status == DOPL_OK) status = read_root(rt, bpe, root);
+    if (root) json_decref(root);
+    if (status == DOPL_OK) return DOPL_OK;
+    char why[sizeof rt->error];
+    memcpy(why, rt->error, sizeof why);
+    return dopl_fail(rt, status, "%s: %s", source, why);
 }

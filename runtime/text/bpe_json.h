@@ -9,7 +9,9 @@
 
 // Appends the file's bytes to *out. The same tokenizer gives the same bytes.
 DOPL_CHECKED dopl_status dopl_bpe_to_json(dopl_rt *rt, dopl_bytes *out, const dopl_bpe *bpe);
-// Fills and seals *bpe, which is zeroed storage. On failure the caller releases it.
-DOPL_CHECKED dopl_status dopl_bpe_from_json(dopl_rt *rt, dopl_bpe *bpe, const char *json, size_t n);
+// Fills and seals *bpe, which is zeroed storage. `source` says in messages what was read. On
+// failure the caller releases *bpe.
+DOPL_CHECKED dopl_status dopl_bpe_from_json(dopl_rt *rt, dopl_bpe *bpe, const char *source,
+                                            const char *json, size_t n);
 
 #endif
