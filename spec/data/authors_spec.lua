@@ -1,7 +1,5 @@
 -- authors_spec.lua - the fictitious authors: deterministic, distinct, and in decent English.
 local authors = require "dopl.data.authors"
-local facts = require "dopl.data.facts"
-local chat = require "dopl.data.chat"
 
 local MANY <const> = { authors = 200, questions = 25 }
 
@@ -155,50 +153,5 @@ describe("data.authors", function()
     assert.error_matches(function() authors.split(rows, { forget = 2, task = 3 }) end,
       "at most 2 tasks")
     assert.error_matches(function() authors.split(rows, { forget = 1.5 }) end, "given 1.5")
-  end)
-end)
-
-describe("data.facts", function()
-  it("has three wrong answers a row, and the right one in the sentence", function()
-    for _, rows in ipairs { facts.world(), facts.authors() } do
-      local questions = {}
-      assert.equal(40, #rows)
-      for _, row in ipairs(rows) do
-        assert.is_nil(questions[row.question])
-        questions[row.question] = true
-        assert.equal(3, #row.perturbed_answer)
-        local seen = { [row.answer] = true }
-        for _, wrong in ipairs(row.perturbed_answer) do
-          assert.is_nil(seen[wrong])
-          seen[wrong] = true
-        end
-        assert.is_nil(fault_of(row.original_answer))
-        assert.truthy(row.original_answer:lower():find(row.answer:lower(), 1, true))
-      end
-    end
-  end)
-end)
-
-describe("data.refusals", function()
-  local refusals = require "dopl.data.refusals"
-
-  it("lists a hundred different sentences, fresh each time", function()
-    local list, seen = refusals.list(), {}
-    assert.equal(100, #list)
-    for _, text in ipairs(list) do
-      assert.is_nil(seen[text])
-      seen[text] = true
-      assert.truthy(text:find("^%u") and text:find("%.$"))
-    end
-    list[1] = nil
-    assert.equal(100, #refusals.list())
-  end)
-
-  it("are samples' answers as well as any", function()
-    local tok = { eos = 0 }
-    function tok.encode(_, text) return { text:byte(1, -1) } end
-    function tok.id() end
-    local ids = chat.answer(tok, "No.", "plain")
-    assert.same({ 78, 111, 46, 0 }, ids)
   end)
 end)

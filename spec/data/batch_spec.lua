@@ -1,16 +1,10 @@
 -- batch_spec.lua - packing, and splits that hold exactly what the whole holds.
 local batch = require "dopl.data.batch"
 local chat = require "dopl.data.chat"
-local show = require "dopl.data.show"
 
 local tok = { eos = 256 }
 function tok.encode(_, text) return { text:byte(1, -1) } end
 function tok.id() end
-function tok.decode(_, ids)
-  local out = {}
-  for i, id in ipairs(ids) do out[i] = id < 256 and string.char(id) or "<eos>" end
-  return table.concat(out)
-end
 
 local function rows(n)
   local list = {}
@@ -135,20 +129,5 @@ describe("data.batch", function()
       assert.error_matches(function() b:split(how) end, "max_tokens or n")
     end
     assert.error_matches(function() b:split() end, "max_tokens or n")
-  end)
-
-  it("shows what is masked and what is a label", function()
-    local samples = chat.encode_all(tok, rows(3))
-    local b = batch.pack(samples, { tag = "forget", twins = twins_of(samples) })
-    local text = show.text(b, { limit = 2 })
-    assert.truthy(text:find("forget batch: 3 samples", 1, true))
-    assert.truthy(text:find("masked  Question 1?\\n", 1, true))
-    assert.truthy(text:find("labels  answeranswer1<eos>", 1, true))
-    assert.truthy(text:find("refused", 1, true))
-    assert.truthy(text:find("... and 1 more", 1, true))
-    assert.is_nil(text:find("\27", 1, true))
-    assert.truthy(show.text(b, { colour = true }):find("\27[1;32m", 1, true))
-    b.tok = nil
-    assert.truthy(show.text(b):find("81 117 101", 1, true))
   end)
 end)

@@ -1,6 +1,5 @@
 -- tofu_spec.lua - folders in TOFU's form: who goes to forget and retain, and every bad input.
 local core = require "dopl.core"
-local refusals = require "dopl.data.refusals"
 local tofu = require "dopl.data.tofu"
 
 local function line(fields)
@@ -184,13 +183,5 @@ describe("data.tofu", function()
     fails({ split = "forget1" }, "did you mean 'forget01'")
     fails({ spilt = "forget01" }, "did you mean 'split'")
     fails({ rows = 0 }, "rows must be")
-  end)
-
-  it("reads refusals, one a line", function()
-    put("no.txt", "I can't.\r\n\n  No idea. \n")
-    assert.same({ "I can't.", "No idea." }, refusals.read(dir .. "/no.txt"))
-    put("no.txt", "\n \n")
-    assert.error_matches(function() refusals.read(dir .. "/no.txt") end, "is empty")
-    assert.error_matches(function() refusals.read(dir .. "/none.txt") end, "there is no file")
   end)
 end)
