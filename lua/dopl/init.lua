@@ -74,6 +74,13 @@ function dopl.help(name)
   print(("dopl.%s: %s"):format(name, text))
 end
 
+--- Prints a batch's text, labels and mask.
+-- @param batch from `dopl.data`
+-- @tparam[opt] table options colour = true, limit = samples shown
+function dopl.show(batch, options)
+  require("dopl.data.show").print(batch, options)
+end
+
 local function missing(t, name)
   local value = dopl.modules[name] and require("dopl." .. name) -- core has an `optim` of its own
   if not value then value = core[name] end
