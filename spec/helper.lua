@@ -1,9 +1,9 @@
 -- helper.lua - loaded by busted before any spec: after each spec file, every block of memory the C
 -- core handed out must be back.
 --
--- busted keeps the functions of files it is done with, and with them what they closed over, so those
--- are let go first. The count is taken when busted has put package.loaded back, which it does between
--- two files: whatever a library module kept goes with the module.
+-- busted keeps the functions of files it is done with, and with them what they closed over, so they
+-- are let go first. The count is taken when busted has put package.loaded back, which it does
+-- between two files: whatever a library module kept goes with the module.
 local busted = require "spec.busted"
 local core = require "dopl.core"
 

@@ -107,7 +107,8 @@ describe("a recipe's parameters", function()
 
   it("are set by name, in every form", function()
     assert.equal("7\t2\tx y\ttrue\tfalse\t0.001\t4\t2\t5\n", values("--steps", "7", "--rate=2",
-      "--split", "x y", "--fast", "--no-careful", "--adamw.lr", "1e-3", "--layers=4,5", "--seed", "5"))
+      "--split", "x y", "--fast", "--no-careful", "--adamw.lr", "1e-3", "--layers=4,5",
+      "--seed", "5"))
   end)
 
   it("refuse what was not declared, naming the nearest", function()

@@ -1,0 +1,103 @@
+-- Ctrl-C and kill: code that would swallow the stop, and code that wants to end in good order.
+local shell = require "cli.shell"
+
+-- Starts a recipe, sends it a signal when it has printed "ready", and returns what it left.
+local function stop(text, signal)
+  local recipe = os.tmpname()
+  shell.write(recipe, "print 'ready'\n" .. text)
+  local status, out, err = shell.sh(([[
+    exec 3>&1
+    { %s %s & echo $! >%s.pid; wait $!; echo status $?; } | while read -r line; do
+      echo "$line" >&3
+      [ "$line" = ready ] && { sleep 0.1; kill -%s "$(cat %s.pid)"; }
+    done
+    true
+  ]]):format(shell.dopl, recipe, recipe, signal or "INT", recipe))
+  os.remove(recipe)
+  os.remove(recipe .. ".pid")
+  assert.equal(0, status)
+  return tonumber(out:match "status (%d+)"), out, err
+end
+
+describe("a stop", function()
+  it("ends a loop with status 130, or 143 for SIGTERM, and one message", function()
+    local status, _, err = stop "while true do end"
+    assert.equal(130, status)
+    assert.equal("dopl: stopped\n", err)
+    assert.equal(143, (stop("while true do end", "TERM")))
+  end)
+
+  local swallowers = {
+    ["pcall"] = "while true do pcall(function() while true do end end) end",
+    ["pcall of nothing"] = "while true do pcall(print) pcall(error) end",
+    ["xpcall with a handler that loops"] =
+      "xpcall(function() while true do end end, function() while true do end end)",
+    ["an error in a handler in a handler"] =
+      "xpcall(error, function() while true do end end)",
+    ["coroutine.resume"] = [[
+      while true do coroutine.resume(coroutine.create(function() while true do end end)) end]],
+    ["coroutine.wrap"] = [[
+      while true do pcall(coroutine.wrap(function() while true do end end)) end]],
+    ["a coroutine in a coroutine"] = [[
+      local function nest(n)
+        if n == 0 then while true do end end
+        coroutine.resume(coroutine.create(function() nest(n - 1) end))
+        while true do end
+      end
+      nest(20)]],
+    ["a variable whose __close loops"] = [[
+      local x <close> = setmetatable({}, { __close = function() while true do end end })
+      while true do end]],
+    ["a coroutine whose __close loops"] = [[
+      local co = coroutine.create(function()
+        local x <close> = setmetatable({}, { __close = function() while true do end end })
+        while true do end
+      end)
+      coroutine.resume(co)
+      coroutine.close(co)
+      while true do end]],
+    ["load with a reader that loops"] = "while true do load(function() while true do end end) end",
+    ["a comparison in sort"] =
+      "while true do pcall(table.sort, {3, 2, 1}, function(a, b) while true do end end) end",
+    ["a replacement in gsub"] =
+      "while true do pcall(string.gsub, 'x', 'x', function() while true do end end) end",
+    ["a metamethod"] = [[
+      local t = setmetatable({}, { __index = function() while true do end end })
+      while true do pcall(function() return t.x end) end]],
+  }
+  for name, text in pairs(swallowers) do
+    it("is not swallowed by " .. name, function()
+      local status, _, err = stop(text)
+      assert.equal(130, status)
+      assert.equal("dopl: stopped\n", err)
+    end)
+  end
+
+  it("lets __close variables end in good order", function()
+    local status, out = stop [[
+      local x <close> = setmetatable({}, { __close = function()
+        local n = 0
+        for i = 1, 1000 do n = n + i end
+        print("closed", n)
+      end })
+      while true do end]]
+    assert.equal(130, status)
+    assert.truthy(out:find "closed%s+500500", out)
+  end)
+
+  it("costs running code nothing before it is asked for", function()
+    local status, out = shell.recipe [[
+      local function work() local x = 0 for i = 1, 2e6 do x = x + i % 7 end return x end
+      work()
+      local start = os.clock()
+      for _ = 1, 5 do work() end
+      local plain = os.clock() - start
+      local co = coroutine.wrap(function() for _ = 1, 5 do work() end end)
+      start = os.clock()
+      co()
+      print((os.clock() - start) / plain < 1.5)
+    ]]
+    assert.equal(0, status)
+    assert.equal("true\n", out)
+  end)
+end)
