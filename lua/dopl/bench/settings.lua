@@ -1,0 +1,36 @@
+--- bench/settings.lua - the numbers of the small setting, found once by the search of docs/bench.md.
+--
+-- Change one and cached models are made anew.
+-- @module dopl.bench.settings
+
+return {
+  vocab_size = 1024,
+
+  data = {
+    authors = 20,
+    questions = 10,
+    forget_authors = 2, -- a task forgets one author in ten
+    retain_rows = 400,  -- of TOFU's 3,960
+    rows = 40,          -- of each evaluation set
+  },
+
+  -- the fictitious authors
+  authors = {
+    model = {
+      architecture = "llama", hidden_size = 128, n_layers = 4, heads = 4, kv_heads = 2,
+      intermediate_size = 352,
+    },
+    pretrain = { epochs = 40, batch_size = 16, lr = 3e-3 },
+    unlearn = { batch_size = 10 },
+  },
+
+  -- TOFU's rows, whose answers are longer
+  tofu = {
+    model = {
+      architecture = "llama", hidden_size = 192, n_layers = 4, heads = 6, kv_heads = 2,
+      intermediate_size = 512,
+    },
+    pretrain = { epochs = 40, batch_size = 16, lr = 2e-3 },
+    unlearn = { batch_size = 16 },
+  },
+}

@@ -1,0 +1,284 @@
+--- bench/tofu.lua - the forgetting task that recipes share: data, models, evaluation, one row a method.
+--
+-- With no data and no model given, the data are the fictitious authors, and the model a small one
+-- trained on them (and on general knowledge) until it answers by heart; with `--data DIR` the rows
+-- are TOFU's, and the small model is trained on those. Because it is small, the gold standard exists
+-- too: the model retrained without the forget set. Both are cached by the content of all that they
+-- depend on.
+-- @module dopl.bench.tofu
+
+local core = require "dopl.core"
+local cache = require "dopl.cache"
+local check = require "dopl.check"
+local data = require "dopl.data"
+local loss = require "dopl.loss"
+local metrics = require "dopl.metrics"
+local models = require "dopl.models"
+local optim = require "dopl.optim"
+local progress = require "dopl.progress"
+local reference = require "dopl.reference"
+local settings = require "dopl.bench.settings"
+local text = require "dopl.text"
+local train = require "dopl.train"
+
+local tofu = {}
+local Bench = {}
+Bench.__index = Bench
+
+--- The parameters that every recipe over this bench declares; a recipe adds its own.
+-- @tparam[opt] table more
+-- @treturn table for dopl.params
+function tofu.params(more)
+  local p = {
+    data = { "", "folder of TOFU files; default: fictitious authors made here" },
+    split = { "forget01", "TOFU's forget set: forget01, forget05, forget10 (with --data)" },
+    task = { 1, "which of the disjoint forget sets" },
+    authors = { settings.data.authors, "fictitious authors (without --data)" },
+    questions = { settings.data.questions, "questions to each (without --data)" },
+    retain_rows = { settings.data.retain_rows, "retain rows to train on (with --data)" },
+    rows = { settings.data.rows, "rows of each evaluation set" },
+    model_seed = { 1, "seed of the small model and of the authors" },
+    fresh = { false, "train the small models anew instead of taking them from the cache" },
+  }
+  for key, value in pairs(more or {}) do p[key] = value end
+  return p
+end
+
+local function first(rows, n)
+  return table.move(rows, 1, math.min(n, #rows), 1, {})
+end
+
+-- Every k-th row, so that a few rows still come from all authors.
+local function spread(rows, n)
+  if #rows <= n then return rows end
+  local out = {}
+  for i = 1, n do out[i] = rows[(i - 1) * #rows // n + 1] end
+  return out
+end
+
+local function open_data(p)
+  if p.data == "" then
+    return data.authors.open { authors = p.authors, questions = p.questions, seed = p.model_seed,
+      forget = settings.data.forget_authors, task = p.task }
+  end
+  return data.tofu.open(p.data, { split = p.split, task = p.task, retain_rows = p.retain_rows })
+end
+
+-- The rows the small model learns: what it may be asked to forget, to retain, and general facts.
+local function training_rows(set, with_forget)
+  local rows = {}
+  local function add(list)
+    for _, row in ipairs(list or {}) do rows[#rows + 1] = row end
+  end
+  if with_forget then add(set.forget) end
+  add(set.retain)
+  add(set.real_authors)
+  add(set.world_facts)
+  return rows
+end
+
+-- The tokenizer is the same for every task and for the retrained model: one vocabulary, one model.
+local function train_tokenizer(rows)
+  local texts = {}
+  for _, row in ipairs(rows) do
+    texts[#texts + 1] = row.question
+    texts[#texts + 1] = row.answer
+  end
+  table.sort(texts) -- tasks differ in order only
+  for _, refusal in ipairs(data.refusals.list()) do texts[#texts + 1] = refusal end
+  return text.train(texts, { vocab_size = settings.vocab_size, special = { "<|endoftext|>" } })
+end
+
+--- Opens the bench for resolved parameters (`tofu.params`).
+-- @tparam table p
+-- @tparam[opt] table options run = where metrics go; note = function(text) for what is going on
+-- @treturn Bench
+function tofu.open(p, options)
+  local o = check.options("bench.tofu.open", options, { run = check.optional, note = core.note })
+  local self = setmetatable({ p = p, run = o.run, note = o.note, set = open_data(p) }, Bench)
+  self.setting = p.data == "" and settings.authors or settings.tofu
+  local all = training_rows(self.set, true)
+  self.tok = train_tokenizer(all)
+  self.refusals = data.refusals.list()
+  self.forget = data.samples(self.tok, self.set.forget)
+  self.retain = data.samples(self.tok, self.set.retain)
+  self.sets = {
+    { name = "forget", kind = "forget", rows = spread(self.set.forget_perturbed, p.rows) },
+    { name = "retain", kind = "retain", rows = spread(self:known_retain(), p.rows) },
+    { name = "real_authors", kind = "facts", rows = spread(self.set.real_authors, p.rows) },
+    { name = "world_facts", kind = "facts", rows = spread(self.set.world_facts, p.rows) },
+  }
+  return self
+end
+
+-- Perturbed retain rows that the small model has learnt: with a part of the retain rows, only those.
+function Bench:known_retain()
+  local known, out = {}, {}
+  for _, row in ipairs(self.set.retain) do known[row.question] = true end
+  for _, row in ipairs(self.set.retain_perturbed) do
+    if known[row.question] then out[#out + 1] = row end
+  end
+  return #out > 0 and out or first(self.set.retain_perturbed, self.p.rows)
+end
+
+-- ---- models
+
+-- Trains the small model on rows until it answers by heart.
+local function memorise(self, rows, label)
+  local s = self.setting
+  local samples = data.samples(self.tok, rows)
+  local config = { vocab_size = self.tok:size() }
+  for key, value in pairs(s.model) do config[key] = value end
+  local model = models.new(config, self.p.model_seed)
+  local loader = data.loader { samples = samples, batch_size = s.pretrain.batch_size,
+    seed = self.p.model_seed, stream = "pretrain" }
+  train.fit {
+    model = model, label = label, steps = s.pretrain.epochs * loader:steps_per_epoch(),
+    warmup = loader:steps_per_epoch(), clip = 1.0, run = self.run,
+    objectives = { { name = "gd", loss = loss.gd(), data = loader } },
+    optimizer = optim.adamw { lr = s.pretrain.lr, betas = { 0.9, 0.95 }, weight_decay = 0.01 },
+  }
+  return model
+end
+
+-- The small model trained on rows, from the cache where it is there.
+function Bench:trained(rows, label)
+  local keys = {}
+  for i, row in ipairs(rows) do keys[i] = row.question .. "\0" .. row.answer end
+  table.sort(keys) -- tasks differ in order only; the order of training is the sorted one
+  local sorted = table.move(rows, 1, #rows, 1, {})
+  table.sort(sorted, function(a, b)
+    if a.question ~= b.question then return a.question < b.question end
+    return a.answer < b.answer
+  end)
+  local key = cache.key("bench.tofu", core.version, self.setting, self.p.model_seed,
+    self.tok:hash(), table.concat(keys, "\1"), core.threads())
+  local path
+  local ok, reason = pcall(function() path = cache.path("model", key, "safetensors") end)
+  if ok and not self.p.fresh and core.files.exists(path) then
+    self.note(label .. ": from the cache")
+    local config = { vocab_size = self.tok:size() }
+    for k, value in pairs(self.setting.model) do config[k] = value end
+    local model = models.new(config, self.p.model_seed)
+    model:import((core.safetensors.load(path)))
+    return model
+  end
+  local model = memorise(self, sorted, label)
+  if ok then ok, reason = pcall(core.safetensors.save, path, model:export()) end
+  if not ok then self.note(label .. ": not kept in the cache: " .. tostring(reason)) end
+  return model
+end
+
+--- The model before unlearning; the same object at each call, with its first weights.
+function Bench:original()
+  if not self.model then
+    self.model = self:trained(training_rows(self.set, true), "original")
+    self.start = self.model.parameters:snapshot()
+    self.reference = reference.new(self.model)
+  end
+  self.model.parameters:restore(self.start)
+  return self.model
+end
+
+--- The model that never saw the forget set.
+function Bench:retrained()
+  return self:trained(training_rows(self.set, false), "retrained")
+end
+
+-- ---- evaluation
+
+--- Evaluates a model on all sets.
+-- @param model
+-- @tparam string label
+-- @tparam[opt=true] boolean targeted whether refusals are what is wanted (metrics.aggregate)
+-- @treturn table a row: label, aggregates, forget_R, retain_R, refused, results
+function Bench:evaluate(model, label, targeted)
+  local results = {}
+  local line <close> = progress.new("evaluate " .. label, #self.sets, true)
+  for i, set in ipairs(self.sets) do
+    results[i] = metrics.evaluate(model, self.tok, set, { refusals = self.refusals })
+    line:at(i)
+  end
+  local row = metrics.aggregate(results, targeted ~= false)
+  row.label, row.results = label, results
+  for _, r in ipairs(results) do
+    for _, key in ipairs { "R", "P", "TR", "TE", "refused" } do row[r.name .. "_" .. key] = r[key] end
+  end
+  if self.run then
+    local logged = { label = label, kind = "result", dialect = metrics.dialect }
+    for _, key in ipairs(check.keys(row)) do
+      if type(row[key]) == "number" then logged[key] = row[key] end
+    end
+    self.run:log(logged)
+    local lines = {}
+    for _, r in ipairs(results) do table.move(r.samples, 1, #r.samples, #lines + 1, lines) end
+    self.run:write_lines(("samples/%s.jsonl"):format((label:gsub("[^%w+.-]+", "-"))), lines)
+  end
+  return row
+end
+
+local method_defaults = {
+  label = check.required, forget = check.required, retain = check.required,
+  optimizer = check.required, schedule = check.required, steps = check.required,
+  forget_weight = 1.0, retain_weight = 1.0, seed = check.optional, clip = check.optional,
+  evaluate = true,
+}
+
+local function refusal_mode(l)
+  return l.needs.answers == "refusals" and "replace" or l.needs.twin and "twin" or nil
+end
+
+local function loader_of(self, l, samples, stream, seed)
+  local mode = refusal_mode(l)
+  return data.loader { samples = samples, batch_size = self.setting.unlearn.batch_size, seed = seed,
+    stream = stream, refusals = mode and self.refusals or nil, refuse = mode }
+end
+
+--- Unlearns from the original model and evaluates the result.
+-- @tparam table method label, forget and retain (losses), optimizer, schedule, steps, forget_weight,
+-- retain_weight, seed, clip; evaluate = false: train only
+-- @treturn table the evaluation's row with seconds, tokens, state_bytes
+function Bench:compare(method)
+  local m = check.options("bench:compare", method, method_defaults)
+  local model, seed = self:original(), m.seed or core.options.seed
+  local fit = train.fit {
+    model = model, label = m.label, steps = m.steps, run = self.run, clip = m.clip,
+    objectives = {
+      { name = "forget", loss = m.forget, weight = m.forget_weight,
+        data = loader_of(self, m.forget, self.forget, "forget", seed) },
+      { name = "retain", loss = m.retain, weight = m.retain_weight,
+        data = loader_of(self, m.retain, self.retain, "retain", seed) },
+    },
+    optimizer = m.optimizer, schedule = m.schedule, reference = self.reference,
+  }
+  local targeted = refusal_mode(m.forget) ~= nil
+  local row = m.evaluate and self:evaluate(model, m.label, targeted) or { label = m.label }
+  row.seconds, row.tokens = fit.seconds, fit.tokens
+  row.state_bytes = fit.optimizer:state_bytes().total
+  row.losses = fit.losses
+  return row
+end
+
+--- The same questions to every row's model: for reports and for reading.
+-- @tparam {table,...} rows from `evaluate` or `compare`
+-- @tparam table counts { forget = 2, retain = 1 }: questions of each set
+-- @treturn {table,...} { tag, question, reference, answers = { { label, text } } }
+function tofu.side_by_side(rows, counts)
+  local out = {}
+  for k, result in ipairs(rows[1].results) do
+    local n = counts[result.name] or 0
+    for j = 1, math.min(n, result.n) do
+      local index = (j - 1) * result.n // n + 1
+      local sample = result.samples[index]
+      local answers = {}
+      for i, row in ipairs(rows) do
+        answers[i] = { label = row.label, text = row.results[k].samples[index].generation }
+      end
+      out[#out + 1] = { tag = result.name, question = sample.question, reference = sample.answer,
+        answers = answers }
+    end
+  end
+  return out
+end
+
+return tofu
