@@ -30,22 +30,19 @@ struct dopl_bpe_memo {
 
 _Static_assert(sizeof(struct dopl_bpe_memo) == 64, "one memo slot to a cache line");
 
-static bool stands_for_itself(uint32_t c) {
-    return (c > 32 && c < 127) || (c > 160 && c < 256 && c != 173);
-}
-
+// GPT-2's table: printable Latin-1 stands for itself; the 68 bytes left over, 0-32, 127-160 and
+// 173, take the characters from U+0100 on, in order.
 uint32_t dopl_bpe_byte_char(unsigned char byte) {
-    uint32_t shifted = 256; // the others take the characters from U+0100 on, in order
-    if (stands_for_itself(byte)) return byte;
-    for (uint32_t c = 0; c < byte; c++) shifted += !stands_for_itself(c);
-    return shifted;
+    if (byte <= 32) return 256u + byte;
+    if (byte >= 127 && byte <= 160) return 289u + byte - 127u;
+    return byte == 173 ? 323 : byte;
 }
 
 int dopl_bpe_char_byte(uint32_t code) {
-    if (stands_for_itself(code)) return (int)code;
-    for (int byte = 0; byte < 256 && code >= 256 && code < 324; byte++)
-        if (dopl_bpe_byte_char((unsigned char)byte) == code) return byte;
-    return -1;
+    if (code < 256) return dopl_bpe_byte_char((unsigned char)code) == code ? (int)code : -1;
+    if (code < 289) return (int)code - 256;
+    if (code < 323) return (int)code - 289 + 127;
+    return code == 323 ? 173 : -1;
 }
 
 dopl_status dopl_bpe_init(dopl_rt *rt, dopl_bpe *bpe, const char *pattern, size_t n) {

@@ -25,7 +25,7 @@ static dopl_status put_quoted(dopl_rt *rt, dopl_bytes *out, const char *text, si
     return dopl_bytes_puts(rt, out, "\"");
 }
 
-// The characters that stand for a token's bytes, `join` between them and the token before.
+// Appends the characters that stand for a token's bytes.
 static dopl_status mapped(dopl_rt *rt, dopl_bytes *out, const dopl_bpe *bpe, int32_t id) {
     const dopl_token *t = &bpe->token[id];
     for (int32_t i = 0; i < t->length; i++) {
@@ -144,9 +144,8 @@ dopl_status dopl_bpe_to_json(dopl_rt *rt, dopl_bytes *out, const dopl_bpe *bpe) 
 #define BAD(...) dopl_fail(rt, DOPL_EFORMAT, __VA_ARGS__)
 
 static const char *type_of(const json_t *j) {
-    return json_string_value(json_object_get(j, "type"))
-               ? json_string_value(json_object_get(j, "type"))
-               : "";
+    const char *type = json_string_value(json_object_get(j, "type"));
+    return type ? type : "";
 }
 
 static bool is_set(const json_t *j, const char *field) {
