@@ -2,7 +2,8 @@
 --
 --     recipe.lua      the recipe's text as it ran
 --     params.json     its parameters, defaults filled in
---     run.json        versions, seed, host, command, when it began and how it ended
+--     run.json        versions, seed, threads, command, when it began and how it ended; one that
+--                     says "running" and is not was killed
 --     metrics.jsonl   one object a line, in the order of `run:log`; a crash loses nothing logged
 --     report.html     and whatever else is written with `run:write`
 --
@@ -43,6 +44,9 @@ local function from_command_line(options)
   if options.out == nil and given.out ~= "runs" then options.out = given.out end
   for _, key in ipairs { "seed", "threads", "device" } do
     if options[key] == nil then options[key] = given[key] end
+  end
+  if options.command == nil and arg and arg[0] then
+    options.command = table.move(arg, 0, #arg, 2, { "dopl" })
   end
   if options.recipe == nil and given.recipe then
     options.recipe = { path = given.recipe, text = core.files.read(given.recipe) }

@@ -20,7 +20,8 @@ DOPL_CHECKED dopl_status dopl_json_parse(dopl_rt *rt, json_t **out, const char *
 // A quoted string. Bytes that are no UTF-8, which JSON cannot hold, become U+FFFD each.
 DOPL_CHECKED dopl_status dopl_json_put_string(dopl_rt *rt, dopl_bytes *out, const char *text,
                                               size_t n);
-// The shortest digits that read back as the same double, always with a point or an exponent.
+// 15, 16 or 17 digits, the fewest that read back as the same double; a point or exponent is always
+// there.
 // EARG where `value` is no finite number.
 DOPL_CHECKED dopl_status dopl_json_put_real(dopl_rt *rt, dopl_bytes *out, double value);
 DOPL_CHECKED dopl_status dopl_json_put_integer(dopl_rt *rt, dopl_bytes *out, int64_t value);

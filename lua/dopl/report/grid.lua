@@ -210,16 +210,19 @@ function grid.text(g)
   local function line(first, at)
     local out = { pad(first, rule) }
     for i, column in ipairs(g.columns) do
-      local starts_paper = column.paper and not (g.columns[i - 1] or {}).paper
+      local starts_paper = column.paper and not g.columns[i - 1].paper
       out[#out + 1] = (starts_paper and "  │  " or "  ") .. pad(at(i), widths[i], column.number)
     end
     return (table.concat(out):gsub("%s+$", ""))
   end
   local lines = {}
   if g.title then lines[1] = g.title end
-  local head = line(g.head, function(i) return heads[i] end)
-  lines[#lines + 1] = head
-  lines[#lines + 1] = ("─"):rep(grid.width(head))
+  local total = rule
+  for i, column in ipairs(g.columns) do
+    total = total + widths[i] + (column.paper and not g.columns[i - 1].paper and 5 or 2)
+  end
+  lines[#lines + 1] = line(g.head, function(i) return heads[i] end)
+  lines[#lines + 1] = ("─"):rep(total)
   for r, label in ipairs(g.labels) do
     lines[#lines + 1] = line(label, function(i) return cell_with_spread(g.columns[i], r) end)
   end

@@ -1,0 +1,115 @@
+-- run_spec.lua - a run's folder tells what happened, also where it ended badly.
+local core = require "dopl.core"
+local folder = require "spec.io.folder"
+local json = require "dopl.json"
+local run = require "dopl.run"
+local shell = require "spec.cli.shell"
+local message = folder.message
+
+describe("dopl.run", function()
+  local dir
+  before_each(function() dir = folder.new() end)
+  after_each(function() folder.remove(dir) end)
+
+  local function open(options)
+    options = options or {}
+    options.out = options.out or dir .. "/r"
+    return run.open(options)
+  end
+
+  it("writes down recipe, parameters, versions and seed as it opens", function()
+    local _ <close> = open { seed = 3, params = { lr = 1e-4, split = "forget05" },
+      versions = { dopl = "0.1" }, recipe = { path = "recipes/x.lua", text = "-- x\n" },
+      command = { "dopl", "x.lua" } }
+    assert.equal("metrics.jsonl params.json recipe.lua run.json", folder.names(dir .. "/r"))
+    local loaded = run.load(dir .. "/r")
+    assert.same({ lr = 1e-4, split = "forget05" }, loaded.params)
+    assert.equal("running", loaded.about.status)
+    assert.equal("x", loaded.about.name)
+    assert.equal(3, loaded.about.seed)
+    assert.same({ dopl = "0.1" }, loaded.about.versions)
+    assert.match("^%d+-%d+-%d+T%d+:%d+:%d+Z$", loaded.about.started)
+    assert.equal("-- x\n", core.files.read(dir .. "/r/recipe.lua"))
+  end)
+
+  it("logs a row a line, there at once", function()
+    local r <close> = open()
+    r:log { step = 1, loss = 0.5, seconds = 0.1 }
+    assert.equal('{"loss": 0.5, "seconds": 0.1, "step": 1}\n',
+      core.files.read(r.path .. "/metrics.jsonl"))
+    r:log { step = 2, loss = 0 / 0 }
+    assert.equal(json.null, run.load(r.path).metrics[2].loss)
+    assert.match("run:log: the string 'x', needs table", message(r.log, r, "x"))
+    assert.match("a function cannot be written", message(r.log, r, { f = print }))
+    assert.equal(2, #run.load(r.path).metrics)
+  end)
+
+  it("ends as finished, or as failed with the error", function()
+    do
+      local r <close> = open()
+      r:log { step = 1 }
+    end
+    local about = run.load(dir .. "/r").about
+    assert.equal("finished", about.status)
+    assert.equal(1, about.rows)
+    assert.match("boom", message(function()
+      local r <close> = open()
+      r:log { step = 1 }
+      error "boom"
+    end))
+    about = run.load(dir .. "/r").about
+    assert.equal("failed", about.status)
+    assert.match("boom", about.message)
+    assert.equal(1, #run.load(dir .. "/r").metrics)
+  end)
+
+  it("starts an old run's folder afresh, and leaves other folders alone", function()
+    do
+      local r <close> = open()
+      r:log { step = 1 }
+    end
+    do local _ <close> = open() end
+    assert.equal(0, #run.load(dir .. "/r").metrics)
+    core.files.write(dir .. "/precious", "x")
+    assert.match("has files and is no run", message(run.open, { out = dir }))
+    assert.equal("precious r", folder.names(dir))
+  end)
+
+  it("names folders by recipe and time, each its own", function()
+    local dopl = core.files.resolve(shell.dopl)
+    local status, out = shell.sh(("cd %s && %s --trust -e %s </dev/null"):format(dir,
+      shell.quote(dopl), shell.quote [[
+        local run = require "dopl.run"
+        for _ = 1, 3 do
+          local r <close> = run.open { name = "../a b!" }
+          print(r.path)
+        end
+      ]]))
+    assert.equal(0, status)
+    local seen = {}
+    for path in out:gmatch("[^\n]+") do
+      assert.match("^runs/a%-b%-%d+%-%d+", path)
+      assert.is_nil(seen[path])
+      seen[path] = true
+    end
+  end)
+
+  it("writes files only inside the folder", function()
+    local r <close> = open()
+    assert.equal(r.path .. "/samples/a.jsonl", r:write_lines("samples/a.jsonl", { { a = 1 } }))
+    assert.equal('{"a": 1}\n', core.files.read(r.path .. "/samples/a.jsonl"))
+    for _, name in ipairs { "../x", "/x", "a//b", "", "a/../b", "." } do
+      assert.match("a name inside the run's folder", message(r.write, r, name, "x"))
+    end
+  end)
+
+  it("knows which fields are times", function()
+    assert.same({ step = 1, loss = 2 },
+      run.without_times { step = 1, loss = 2, seconds = 3, tokens_per_second = 4, time_left = 5 })
+  end)
+
+  it("refuses unknown options", function()
+    assert.match("run: unknown field 'sed' %(did you mean 'seed'%?%)",
+      message(run.open, { sed = 1 }))
+  end)
+end)
