@@ -159,23 +159,26 @@ static int load(lua_State *L, const char *text) {
     return luaL_loadbufferx(L, text, strlen(text), "=stdin", "t");
 }
 
-// Leaves a chunk, or nil where a syntax error has been reported. False at the end of input.
+// Leaves the line or lines and the chunk they make, or nil where a syntax error has been reported.
+// False at the end of input. An expression is tried first, so that its value is shown.
 static bool push_chunk(prompt *p) {
     lua_State *L = p->L;
     if (!push_line(p, "> ")) return false;
-    const char *text = lua_tostring(L, -1);
-    lua_pushfstring(L, "return %s", *text == '=' ? text + 1 : text);
-    if (load(L, lua_tostring(L, -1)) == LUA_OK) return true;
-    lua_pop(L, 2);
     for (;;) {
+        const char *text = lua_tostring(L, -1);
+        lua_pushfstring(L, "return %s", *text == '=' ? text + 1 : text);
+        int status = load(L, lua_tostring(L, -1));
+        lua_remove(L, -2);
+        if (status == LUA_OK) return true;
+        bool more = incomplete(L);
+        lua_pop(L, 1);
         if (load(L, text) == LUA_OK) return true;
-        if (!incomplete(L)) break;
+        if (!more && !incomplete(L)) break;
         lua_pop(L, 1);
         if (!push_line(p, ">> ")) return false;
         lua_pushliteral(L, "\n");
         lua_insert(L, -2);
         lua_concat(L, 3);
-        text = lua_tostring(L, -1);
     }
     dopl_report(L);
     lua_pushnil(L);

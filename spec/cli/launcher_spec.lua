@@ -1,0 +1,127 @@
+-- ./dopl, the launcher.
+local shell = require "cli.shell"
+
+local sanitized = os.getenv "DOPL_SPEC" == "sanitized" -- the launcher builds without sanitizers
+
+describe("the launcher", function()
+  -- A tree like the project's with next to nothing to build, in the time of a blink.
+  local tree = os.tmpname()
+  local log = tree .. "/log"
+
+  setup(function()
+    os.remove(tree)
+    assert(os.execute(([[
+      mkdir -p %s/runtime %s/bin && cp dopl %s/dopl && echo 'int x;' >%s/runtime/a.c
+      : >%s/CMakeLists.txt
+    ]]):gsub("%%s", tree)))
+    -- stand-ins for cmake and ninja that leave a program printing its arguments, and a log
+    shell.write(tree .. "/bin/cmake", ([[#!/bin/sh
+      echo cmake >>%s
+      : >%s/build/build.ninja
+    ]]):format(log, tree))
+    shell.write(tree .. "/bin/ninja", ([[#!/bin/sh
+      echo ninja >>%s
+      [ ! -e %s/broken ] || { echo 'a.c:1: error: broken'; exit 1; }
+      sleep 0.2
+      printf '#!/bin/sh\necho "built:" "$@"\n' >%s/build/dopl && chmod +x %s/build/dopl
+    ]]):format(log, tree, tree, tree))
+    os.execute(("chmod +x %s/bin/*"):format(tree))
+  end)
+
+  teardown(function() os.execute("rm -rf " .. tree) end)
+
+  local function launch(words, from)
+    return shell.sh(("unset DOPL_BUILD; cd %s && PATH=%s/bin:$PATH %s/dopl %s"):format(from or "/",
+      tree, tree, words))
+  end
+
+  local function builds()
+    local file = io.open(log)
+    if not file then return 0 end
+    local _, n = file:read("a"):gsub("ninja", "")
+    file:close()
+    return n
+  end
+
+  it("builds once, then is quiet", function()
+    if sanitized then return end
+    local status, out, err = launch "a 'b c'"
+    assert.equal(0, status, err)
+    assert.equal("built: a b c\n", out)
+    assert.truthy(err:find "dopl: building", err)
+    assert.equal(1, builds())
+    status, out, err = launch("x", tree)
+    assert.equal(0, status)
+    assert.equal("built: x\n", out)
+    assert.equal("", err)
+    assert.equal(1, builds())
+  end)
+
+  it("builds again when a source changes, appears or goes", function()
+    if sanitized then return end
+    os.execute(("sleep 0.05; echo 'int y;' >%s/runtime/a.c"):format(tree))
+    launch ""
+    assert.equal(2, builds())
+    os.execute(("sleep 0.05; echo 'int z;' >%s/runtime/b.c"):format(tree))
+    launch ""
+    assert.equal(3, builds())
+    os.execute(("sleep 0.05; rm %s/runtime/b.c"):format(tree))
+    launch ""
+    assert.equal(4, builds())
+    launch ""
+    assert.equal(4, builds())
+  end)
+
+  it("works through a symbolic link", function()
+    if sanitized then return end
+    local link = tree .. "/link"
+    os.execute(("ln -s %s/dopl %s"):format(tree, link))
+    local _, out = shell.sh(("unset DOPL_BUILD; cd / && PATH=%s/bin:$PATH %s y"):format(tree, link))
+    assert.equal("built: y\n", out)
+  end)
+
+  it("builds once for two launches at a time", function()
+    if sanitized then return end
+    local before = builds()
+    os.execute(("sleep 0.05; touch %s/runtime/a.c"):format(tree))
+    local _, out = shell.sh((
+      "unset DOPL_BUILD; cd /; export PATH=%s/bin:$PATH; %s/dopl 1 & %s/dopl 2 & wait")
+      :format(tree, tree, tree))
+    assert.equal(before + 1, builds())
+    assert.truthy(out:find "built: 1" and out:find "built: 2", out)
+  end)
+
+  it("shows the end of the log when the build fails, and tries again next time", function()
+    if sanitized then return end
+    os.execute(("sleep 0.05; touch %s/runtime/a.c %s/broken"):format(tree, tree))
+    for _ = 1, 2 do
+      local status, out, err = launch ""
+      assert.equal(1, status)
+      assert.equal("", out)
+      assert.truthy(err:find "a.c:1: error: broken", err)
+      assert.truthy(err:find "the build failed", err)
+    end
+    os.execute(("rm %s/broken"):format(tree))
+    assert.equal(0, (launch ""))
+  end)
+
+  it("says what a build needs where there is no dpkg", function()
+    if sanitized then return end
+    local status, _, err = shell.sh(([[
+      mkdir -p %s/few && for tool in sh readlink find mkdir flock touch; do
+        ln -sf "$(command -v $tool)" %s/few/; done
+      touch %s/runtime/a.c; unset DOPL_BUILD; sleep 0.05; touch %s/runtime/a.c
+      PATH=%s/few %s/dopl]]):gsub("%%s", tree))
+    assert.equal(1, status)
+    assert.truthy(err:find "oneDNN", err)
+  end)
+
+  it("adds less than a fifth of a second", function()
+    if sanitized then return end
+    local _, out = shell.sh(([[
+      unset DOPL_BUILD; cd /; export PATH=%s/bin:$PATH; %s/dopl >/dev/null 2>&1
+      start=$(date +%%s%%N); for i in 1 2 3 4 5; do %s/dopl >/dev/null; done
+      echo $((($(date +%%s%%N) - start) / 5000000))]]):format(tree, tree, tree))
+    assert.truthy(tonumber(out) < 200, out .. " ms")
+  end)
+end)

@@ -1,0 +1,65 @@
+-- The prompt, typed at through a terminal.
+local shell = require "cli.shell"
+
+describe("the prompt", function()
+  it("reads, runs, prints, completes, remembers, and survives errors and Ctrl-C", function()
+    local state = os.tmpname()
+    os.remove(state)
+    local _, out, err = shell.sh(("expect spec/cli/fixtures/prompt.exp %s %s"):format(
+      shell.dopl, state))
+    os.execute("rm -rf " .. state)
+    assert.equal("ok\n", out .. err)
+  end)
+
+  it("reads lines from a pipe with -i, after the recipe", function()
+    local recipe = os.tmpname()
+    shell.write(recipe, "shared = 20")
+    local typed = "shared + 1\\nerror {}\\n2 +\\n2\\n"
+    local status, out, err = shell.sh(("printf '%s' | %s -i %s"):format(typed, shell.dopl, recipe))
+    os.remove(recipe)
+    assert.equal(0, status)
+    assert.equal("21\n4\n", out)
+    assert.equal("dopl: (error object is a table)\n", err)
+  end)
+
+  it("keeps a recipe's sandbox after the recipe", function()
+    local recipe = os.tmpname()
+    shell.write(recipe, "x = 1")
+    local _, _, err = shell.sh(("echo 'io.open(1)' | %s -i %s"):format(shell.dopl, recipe))
+    os.remove(recipe)
+    assert.truthy(err:find "undefined global 'io'", err)
+  end)
+end)
+
+describe("inspect", function()
+  local inspect = require "dopl.inspect"
+
+  it("shows values so that a person can tell them apart", function()
+    assert.equal("nil", inspect.text(nil))
+    assert.equal("text", inspect.text "text")
+    assert.equal('{ 1, 2.5, "3", [10] = {}, x = true }',
+      inspect.text { 1, 2.5, "3", x = true, [10] = {} })
+    assert.equal('{ ["two words"] = "a\\nb" }', inspect.text { ["two words"] = "a\nb" })
+  end)
+
+  it("ends on cycles, depth and length", function()
+    local loop = {}
+    loop.inner = { loop = loop }
+    assert.equal("{ inner = { loop = <itself, 2 up> } }", inspect.text(loop))
+    local deep = {}
+    for _ = 1, 100 do deep = { deep } end
+    assert.truthy(#inspect.text(deep) < 100)
+    local long = {}
+    for i = 1, 1000 do long[i] = i end
+    assert.truthy(inspect.text(long):find "... 960 more", 1, true)
+  end)
+
+  it("summarises large tensors and counts NaNs", function()
+    local dopl = require "dopl"
+    local t = dopl.full(0 / 0, 30, 30)
+    local text = inspect.text(t)
+    assert.truthy(text:find("tensor f32 [30, 30]  900 NaN", 1, true), text)
+    assert.equal("tensor f32 [2, 0] {}", inspect.text(dopl.zeros(2, 0)))
+    assert.equal("tensor f32 [] 2.5", inspect.text(dopl.full(2.5)))
+  end)
+end)
