@@ -262,6 +262,8 @@ static void new_type(lua_State *L, const char *name, lua_CFunction close, const 
     lua_pop(L, 1);
 }
 
+static const char roots_key = 'r'; // its address names the registry slot
+
 // The list of roots lives in the registry, freed with the state. It is made before any other box of
 // this file can be, and so outlives them.
 static void new_roots(lua_State *L) {
@@ -270,7 +272,7 @@ static void new_roots(lua_State *L) {
     dopl_roots *roots = lua_newuserdatauv(L, sizeof *roots, 0);
     memset(roots, 0, sizeof *roots);
     luaL_setmetatable(L, ROOTS);
-    lua_setfield(L, LUA_REGISTRYINDEX, ROOTS);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &roots_key);
     rt->roots = roots;
 }
 
