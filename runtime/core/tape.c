@@ -18,10 +18,19 @@ struct dopl_tape {
     int64_t n, capacity;
 };
 
+enum { FIRST_CAPACITY = 64 };
+
 dopl_status dopl_tape_new(dopl_rt *rt, dopl_tape **out) {
-    void *memory;
-    DOPL_TRY(dopl_rt_alloc_zero(rt, &memory, sizeof **out));
-    *out = memory;
+    void *memory, *nodes;
+    DOPL_TRY(dopl_rt_alloc(rt, &memory, sizeof **out));
+    dopl_tape *tape = memory;
+    dopl_status status = dopl_rt_alloc(rt, &nodes, FIRST_CAPACITY * sizeof *tape->node);
+    if (status != DOPL_OK) {
+        dopl_rt_free(rt, tape);
+        return status;
+    }
+    *tape = (dopl_tape){ .node = nodes, .capacity = FIRST_CAPACITY };
+    *out = tape;
     return DOPL_OK;
 }
 
@@ -35,6 +44,7 @@ void dopl_node_release(dopl_rt *rt, dopl_node *n) {
 }
 
 static void free_node(dopl_rt *rt, dopl_node *n) {
+    n->out.var->recorded = false; // whoever still holds the value finds no way back through it
     dopl_node_release(rt, n);
     dopl_rt_free(rt, n);
 }
@@ -53,7 +63,7 @@ int64_t dopl_tape_size(const dopl_tape *tape) {
 dopl_status dopl_tape_record(dopl_rt *rt, const dopl_node *node) {
     dopl_tape *tape = rt->tape;
     if (tape->n == tape->capacity) {
-        int64_t capacity = tape->capacity ? 2 * tape->capacity : 64;
+        int64_t capacity = 2 * tape->capacity;
         void *grown = tape->node;
         DOPL_TRY(dopl_rt_realloc(rt, &grown, (size_t)capacity * sizeof *tape->node));
         tape->node = grown;
@@ -141,11 +151,19 @@ static dopl_status seed_root(dopl_rt *rt, const dopl_tensor *root, const dopl_te
     return DOPL_OK;
 }
 
-// Runs the backward of one node that the root reaches, and empties it.
+// Runs the backward of one node that the root reaches. An input whose own node is gone would take
+// its gradient and hand nothing on: two losses over one forward pass are added before backward.
 static dopl_status consume(dopl_rt *rt, dopl_node *n) {
+    for (int i = 0; i < n->n_in; i++) {
+        const dopl_var *var = n->in[i].var;
+        if (var && !var->leaf && !var->recorded)
+            return dopl_fail(rt, DOPL_ESTATE,
+                             "backward: input %d of %s was consumed by an earlier backward; add "
+                             "losses that share a forward pass, or run it again",
+                             i + 1, n->name);
+    }
     n->dout = n->out.var->grad;
     memset(&n->out.var->grad, 0, sizeof n->out.var->grad);
-    n->out.var->recorded = false;
     return n->backward(rt, n);
 }
 
