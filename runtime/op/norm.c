@@ -1,12 +1,11 @@
 // norm.c - RMSNorm and LayerNorm over the last dimension.
 //
 // The forward saves one or two numbers a row (1/rms; mean and 1/std) and the backward reads x
-// again: cheaper than keeping the normalised row. The weight's gradient is summed per thread over a
-// fixed share of the rows, then over threads in order, so that it does not depend on scheduling.
+// again: cheaper than keeping the normalised row. The weight's gradient is summed over SHARES fixed
+// shares of the rows, then over the shares in order: the same on any number of threads.
 #include "op.h"
 #include "../core/simd.h"
 
-#include <omp.h>
 #include <string.h>
 
 static dopl_status check_weight(dopl_rt *rt, const dopl_op_call *c, int input, const char *what) {
@@ -16,16 +15,18 @@ static dopl_status check_weight(dopl_rt *rt, const dopl_op_call *c, int input, c
                      dopl_shape_str(x).s, what, dopl_shape_str(w).s);
 }
 
-// Room for every thread's sums of `n_sum` gradients of length cols, zeroed.
-static dopl_status thread_sums(dopl_rt *rt, int64_t cols, int n_sum, float **out) {
+enum { SHARES = 16 };
+
+// Room for every share's sums of `n_sum` gradients of length cols, zeroed.
+static dopl_status share_sums(dopl_rt *rt, int64_t cols, int n_sum, float **out) {
     void *memory;
-    size_t bytes = (size_t)(rt->n_threads * n_sum) * (size_t)cols * sizeof(float);
+    size_t bytes = (size_t)(SHARES * n_sum) * (size_t)cols * sizeof(float);
     DOPL_TRY(dopl_rt_alloc_zero(rt, &memory, bytes));
     *out = memory;
     return DOPL_OK;
 }
 
-// d[i] = beta d[i] + the threads' sums number `which`.
+// d[i] = beta d[i] + the shares' sums number `which`.
 static dopl_status gather_sums(dopl_rt *rt, dopl_node *n, int input, const float *sums, int n_sum,
                                int which) {
     if (!dopl_grad_wants(n, input)) return DOPL_OK;
@@ -35,15 +36,15 @@ static dopl_status gather_sums(dopl_rt *rt, dopl_node *n, int input, const float
     int64_t cols = d->dim[0];
     float *p = dopl_f32(d);
     if (beta == 0.0f) memset(p, 0, (size_t)cols * sizeof *p);
-    for (int t = 0; t < rt->n_threads; t++)
+    for (int t = 0; t < SHARES; t++)
         for (int64_t i = 0; i < cols; i++) p[i] += sums[(t * n_sum + which) * cols + i];
     return DOPL_OK;
 }
 
-// The rows of thread `t` of `n`: a fixed, contiguous share.
-static void share(int64_t rows, int t, int n, int64_t *first, int64_t *last) {
-    *first = rows * t / n;
-    *last = rows * (t + 1) / n;
+// The rows of share `t`, contiguous.
+static void share(int64_t rows, int t, int64_t *first, int64_t *last) {
+    *first = rows * t / SHARES;
+    *last = rows * (t + 1) / SHARES;
 }
 
 // ---- rms_norm
@@ -105,11 +106,11 @@ dopl_status op_rms_norm_backward(dopl_rt *rt, dopl_node *n) {
         DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
         dx = dopl_f32(d);
     }
-    DOPL_TRY(thread_sums(rt, cols, 1, &sums));
-#pragma omp parallel num_threads(rt->n_threads)
-    for (int t = omp_get_thread_num(); t < rt->n_threads; t += omp_get_num_threads()) {
+    DOPL_TRY(share_sums(rt, cols, 1, &sums));
+#pragma omp parallel for schedule(static) if (rows * cols > OP_GRAIN)
+    for (int t = 0; t < SHARES; t++) {
         int64_t first, last;
-        share(rows, t, rt->n_threads, &first, &last);
+        share(rows, t, &first, &last);
         for (int64_t r = first; r < last; r++)
             rms_row_grad(dx ? dx + r * cols : NULL, sums + t * cols, dy + r * cols, x + r * cols, w,
                          cols, inv[r], beta);
@@ -193,11 +194,11 @@ dopl_status op_layer_norm_backward(dopl_rt *rt, dopl_node *n) {
         DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
         dx = dopl_f32(d);
     }
-    DOPL_TRY(thread_sums(rt, cols, 2, &sums));
-#pragma omp parallel num_threads(rt->n_threads)
-    for (int t = omp_get_thread_num(); t < rt->n_threads; t += omp_get_num_threads()) {
+    DOPL_TRY(share_sums(rt, cols, 2, &sums));
+#pragma omp parallel for schedule(static) if (rows * cols > OP_GRAIN)
+    for (int t = 0; t < SHARES; t++) {
         int64_t first, last;
-        share(rows, t, rt->n_threads, &first, &last);
+        share(rows, t, &first, &last);
         for (int64_t r = first; r < last; r++)
             layer_row_grad(dx ? dx + r * cols : NULL, sums + 2 * t * cols,
                            sums + (2 * t + 1) * cols, dy + r * cols, x + r * cols, w, cols,
