@@ -73,7 +73,9 @@ static int32_t draw(const float *z, int64_t n, float temperature, float top_p, f
     if (top_p < 1.0f) {
         qsort(room, (size_t)n, sizeof *room, by_probability);
         float kept = 0.0f;
-        for (count = 0; count < n && kept < top_p * sum; count++) kept += room[count].p;
+        count = 0;
+        do kept += room[count++].p; // at least one, even among NaNs
+        while (count < n && kept < top_p * sum);
         sum = kept;
     }
     float at = uniform * sum;
