@@ -276,6 +276,18 @@ static int rt_threads(lua_State *L) {
     return 1;
 }
 
+// core.vocab_chunk(bytes): sets how many bytes of logits exist at a time; returns the previous
+// limit
+static int rt_vocab_chunk(lua_State *L) {
+    dopl_rt *rt = dopl_check_rt(L);
+    lua_Integer bytes = luaL_checkinteger(L, 1);
+    if (bytes < 1)
+        return dopl_raise_text(L, "vocab_chunk: %lld bytes, needs at least 1", (long long)bytes);
+    lua_pushinteger(L, (lua_Integer)rt->vocab_chunk_bytes);
+    rt->vocab_chunk_bytes = (size_t)bytes;
+    return 1;
+}
+
 // core.tape_size(): nodes recorded and not yet walked
 static int rt_tape_size(lua_State *L) {
     lua_pushinteger(L, dopl_tape_size(dopl_check_rt(L)->tape));
@@ -301,6 +313,7 @@ static const luaL_Reg functions[] = {
     { "fail_alloc", rt_fail_alloc },
     { "poison", rt_poison },
     { "threads", rt_threads },
+    { "vocab_chunk", rt_vocab_chunk },
     { "tape_size", rt_tape_size },
     { "grad_enabled", rt_grad_enabled },
     { NULL, NULL },

@@ -42,6 +42,7 @@ dopl_status dopl_rt_init(dopl_rt *rt) {
     rt->pool = calloc(1, sizeof *rt->pool);
     if (!rt->pool) return dopl_fail(rt, DOPL_ENOMEM, "runtime: no memory for the allocator");
     rt->grad_enabled = true;
+    rt->vocab_chunk_bytes = (size_t)128 << 20;
 #ifndef NDEBUG
     rt->poison = true;
 #endif

@@ -40,14 +40,15 @@ typedef struct dopl_roots dopl_roots;
 typedef struct dopl_rt {
     char error[1024]; // text of the last failure, without a trailing newline
     dopl_pool *pool;
-    size_t bytes_live;      // handed out and not freed
-    size_t bytes_peak;      // largest bytes_live since dopl_rt_reset_peak
-    size_t bytes_cached;    // freed, kept for reuse
-    size_t bytes_allocated; // total ever handed out: the bindings pace the collector with it
-    size_t bytes_limit;     // 0: none
-    int64_t n_blocks;       // blocks handed out and not freed; the specs' leak count
-    int64_t fail_at;        // the allocation, counted from now, that fails; 0: none (for specs)
-    bool poison;            // fill fresh and freed memory with NaN
+    size_t bytes_live;        // handed out and not freed
+    size_t bytes_peak;        // largest bytes_live since dopl_rt_reset_peak
+    size_t bytes_cached;      // freed, kept for reuse
+    size_t bytes_allocated;   // total ever handed out: the bindings pace the collector with it
+    size_t bytes_limit;       // 0: none
+    int64_t n_blocks;         // blocks handed out and not freed; the specs' leak count
+    int64_t fail_at;          // the allocation, counted from now, that fails; 0: none (for specs)
+    bool poison;              // fill fresh and freed memory with NaN
+    size_t vocab_chunk_bytes; // logits that exist at a time (op/vocab.c)
     int n_threads;
     bool grad_enabled; // operators record on the tape
     dopl_tape *tape;   // the one being recorded on

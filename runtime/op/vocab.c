@@ -1,17 +1,15 @@
 // vocab.c - the vocabulary head and everything losses read off it, fused.
 //
-// Logits are computed only for labelled positions, CHUNK_BYTES of them at a time, reduced at once
-// to four numbers a row, and never exist for a whole batch. The backward needs softmax again: it
-// uses the logits of the last chunk, which are still there, and recomputes the others (2 C V of 6 C
-// V operations a row). A micro-batch of up to CHUNK_BYTES / (4 V) labelled positions - 680 at a
-// vocabulary of 49,152 - is one chunk and recomputes nothing.
+// Logits are computed only for labelled positions, rt->vocab_chunk_bytes of them at a time, reduced
+// at once to four numbers a row, and never exist for a whole batch. The backward needs softmax
+// again: it uses the logits of the last chunk, which are still there, and recomputes the others
+// (2 C V of 6 C V operations a row). With the default of 128 MiB, a micro-batch of up to 680
+// labelled positions at a vocabulary of 49,152 is one chunk and recomputes nothing.
 #include "op.h"
 #include "gemm.h"
 #include "../core/simd.h"
 
 #include <string.h>
-
-enum { CHUNK_BYTES = 1 << 27 };
 
 // The pieces one pass over the labelled rows works with.
 typedef struct {
@@ -22,8 +20,8 @@ typedef struct {
     float *logits;   // [chunk, V]
 } pass;
 
-static int64_t chunk_rows(int64_t n, int64_t V) {
-    int64_t most = CHUNK_BYTES / (4 * (V > 0 ? V : 1));
+static int64_t chunk_rows(const dopl_rt *rt, int64_t n, int64_t V) {
+    int64_t most = (int64_t)(rt->vocab_chunk_bytes / sizeof(float)) / V; // V > 0: check_head
     most = most < 1 ? 1 : most;
     int64_t chunks = (n + most - 1) / most;
     return chunks ? (n + chunks - 1) / chunks : 1; // even chunks
@@ -105,7 +103,7 @@ dopl_status op_vocab_cpu(dopl_rt *rt, dopl_op_call *c) {
                .weight = dopl_f32(weight),
                .row = dopl_i32(c->in[2]),
                .label = dopl_i32(c->in[3]) };
-    p.chunk = chunk_rows(p.n, p.V);
+    p.chunk = chunk_rows(rt, p.n, p.V);
     float *out = dopl_f32(c->out);
     // The buffers are the call's saved tensors, so that backward finds the last chunk.
     DOPL_TRY(op_save(rt, c, 0, 2, (int64_t[]){ p.chunk, p.C }));
@@ -283,7 +281,7 @@ dopl_status op_vocab_kl_cpu(dopl_rt *rt, dopl_op_call *c) {
                .hidden = dopl_f32(hidden),
                .weight = dopl_f32(weight),
                .row = dopl_i32(c->in[2]) };
-    p.chunk = chunk_rows(2 * p.n, p.V);
+    p.chunk = chunk_rows(rt, p.n, 2 * p.V);
     float *out = dopl_f32(c->out), *ref_logits;
     DOPL_TRY(op_save(rt, c, 0, 2, (int64_t[]){ p.chunk, p.C }));
     DOPL_TRY(op_save(rt, c, 1, 2, (int64_t[]){ p.chunk, p.V }));
