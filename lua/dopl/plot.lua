@@ -33,7 +33,8 @@ end
 --- The style every chart carries. Class names begin with "dp-", so that charts share a page.
 plot.style = ([[
 .dp{%s;--ink:#24292f;--soft:#667079;--grid:#e3e6e9;
-font:%dpx system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;max-width:100%%;height:auto}
+font:%dpx system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;color-scheme:light dark;
+max-width:100%%;height:auto}
 @media(prefers-color-scheme:dark){.dp{%s;--ink:#e6e8ea;--soft:#9aa4ad;--grid:#2f363d}}
 .dp text{fill:var(--soft)}.dp .dp-name{fill:var(--ink)}
 .dp .dp-title{fill:var(--ink);font-weight:600;font-size:15px}

@@ -86,8 +86,15 @@ function report.html(options)
   return page(options)
 end
 
---- Writes report.html into a run's folder, whole or not at all. What the run knows (versions,
--- seed, threads, when it began) is added.
+-- A chart's file name: its title in plain letters, its number where it has none.
+local function chart_name(svg, i)
+  local title = svg:match('class="dp%-title"[^>]*>([^<]*)<') or ""
+  title = title:gsub("&%w+;", ""):lower():gsub("[^%w]+", "-"):gsub("^%-+", ""):gsub("%-+$", "")
+  return ("charts/%02d%s.svg"):format(i, title ~= "" and "-" .. title or "")
+end
+
+--- Writes report.html into a run's folder, and each chart as an SVG file of its own. What the run
+-- knows (versions, seed, threads, when it began) is added.
 -- @tparam Run run from `dopl.run.open`
 -- @tparam table options as for `report.html`
 -- @treturn string the page's path
@@ -103,7 +110,12 @@ function report.write(run, options)
       if about[key] ~= nil then full.facts[#full.facts + 1] = { key, about[key] } end
     end
   end
-  return run:write("report.html", page(full))
+  local html = page(full)
+  for i, chart in ipairs(full.charts or {}) do
+    local svg = type(chart) == "table" and chart.svg or chart
+    run:write(chart_name(svg, i), svg)
+  end
+  return run:write("report.html", html)
 end
 
 return report

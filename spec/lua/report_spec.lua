@@ -157,7 +157,11 @@ describe("report.html", function()
     local dir = folder.new()
     do
       local r <close> = run.open { out = dir, seed = 5, name = "quick" }
-      local path = report.write(r, { tables = { { rows = ROWS } } })
+      local path = report.write(r, { tables = { { rows = ROWS } }, charts = {
+        report.bars(ROWS, { columns = { "UFE" }, title = "Efficacy <&> more" }),
+        { svg = report.curves({}, { fields = {} }) } } })
+      assert.same({ "01-efficacy-more.svg", "02.svg" }, core.files.list(dir .. "/charts"))
+      assert.match("^<svg ", core.files.read(dir .. "/charts/02.svg"))
       assert.equal(dir .. "/report.html", path)
       local html = core.files.read(path)
       assert.is_truthy(html:find("<title>quick</title>", 1, true))
