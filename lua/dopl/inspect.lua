@@ -107,11 +107,11 @@ local function render_table(t, depth, open)
   if depth >= MAX_DEPTH then return "{...}" end
   for outer in pairs(open) do open[outer] = open[outer] + 1 end
   open[t] = 1
-  local n_array, parts, left_out = rawlen(t), {}, 0
+  local n_array, parts = rawlen(t), {}
   for i = 1, math.min(n_array, MAX_FIELDS) do
     parts[#parts + 1] = render(rawget(t, i), depth + 1, open)
   end
-  left_out = math.max(0, n_array - MAX_FIELDS)
+  local left_out = math.max(0, n_array - MAX_FIELDS)
   for _, key in ipairs(ordered_keys(t, n_array)) do
     if #parts < MAX_FIELDS then
       parts[#parts + 1] = key_text(key) .. " = " .. render(rawget(t, key), depth + 1, open)

@@ -195,7 +195,8 @@ static int files_seal(lua_State *L) {
 }
 
 static int roots_gc(lua_State *L) {
-    dopl_roots_release(dopl_check_rt(L), luaL_checkudata(L, 1, ROOTS));
+    dopl_roots_release(dopl_check_rt(L),
+                       lua_touserdata(L, 1)); // the registry holds the list itself
     return 0;
 }
 
