@@ -2,7 +2,8 @@
 --
 --     scheme.joint {}          one set; a step takes the gradient of the sum of all losses
 --     scheme.shared {}         one set, whichever objective the step has ("Alternate")
---     scheme.decoupled {}      one set per objective ("DualOptim"); only = { "m" } splits just m
+--     scheme.decoupled {}      one set per objective ("DualOptim"); only = { "m" } splits just m;
+--                              rules = { retain = optim.sgd { ... } } gives objectives their own
 --     scheme.base_delta {}     one base, and one delta per objective ("DualOptim+")
 --     scheme.scaffold {}, scheme.fedcm {}, scheme.local_adam {}    federated ones, adapted
 --
@@ -22,6 +23,8 @@ local function show(value)
   if type(value) ~= "table" then
     return type(value) == "string" and ("%q"):format(value) or tostring(value)
   end
+  local meta = getmetatable(value)
+  if meta and meta.__tostring then return tostring(value) end
   local items = {}
   for _, v in ipairs(value) do items[#items + 1] = show(v) end
   for _, k in ipairs(check.keys(value)) do
@@ -113,6 +116,10 @@ define("shared", { moment = one_set })
 define("decoupled", {
   fields = { only = check.optional, rules = check.optional },
   check = function(self, level)
+    if self.rules ~= nil then
+      check.type("scheme.decoupled: rules", self.rules, "table", level + 2)
+      if self.only then fail("decoupled", level + 1, "rules and only exclude each other") end
+    end
     if self.only == nil then return end
     check.type("scheme.decoupled: only", self.only, "table", level + 2)
     self.split = {}

@@ -6,7 +6,9 @@
 //   plan:run { { scalars of pass 1 }, ... } -> jobs run      plan:norm() -> norm, gradients found
 //   encode(tensor, "q8") -> codes, scales    decode(codes, scales, "q8") -> tensor
 //   state(n, "q8") -> what holds a state     isa(["avx2"]) -> the instruction set in use
+//   ceiling { tensors } one pass at the memory's own speed, for bench/optimizer.lua
 #include "state.h"
+#include "../optim/ceiling.h"
 #include "../optim/pass.h"
 
 #include <stdlib.h>
@@ -280,6 +282,29 @@ static int state(lua_State *L) {
     return 2;
 }
 
+// ceiling { tensor, ... }: one read-modify-write pass over f32 tensors of one size, the last only
+// read
+static int ceiling(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    float *stream[DOPL_CEILING_STREAMS];
+    int count = (int)lua_rawlen(L, 1);
+    int64_t n = -1;
+    if (count < 2 || count > DOPL_CEILING_STREAMS)
+        return dopl_raise_text(L, "optim.ceiling: %d tensors, need 2 to %d", count,
+                               DOPL_CEILING_STREAMS);
+    for (int i = 0; i < count; i++) {
+        lua_rawgeti(L, 1, i + 1);
+        dopl_tensor *t = dopl_check_tensor(L, 2);
+        if (n < 0) n = dopl_tensor_numel(t);
+        if (t->dtype != DOPL_F32 || dopl_tensor_numel(t) != n)
+            return dopl_raise_text(L, "optim.ceiling: need f32 tensors of one size");
+        stream[i] = dopl_f32(t);
+        lua_pop(L, 1);
+    }
+    dopl_ceiling_pass(dopl_check_rt(L), stream, count, n);
+    return 0;
+}
+
 // isa() -> the instruction set in use; isa("avx2") asks for one first, isa("") for the best there
 // is. The wish is the environment variable DOPL_ISA, as a user would set it.
 static int isa(lua_State *L) {
@@ -319,14 +344,9 @@ static void new_class(lua_State *L, const char *name, const luaL_Reg *methods, l
 
 void dopl_bind_optim(lua_State *L) {
     static const luaL_Reg functions[] = {
-        { "program", program_new },
-        { "plan", plan_new },
-        { "encode", encode },
-        { "decode", decode },
-        { "state", state },
-        { "codec_table", codec_table },
-        { "isa", isa },
-        { NULL, NULL },
+        { "program", program_new },     { "plan", plan_new }, { "encode", encode },
+        { "decode", decode },           { "state", state },   { "ceiling", ceiling },
+        { "codec_table", codec_table }, { "isa", isa },       { NULL, NULL },
     };
     static const luaL_Reg program_methods[] = { { NULL, NULL } };
     static const luaL_Reg plan_methods[] = {

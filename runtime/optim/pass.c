@@ -114,6 +114,14 @@ static bool bind_job(dopl_job *job, const dopl_program *p) {
     return true;
 }
 
+// Where operand i lies in the next tile, for instruction i to ask for while it computes. Where
+// there is no such operand: something that is in the cache already.
+static const float *next_tile(const dopl_program *p, const dopl_job *job, int i, int64_t next,
+                              const float *near) {
+    if (i >= p->n_operand || p->kind[i] != DOPL_OPERAND_F32) return near;
+    return (const float *)job->data[i] + next;
+}
+
 typedef float tile[DOPL_TILE] __attribute__((aligned(64)));
 
 static void run_tile(const dopl_isa *isa, const dopl_pass *pass, const dopl_job *job, int64_t first,
@@ -137,7 +145,7 @@ static void run_tile(const dopl_isa *isa, const dopl_pass *pass, const dopl_job 
                         n);
         } else {
             isa->prim[in->op](place[in->y], place[in->in[0]], place[in->in[1]], place[in->in[2]],
-                              pass->k + 4 * i, n);
+                              pass->k + 4 * i, n, next_tile(p, job, i, first + n, place[in->y]));
         }
     }
 }

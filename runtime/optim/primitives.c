@@ -4,28 +4,38 @@
 // contract to a fused multiply-add where the target has one, so sets differ in the last bit, while
 // any one set gives the same bits for any number of threads. Targets are chosen here by table, not
 // by the loader, so that DOPL_ISA can name one.
+//
+// An interpreter alternates between waiting for memory and computing, which the hardware's
+// prefetchers alone do not bridge. So every primitive, while it computes, also asks for a few lines
+// of the next tile.
 #include "program.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+enum { STRIP = 64 }; // elements between two looks ahead: four cache lines
+
 #define INLINE static inline __attribute__((always_inline))
 
 // clang-format off
 #define PRIM(id, n_in, n_k, expression)                                                            \
     INLINE void id##_loop(float *y, const float *pa, const float *pb, const float *pc,             \
-                          const float *k, int n) {                                                 \
+                          const float *k, int n, const float *ahead) {                             \
         const float k0 = n_k > 0 ? k[0] : 0, k1 = n_k > 1 ? k[1] : 0;                              \
         const float k2 = n_k > 2 ? k[2] : 0, k3 = n_k > 3 ? k[3] : 0;                              \
         if (n_in < 2) pb = pa;                                                                     \
         if (n_in < 3) pc = pa;                                                                     \
         (void)k0, (void)k1, (void)k2, (void)k3;                                                    \
-        _Pragma("GCC ivdep") /* y may be an operand, element by element: no other overlap */       \
-        for (int i = 0; i < n; i++) {                                                              \
-            const float a = pa[i], b = pb[i], c = pc[i];                                           \
-            (void)b, (void)c;                                                                      \
-            y[i] = expression;                                                                     \
+        for (int from = 0; from < n; from += STRIP) {                                              \
+            const int to = n - from < STRIP ? n : from + STRIP;                                    \
+            for (int line = 0; line < STRIP; line += 16) __builtin_prefetch(ahead + from + line);  \
+            _Pragma("GCC ivdep") /* y may be an operand, element by element: no other overlap */   \
+            for (int i = from; i < to; i++) {                                                      \
+                const float a = pa[i], b = pb[i], c = pc[i];                                       \
+                (void)b, (void)c;                                                                  \
+                y[i] = expression;                                                                 \
+            }                                                                                      \
         }                                                                                          \
     }
 #include "optim.def"
@@ -36,8 +46,8 @@
 
 #define BUILD(set, TARGET, id)                                                                     \
     TARGET static void id##_##set(float *y, const float *a, const float *b, const float *c,        \
-                                  const float *k, int n) {                                         \
-        id##_loop(y, a, b, c, k, n);                                                               \
+                                  const float *k, int n, const float *ahead) {                     \
+        id##_loop(y, a, b, c, k, n, ahead);                                                        \
     }
 #define PRIM(id, n_in, n_k, expression) BUILD(portable, PORTABLE, id)
 #include "optim.def"

@@ -24,9 +24,10 @@ typedef enum {
     DOPL_N_PRIM
 } dopl_prim_id;
 
-// n: elements, at most DOPL_TILE. Tiles not taken by the primitive may be NULL.
+// n: elements, at most DOPL_TILE. Tiles not taken by the primitive may be anything. While it
+// computes it asks the cache for the n floats at `ahead`, whose address need not be valid.
 typedef void dopl_prim_fn(float *y, const float *a, const float *b, const float *c, const float *k,
-                          int n);
+                          int n, const float *ahead);
 
 typedef struct {
     const char *name, *text;

@@ -1,5 +1,5 @@
--- Every rule, scheme and storage against a plain Lua reference; and against the oracle's golden file
--- where this clone has it beside it.
+-- Every rule, scheme and storage against a plain Lua reference; and against the oracle's golden
+-- file where this clone has it beside it.
 local optim = require "dopl.optim"
 local core = require "dopl.core"
 local drive = require "spec.optim.drive"

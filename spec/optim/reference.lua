@@ -132,7 +132,7 @@ local function federated(minus_base)
   return function(run, m, s, i)
     local base, old = run.base[m.name][i], run.own[m.name][run.k][i]
     local d = push(m, old, minus_base and s - base or s, run.beta(m))
-    run.new_own[m.name][i], run.new_base[m.name][i] = d, base
+    run.new_own[m.name][i] = d -- the base stands, and is not stored again
     return base + (run.rule.lagged and old or unbias(m, d, run.beta(m), run.t_k[run.k]))
   end
 end

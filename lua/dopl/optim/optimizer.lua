@@ -6,6 +6,7 @@
 local check = require "dopl.check"
 local compile = require "dopl.optim.compile"
 local core = require "dopl.core"
+local rule_class = require "dopl.optim.rule"
 local trace = require "dopl.optim.trace"
 
 local optimizer = {}
@@ -106,6 +107,20 @@ local function check_by_objective(self, what, values)
   end
 end
 
+-- The configuration of each objective that has one of its own (scheme.decoupled's `rules`).
+local function own_rules(self)
+  local rules = self.scheme.rules
+  if rules == nil then return {} end
+  check_by_objective(self, "scheme.decoupled: rules", rules)
+  for _, name in ipairs(check.keys(rules)) do
+    if not rule_class.is_config(rules[name]) then
+      error(("scheme.decoupled: the rule of '%s' is a %s, need one like optim.sgd { lr = 1e-3 }")
+        :format(name, type(rules[name])), 4)
+    end
+  end
+  return rules
+end
+
 --- Ties a configuration to parameters. Reached as `config:attach(params, options)`.
 -- @tparam config config rule and scheme
 -- @tparam {{name=string,tensor=tensor,kind=string},...} params kind: "matrix" (default),
@@ -124,6 +139,7 @@ function optimizer.new(config, params, options)
   for _, name in ipairs(check.keys(config.hyper)) do
     check_by_objective(self, ("optim.%s: %s"):format(config.rule.name, name), config.hyper[name])
   end
+  self.own_rules = own_rules(self)
   self.params = read_params(params, scheme)
   self.trace_options = {
     timing = scheme.timing, source = scheme.source, split = scheme.split,
@@ -189,14 +205,16 @@ end
 
 function optimizer:build()
   local step = trace.step(self.rule, self.scheme, self.trace_options)
-  local by_objective = false
+  local by_objective = self.scheme.rules ~= nil
   for _, name in ipairs(step.order) do
     by_objective = by_objective or step.parts[name].part == "own"
   end
   if by_objective then
     if #self.objectives == 0 then error("attach: objectives is empty, need at least one", 4) end
     for _, objective in ipairs(self.objectives) do
-      self.plans[objective] = self:plan(step, objective)
+      local own = self.own_rules[objective]
+      local traced = own and trace.step(own.rule, self.scheme, self.trace_options) or step
+      self.plans[objective] = self:plan(traced, objective)
     end
   else
     self.shared_plan = self:plan(step, nil)
@@ -236,7 +254,8 @@ end
 
 function optimizer:numbers(objective, options, t, t_k, clip)
   local env = { step = t, objective_step = t_k, clip = clip }
-  for name, value in pairs(self.config.hyper) do -- the order changes nothing
+  local config = self.own_rules[objective] or self.config
+  for name, value in pairs(config.hyper) do -- the order changes nothing
     env[name] = for_objective(name, value, objective)
   end
   for name, value in pairs(self.base_hyper) do env[name] = value end
