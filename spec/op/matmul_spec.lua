@@ -1,0 +1,59 @@
+-- matmul_spec.lua - dense layers and plain products.
+local array = require "op.array"
+local walker = require "op.walker"
+
+-- y[i][j] = sum over k of x[i][k] w(k, j), plus b[j]
+local function product(x, K, N, w, b)
+  local M = x.shape[1]
+  return array.new({ M, N }, function(index)
+    local i, j = (index - 1) // N, (index - 1) % N
+    local sum = b and b[j + 1] or 0.0
+    for k = 0, K - 1 do sum = sum + x[i * K + k + 1] * w(k, j) end
+    return sum
+  end)
+end
+
+local function linear(x, w, b)
+  local O, C = w.shape[1], w.shape[2]
+  return product(x, C, O, function(k, j) return w[j * C + k + 1] end, b)
+end
+
+local function matmul(a, b)
+  local K, N = b.shape[1], b.shape[2]
+  return product(a, K, N, function(k, j) return b[k * N + j + 1] end)
+end
+
+local fill, zeros = array.fill, array.zeros
+
+local function layer(T, C, O, bias)
+  return { fill({ T, C }, 0, 1, 1), fill({ O, C }, 0, 1, 2), bias and fill({ O }, 0, 1, 3) }
+end
+
+local function plain(M, K, N) return { fill({ M, K }, 0, 1, 1), fill({ K, N }, 0, 1, 2) } end
+
+return walker.check("matmul", {
+  linear = {
+    reference = linear, elements = 4,
+    samples = {
+      layer(3, 4, 5, true), layer(3, 4, 5, false), layer(1, 1, 1, true), layer(2, 65, 300, true),
+      layer(70, 17, 33, false), layer(2, 1025, 3, true), layer(0, 4, 5, true), layer(3, 0, 5, true),
+      layer(3, 4, 0, true),
+    },
+    wrong = {
+      { zeros { 2, 3 }, zeros { 4, 5 },
+        says = "linear: x [2, 3] and weight [4, 5], need [T, C] and [O, C]" },
+      { zeros { 3 }, zeros { 4, 3 }, says = "linear: x [3] and weight [4, 3]" },
+      { zeros { 2, 3 }, zeros { 4, 3 }, zeros { 3 },
+        says = "linear: weight [4, 3] and bias [3], need [O, C] and [O]" },
+    },
+  },
+  matmul = {
+    reference = matmul, elements = 4,
+    samples = { plain(3, 4, 5), plain(1, 1, 1), plain(33, 17, 70), plain(2, 1025, 3), plain(0, 4, 5),
+      plain(3, 0, 5) },
+    wrong = {
+      { zeros { 2, 3 }, zeros { 4, 5 }, says = "matmul: [2, 3] and [4, 5], need [M, K] and [K, N]" },
+      { zeros { 3 }, zeros { 3, 1 }, says = "matmul: [3] and [3, 1]" },
+    },
+  },
+})

@@ -1,0 +1,276 @@
+--- walker.lua - the checks every operator goes through, driven by samples.
+--
+-- spec/op/<family>_spec.lua mirrors runtime/op/<family>.c. It gives, for each operator,
+--
+--     reference   a plain Lua function of arrays (op.array) and attributes, in double
+--     samples     lists of arguments: arrays, array.index, numbers; false where optional
+--     wrong       { arguments..., says = "message" }: what must be refused, and how
+--     cases       named functions, for what samples cannot say
+--
+-- and the walker checks values, every gradient against differences of the reference, gradients that
+-- find a gradient already there, each input differentiated alone, any number of threads, and errors.
+-- Fresh memory is full of NaN throughout.
+local array = require "op.array"
+local core = require "dopl.core"
+local assert = require "luassert"
+
+local busted = require("spec.busted").api -- a module does not see a spec file's globals
+local describe, it = busted.describe, busted.it
+local before_each, after_each = busted.before_each, busted.after_each
+
+local walker = {}
+
+-- Largest |got - wanted| / max(1, |wanted|). The reference is exact to 1e-9 and the inputs are the
+-- same float32 numbers, so these are the operators' own rounding errors, with a margin of about 4.
+local TOLERANCE = {
+  value = {
+    default = 1e-6,      -- a few roundings of an element
+    exp = 3e-7,
+    gelu = 2e-6,         -- tanh to 1e-7, times x
+    log = 3e-7,
+    attention = 3e-6,    -- sums of up to 130 products
+    kv_attention = 3e-6,
+    vocab = 4e-6,        -- log-sum-exp of up to 1025 logits
+    vocab_kl = 4e-6,
+    linear = 4e-6,       -- sums of products, in any order
+    matmul = 4e-6,
+    view = 0, slice = 0, select = 0, embedding = 0, kv_store = 0, argmax = 0, sample = 0,
+  },
+  gradient = {
+    default = 2e-6,
+    add = 5e-6, sub = 5e-6, mul = 5e-6, div = 5e-6, -- a stretched side sums up to 1025 elements
+    exp = 1e-6,
+    gelu = 4e-6,
+    attention = 6e-6,
+    rms_norm = 6e-6,     -- a weight's gradient sums over rows
+    layer_norm = 8e-6,
+    vocab = 8e-6,
+    vocab_kl = 6e-6,
+    linear = 8e-6,
+    matmul = 8e-6,
+  },
+}
+
+local rows = {}
+for _, row in ipairs(core.op_rows) do rows[row.name] = row end
+
+-- Which arguments are tensors of floats: a gradient can flow into them.
+local function float_inputs(row)
+  local list, i = {}, 0
+  for kind in row.inputs:gmatch("[fi]%??") do
+    i = i + 1
+    if kind:sub(1, 1) == "f" then list[#list + 1] = i end
+  end
+  return list, i
+end
+
+local function tensors_of(args)
+  local out = { n = #args }
+  for i, a in ipairs(args) do
+    if type(a) == "table" then out[i] = array.tensor(a) elseif a ~= false then out[i] = a end
+  end
+  return out
+end
+
+local function call(name, args) return core.ops[name](table.unpack(args, 1, args.n)) end
+
+local function refer(spec, args)
+  local plain = {}
+  for i, a in ipairs(args) do
+    if type(a) == "table" and a.index then plain[i] = a.index else plain[i] = a or nil end
+  end
+  return spec.reference(table.unpack(plain, 1, #args))
+end
+
+local function compare(what, wanted, got, tolerance)
+  assert.same(wanted.shape, got.shape, what .. ": shape")
+  for i = 1, #wanted do
+    local w, g = wanted[i], got[i]
+    local ok = w == g or math.abs(w - g) <= tolerance * math.max(1, math.abs(w))
+    if not ok then
+      error(("%s: element %d of %d is %.9g, the reference says %.9g (off by %.2g, allowed %.2g)")
+        :format(what, i, #wanted, g, w, math.abs(g - w) / math.max(1, math.abs(w)), tolerance), 0)
+    end
+  end
+end
+walker.compare = compare
+
+local function tolerance_of(kind, name)
+  return TOLERANCE[kind][name] or TOLERANCE[kind].default
+end
+
+-- Runs an operator and its backward. `wants`: positions of the inputs that require a gradient.
+-- Returns the output and gradients by position, after `times` backward passes.
+local function run(name, args, wants, upstream, times)
+  local scope <close> = core.scope()
+  local t = tensors_of(args)
+  for _, i in ipairs(wants) do t[i]:requires_grad(true) end
+  local y
+  for _ = 1, times or 1 do
+    y = call(name, t)
+    if #wants > 0 then y:backward(array.tensor(upstream)) end
+  end
+  local grads = {}
+  for _, i in ipairs(wants) do grads[i] = array.of(t[i]:grad()) end
+  return array.of(y), grads
+end
+
+-- d(reference . upstream)/dh along `direction` in input `position`: five points, error O(h^4).
+local function slope(spec, args, position, direction, upstream)
+  local function at(h)
+    local moved = table.move(args, 1, #args, 1, {})
+    moved[position] = array.new(args[position].shape, function(i)
+      return args[position][i] + h * direction[i]
+    end)
+    return array.dot(refer(spec, moved), upstream)
+  end
+  local h = 1e-3
+  return (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
+end
+
+-- Along one direction that moves every element, and at up to `limit` single elements.
+local function check_gradient(what, spec, args, position, got, upstream, tolerance)
+  local shape = args[position].shape
+  assert.same(shape, got.shape, what .. ": shape of the gradient")
+  local n, limit = #args[position], spec.elements or 12
+  if n == 0 then return end
+  local u = array.fill(shape, 0, 1, 7)
+  local norm = math.sqrt(array.dot(got, got) + 1)
+  local wanted, along = slope(spec, args, position, u, upstream), array.dot(got, u)
+  if math.abs(wanted - along) > tolerance * norm * math.max(1, math.sqrt(n) / 8) then
+    error(("%s: the gradient along a probe is %.9g, differences say %.9g"):format(what, along,
+      wanted), 0)
+  end
+  for k = 1, math.min(n, limit) do
+    local i = n <= limit and k or (k - 1) * (n - 1) // (limit - 1) + 1
+    local unit = array.zeros(shape)
+    unit[i] = 1.0
+    local want = slope(spec, args, position, unit, upstream)
+    if math.abs(want - got[i]) > tolerance * math.max(1, math.abs(want)) then
+      error(("%s: the gradient of element %d is %.9g, differences say %.9g (off by %.2g)"):format(
+        what, i, got[i], want, math.abs(want - got[i]) / math.max(1, math.abs(want))), 0)
+    end
+  end
+end
+
+local function wanted_inputs(row, args)
+  local wants = {}
+  for _, i in ipairs((float_inputs(row))) do
+    if args[i] then wants[#wants + 1] = i end
+  end
+  return row.differentiable and wants or {}
+end
+
+local function text_of(args)
+  local parts = {}
+  for i, a in ipairs(args) do
+    if type(a) ~= "table" then
+      parts[i] = tostring(a)
+    elseif a.index then
+      parts[i] = "index"
+    else
+      parts[i] = "[" .. table.concat(a.shape, ", ") .. "]"
+    end
+  end
+  return table.concat(parts, ", ")
+end
+
+local function check_sample(name, spec, row, args)
+  local what = ("%s(%s)"):format(name, text_of(args))
+  local wanted = refer(spec, args)
+  local wants = wanted_inputs(row, args)
+  if spec.frozen then wants = table.move(wants, 1, spec.frozen, 1, {}) end
+  local upstream = array.fill(wanted.shape, 0, 1, 50)
+  local value, grads = run(name, args, wants, upstream)
+  compare(what, wanted, value, tolerance_of("value", name))
+  local tolerance = tolerance_of("gradient", name)
+  for _, i in ipairs(wants) do
+    local at = ("%s, input %d"):format(what, i)
+    check_gradient(at, spec, args, i, grads[i], upstream, tolerance)
+    local _, alone = run(name, args, { i }, upstream)
+    compare(at .. " alone", grads[i], alone[i], spec.reordered or 0)
+    local _, twice = run(name, args, { i }, upstream, 2)
+    compare(at .. " on top of itself", array.map(grads[i], function(g) return 2 * g end), twice[i],
+      tolerance)
+  end
+  local threads = core.threads()
+  core.threads(threads == 1 and 2 or 1)
+  local again, grads_again = run(name, args, wants, upstream)
+  core.threads(threads)
+  compare(what .. " on another number of threads", value, again, spec.reordered or 0)
+  for _, i in ipairs(wants) do
+    compare(("%s, gradient %d on another number of threads"):format(what, i), grads[i],
+      grads_again[i], spec.reordered or 0)
+  end
+end
+
+local function refused(name, args, says)
+  local ok, message = pcall(call, name, args)
+  assert.is_false(ok, name .. " took what it must refuse")
+  assert.truthy(tostring(message):find(says, 1, true),
+    ("the message is %q, it must say %q"):format(tostring(message), says))
+end
+
+local function check_errors(name, spec, row)
+  local scope <close> = core.scope() -- luacheck: ignore scope
+  local list, n_inputs = float_inputs(row)
+  refused(name, { n = 0 }, name .. ": input 1 is a ")
+  for _, wrong in ipairs(spec.wrong or {}) do
+    local args = tensors_of(wrong)
+    refused(name, args, wrong.says)
+  end
+  local good = spec.samples[1]
+  local is_float = {}
+  for _, i in ipairs(list) do is_float[i] = true end
+  for i = 1, n_inputs do
+    if good[i] then
+      local args = tensors_of(good)
+      args[i] = is_float[i] and core.i32 { 1, 2 } or core.tensor { 1, 2 }
+      refused(name, args, ("%s: input %d is %s [2], needs %s"):format(name, i,
+        is_float[i] and "i32" or "f32", is_float[i] and "f32" or "i32"))
+      args[i] = "a string"
+      refused(name, args, ("%s: input %d is a string, needs a tensor"):format(name, i))
+      args[i] = array.tensor(good[i])
+      args[i]:close()
+      refused(name, args, ("%s: input %d has been released"):format(name, i))
+    end
+  end
+  local args = tensors_of(good)
+  local most = n_inputs + select(2, row.attributes:gsub(":", ""))
+  args.n = most + 1
+  args[args.n] = 1
+  refused(name, args, ("%s: %d arguments, takes %d"):format(name, most + 1, most))
+end
+
+--- Declares the checks of one family.
+-- @tparam string family the file's name
+-- @tparam table ops operator name -> spec
+function walker.check(family, ops)
+  local names = {}
+  for name in pairs(ops) do names[#names + 1] = name end
+  table.sort(names)
+  describe("operators of " .. family .. ".c", function()
+    local poison
+    before_each(function() poison = core.poison(true) end)
+    after_each(function()
+      core.poison(poison)
+      core.fail_alloc(0)
+    end)
+    for _, name in ipairs(names) do
+      local spec, row = ops[name], assert(rows[name], "no operator " .. name)
+      describe(name, function()
+        it("gives the reference's values and gradients", function()
+          for _, args in ipairs(spec.samples) do check_sample(name, spec, row, args) end
+        end)
+        it("refuses what does not fit, by name", function() check_errors(name, spec, row) end)
+        local cases = {}
+        for case in pairs(spec.cases or {}) do cases[#cases + 1] = case end
+        table.sort(cases)
+        for _, case in ipairs(cases) do it(case, spec.cases[case]) end
+      end)
+    end
+  end)
+  return ops
+end
+
+return walker
