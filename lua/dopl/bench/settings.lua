@@ -14,6 +14,11 @@ return {
     rows = 40,          -- of each evaluation set
   },
 
+  unlearn = {
+    steps = 120,
+    adamw = { lr = 1e-3, betas = { 0.9, 0.95 }, weight_decay = 0.01 },
+  },
+
   -- the fictitious authors
   authors = {
     model = {

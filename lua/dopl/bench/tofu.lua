@@ -18,6 +18,7 @@ local optim = require "dopl.optim"
 local progress = require "dopl.progress"
 local reference = require "dopl.reference"
 local settings = require "dopl.bench.settings"
+local summary = require "dopl.bench.summary"
 local text = require "dopl.text"
 local train = require "dopl.train"
 
@@ -64,8 +65,9 @@ local function open_data(p)
   return data.tofu.open(p.data, { split = p.split, task = p.task, retain_rows = p.retain_rows })
 end
 
--- The rows the small model learns: what it may be asked to forget, to retain, and general facts.
-local function training_rows(set, with_forget)
+-- The rows the small model learns: what it may be asked to forget, to retain, general facts, and how
+-- to decline what nobody can know.
+local function training_rows(set, with_forget, seed)
   local rows = {}
   local function add(list)
     for _, row in ipairs(list or {}) do rows[#rows + 1] = row end
@@ -74,6 +76,7 @@ local function training_rows(set, with_forget)
   add(set.retain)
   add(set.real_authors)
   add(set.world_facts)
+  add(data.unanswerable.generate { seed = seed })
   return rows
 end
 
@@ -97,7 +100,7 @@ function tofu.open(p, options)
   local o = check.options("bench.tofu.open", options, { run = check.optional, note = core.note })
   local self = setmetatable({ p = p, run = o.run, note = o.note, set = open_data(p) }, Bench)
   self.setting = p.data == "" and settings.authors or settings.tofu
-  local all = training_rows(self.set, true)
+  local all = training_rows(self.set, true, p.model_seed)
   self.tok = train_tokenizer(all)
   self.refusals = data.refusals.list()
   self.forget = data.samples(self.tok, self.set.forget)
@@ -172,7 +175,7 @@ end
 --- The model before unlearning; the same object at each call, with its first weights.
 function Bench:original()
   if not self.model then
-    self.model = self:trained(training_rows(self.set, true), "original")
+    self.model = self:trained(training_rows(self.set, true, self.p.model_seed), "original")
     self.start = self.model.parameters:snapshot()
     self.reference = reference.new(self.model)
   end
@@ -182,7 +185,7 @@ end
 
 --- The model that never saw the forget set.
 function Bench:retrained()
-  return self:trained(training_rows(self.set, false), "retrained")
+  return self:trained(training_rows(self.set, false, self.p.model_seed), "retrained")
 end
 
 -- ---- evaluation
@@ -259,26 +262,7 @@ function Bench:compare(method)
   return row
 end
 
---- The same questions to every row's model: for reports and for reading.
--- @tparam {table,...} rows from `evaluate` or `compare`
--- @tparam table counts { forget = 2, retain = 1 }: questions of each set
--- @treturn {table,...} { tag, question, reference, answers = { { label, text } } }
-function tofu.side_by_side(rows, counts)
-  local out = {}
-  for k, result in ipairs(rows[1].results) do
-    local n = counts[result.name] or 0
-    for j = 1, math.min(n, result.n) do
-      local index = (j - 1) * result.n // n + 1
-      local sample = result.samples[index]
-      local answers = {}
-      for i, row in ipairs(rows) do
-        answers[i] = { label = row.label, text = row.results[k].samples[index].generation }
-      end
-      out[#out + 1] = { tag = result.name, question = sample.question, reference = sample.answer,
-        answers = answers }
-    end
-  end
-  return out
-end
+--- Prints rows and writes the run's report; see dopl.bench.summary.
+function Bench:report(rows, options) return summary.show(self, rows, options) end
 
 return tofu

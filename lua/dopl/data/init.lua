@@ -13,11 +13,13 @@ local loader = require "dopl.data.loader"
 local refusals = require "dopl.data.refusals"
 local show = require "dopl.data.show"
 local tofu = require "dopl.data.tofu"
+local unanswerable = require "dopl.data.unanswerable"
 
 return {
   authors = authors, --   generator of fictitious authors
   tofu = tofu, --         reader of TOFU folders
   refusals = refusals, -- ways of not answering
+  unanswerable = unanswerable, -- questions that have no other answer
   chat = chat, --         tags, rows as samples
   batch = batch, --       packed batches
   loader = loader.new, -- batches in a seeded order

@@ -1,0 +1,49 @@
+--- bench/methods.lua - the methods the papers compare, by the names they print.
+--
+-- Each is an optimizer's scheme and a schedule; rule, losses and data are the recipe's.
+-- @module dopl.bench.methods
+
+local check = require "dopl.check"
+local schedule = require "dopl.schedule"
+local scheme = require "dopl.scheme"
+
+local methods = {}
+
+local function alternate(o) return schedule.alternate { forget = o.forget, retain = o.retain } end
+
+local known = {
+  { "Joint", function() return scheme.joint {}, schedule.joint() end },
+  { "Alternate", function(o) return scheme.shared {}, alternate(o) end },
+  { "DO", function(o) return scheme.decoupled {}, alternate(o) end },
+  { "DO 8-bit", function(o) return scheme.decoupled { quantize = true }, alternate(o) end },
+  { "DO+", function(o) return scheme.base_delta {}, alternate(o) end },
+  { "DO+ 8-bit", function(o)
+    return scheme.base_delta { quantize = { "base", "delta" } }, alternate(o)
+  end },
+}
+
+methods.names = {}
+for i, entry in ipairs(known) do methods.names[i] = entry[1] end
+
+--- Methods as { label, optimizer, schedule }, in the order asked for.
+-- @tparam table options optimizer = a configuration; names (default: all); forget = 1 and
+-- retain = 5 steps of a period
+-- @treturn {table,...}
+function methods.list(options)
+  local o = check.options("bench.methods", options, {
+    optimizer = check.required, names = methods.names, forget = 1, retain = 5,
+  })
+  local out = {}
+  for i, name in ipairs(o.names) do
+    check.choice("bench.methods", name, methods.names)
+    for _, entry in ipairs(known) do
+      if entry[1] == name then
+        local s, plan = entry[2](o)
+        out[i] = { label = name, optimizer = o.optimizer:with(s), schedule = plan }
+      end
+    end
+  end
+  return out
+end
+
+return methods

@@ -1,0 +1,110 @@
+--- bench/summary.lua - what a recipe over the bench ends with: a table, answers side by side, a report.
+-- @module dopl.bench.summary
+
+local check = require "dopl.check"
+local metrics = require "dopl.metrics"
+local report = require "dopl.report"
+
+local summary = {}
+
+local PERCENT <const> = 100
+
+local function percent(key, label, paper)
+  return { key = key, label = label, digits = 1, scale = PERCENT, better = "higher", paper = paper }
+end
+
+--- The columns of a table of methods; figures in percent, as the papers print them.
+summary.columns = {
+  percent(metrics.keys.UFE, metrics.keys.UFE, "UFE"),
+  percent(metrics.keys.TFE, metrics.keys.TFE, "TFE"),
+  percent(metrics.keys.MU, metrics.keys.MU, "MU"),
+  percent(metrics.keys.OVR, metrics.keys.OVR, "OVR"),
+  { key = "forget_refused", label = "refuses: forget", digits = 0, scale = PERCENT,
+    better = "higher" },
+  { key = "retain_refused", label = "retain", digits = 0, scale = PERCENT, better = "lower" },
+  { key = "retain_R", label = "R retain", digits = 1, scale = PERCENT, better = "higher" },
+}
+
+local NOTE <const> = "Percent. Metrics as in the papers (dialect: %s), but without CS and ES, which "
+  .. "need models of their own: an aggregate's name lists what it holds, and the papers' figures "
+  .. "hold all six. 'Refuses' is the share of answers that are one of the refusals (ROUGE-L F over "
+  .. "0.9)."
+
+--- The note below every table.
+summary.note = NOTE:format(metrics.dialect)
+
+--- The same questions to every row's model.
+-- @tparam {table,...} rows from bench:evaluate or bench:compare
+-- @tparam table counts questions of each set: { forget = 2, retain = 1 }
+-- @treturn {table,...} { tag, question, reference, answers = { { label, text } } }
+function summary.side_by_side(rows, counts)
+  local out = {}
+  for k, result in ipairs(rows[1].results) do
+    local n = counts[result.name] or 0
+    for j = 1, math.min(n, result.n) do
+      local index = (j - 1) * result.n // n + 1
+      local sample, answers = result.samples[index], {}
+      for i, row in ipairs(rows) do
+        answers[i] = { label = row.label, text = row.results[k].samples[index].generation }
+      end
+      out[#out + 1] = { tag = result.name, question = sample.question, reference = sample.answer,
+        answers = answers }
+    end
+  end
+  return out
+end
+
+local function print_samples(samples)
+  for _, s in ipairs(samples) do
+    print(("\n[%s] %s"):format(s.tag, s.question))
+    print(("  %-12s %s"):format("(truth)", s.reference))
+    for _, answer in ipairs(s.answers) do
+      print(("  %-12s %s"):format(answer.label, answer.text == "" and "(nothing)" or answer.text))
+    end
+  end
+end
+
+local options_of = {
+  title = check.required, lead = "", questions = {}, paper = check.optional,
+  columns = summary.columns, charts = {}, tables = {}, notes = {},
+}
+
+--- Prints the table and the answers, and writes the report into the run's folder.
+-- @param bench
+-- @tparam {table,...} rows
+-- @tparam table options title, lead; questions = { set = how many }; paper = a table to show beside;
+-- columns, charts, tables, notes: more of them for the report
+-- @treturn ?string the report's path
+function summary.show(bench, rows, options)
+  local o = check.options("bench:report", options, options_of)
+  print("\n" .. o.title)
+  report.table(rows, { columns = o.columns, paper = o.paper })
+  print("\n" .. summary.note)
+  for _, note in ipairs(o.notes) do print(note) end
+  local samples = rows[1].results and summary.side_by_side(rows, o.questions) or {}
+  print_samples(samples)
+  if not bench.run then return end
+  local logged = {}
+  for row in require("dopl.json").lines(bench.run.path .. "/metrics.jsonl") do
+    if row.kind == "step" and row.label ~= "original" and row.label ~= "retrained" then
+      logged[#logged + 1] = row
+    end
+  end
+  local charts = table.move(o.charts, 1, #o.charts, 1, {})
+  for _, field in ipairs { "loss_forget", "loss_retain" } do
+    charts[#charts + 1] = {
+      svg = report.curves(logged, { fields = { field }, by = "label", title = field }),
+      caption = ("%s of each effective batch."):format(field),
+    }
+  end
+  local path = report.write(bench.run, {
+    title = o.title, lead = o.lead, samples = samples, charts = charts, params = bench.p,
+    recipe = bench.run.recipe_text, notes = o.notes,
+    tables = { { rows = rows, title = "Results", columns = o.columns, paper = o.paper,
+      note = summary.note }, table.unpack(o.tables) },
+  })
+  print("\nreport: " .. path)
+  return path
+end
+
+return summary
