@@ -91,6 +91,7 @@ static inline float full_logf(float x) {
     return x == INFINITY ? INFINITY : y;
 }
 
+// Comparisons are turned so that a NaN passes through: the NaN guard must see it.
 UNARY(scale, y, x *(float)a[0].f, dy *(float)a[0].f)
 UNARY(shift, y, x + (float)a[0].f, dy)
 UNARY(exp, y, dopl_expf(x), dy *y)
@@ -101,9 +102,9 @@ UNARY(square, x, x *x, 2.0f * dy * x)
 UNARY(clamp, x, x<(float)a[0].f ? (float)a[0].f : x>(float) a[1].f ? (float)a[1].f : x,
       x<(float)a[0].f || x>(float) a[1].f ? 0.0f : dy)
 UNARY(sigmoid, y, dopl_sigmoidf(x), dy *y *(1.0f - y))
-UNARY(log_sigmoid, x, (x < 0.0f ? x : 0.0f) - dopl_softplus_tailf(x), dy *dopl_sigmoidf(-x))
+UNARY(log_sigmoid, x, (x > 0.0f ? 0.0f : x) - dopl_softplus_tailf(x), dy *dopl_sigmoidf(-x))
 UNARY(tanh, y, dopl_tanhf(x), dy *(1.0f - y * y))
-UNARY(relu, y, x > 0.0f ? x : 0.0f, y > 0.0f ? dy : 0.0f)
+UNARY(relu, y, x<0.0f ? 0.0f : x, y> 0.0f ? dy : 0.0f)
 UNARY(silu, x, x *dopl_sigmoidf(x), dy *silu_slope(x))
 UNARY(gelu, x, 0.5f * x * (1.0f + dopl_tanhf(gelu_inner(x))), dy *gelu_slope(x))
 
