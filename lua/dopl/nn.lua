@@ -84,26 +84,13 @@ function nn.operator(definition)
   check.type("nn.operator: forward", definition.forward, "function")
   check.type("nn.operator: backward", definition.backward, "function")
   return function(...)
-    local inputs = { ... }
     local y
     do
       local _ <close> = core.no_grad()
       y = definition.forward(...):detach()
     end
-    return core.record(definition.name, y, inputs, function(dy)
-      return definition.backward(dy, y, table.unpack(inputs))
-    end)
+    return core.record(definition.name, y, { ... }, definition.backward)
   end
-end
-
--- Detached copies that gradients flow into, standing in for the inputs in a recomputation.
-local function stand_ins(inputs)
-  local copies = {}
-  for i, t in ipairs(inputs) do
-    copies[i] = t:detach()
-    if t:requires_grad() then copies[i]:requires_grad(true) end
-  end
-  return copies
 end
 
 --- Runs fn(...) without keeping what its operators would save; the backward runs it again.
@@ -113,22 +100,23 @@ end
 -- @param ... tensors (at least one of them in the gradient graph), at most eight
 function nn.checkpoint(fn, ...)
   if not core.grad_enabled() then return fn(...) end
-  local inputs = { ... }
+  local inputs, wanted = { ... }, {}
+  for i, t in ipairs(inputs) do wanted[i] = t:requires_grad() end
   local y
   do
     local _ <close> = core.no_grad()
     local scope <close> = core.scope()
     y = scope:keep(fn(...):detach())
   end
-  return core.record("checkpoint", y, inputs, function(dy)
-    local copies = stand_ins(inputs)
+  return core.record("checkpoint", y, inputs, function(dy, _, ...)
+    local copies, grads = { ... }, {} -- outside the graph; gradients stop at them
+    for i, t in ipairs(copies) do t:requires_grad(wanted[i]) end
     do
       local _ <close> = core.with_grad()
       local scope <close> = core.scope()
       fn(table.unpack(copies)):backward(dy)
     end
-    local grads = {}
-    for i, t in ipairs(copies) do grads[i] = t:requires_grad() and t:grad() or nil end
+    for i, t in ipairs(copies) do grads[i] = t:grad() end
     return table.unpack(grads, 1, #copies)
   end)
 end

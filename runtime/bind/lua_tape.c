@@ -22,6 +22,21 @@ static int tape_backward(lua_State *L) {
     return dopl_result(L, &s->rt, status, 0);
 }
 
+// ---- the end of a scope
+
+static void close_scope(dopl_bind_state *s, dopl_scope *scope, bool free_boxes) {
+    if (!scope->open) return;
+    while (s->scope != scope) close_scope(s, s->scope, free_boxes); // inner ones first
+    s->scope = scope->outer;
+    scope->open = false;
+    while (scope->first) {
+        dopl_box *box = scope->first;
+        dopl_box_join(box, free_boxes ? NULL : scope->outer);
+        if (free_boxes) dopl_tensor_release(&s->rt, &box->t);
+    }
+    if (free_boxes) dopl_tape_prune(&s->rt);
+}
+
 // ---- operators in Lua
 
 typedef struct {
@@ -36,13 +51,16 @@ static void drop_operator(dopl_rt *rt, void *extra) {
     dopl_rt_free(rt, op);
 }
 
-// Protected: calls the function of the node at index 1 with dout, adds what it returns.
+// Protected: calls the function of the node at index 1 with dout, the output and the inputs, adds
+// what it returns.
 static int run_function(lua_State *L) {
     dopl_node *n = lua_touserdata(L, 1);
     dopl_rt *rt = dopl_check_rt(L);
     lua_rawgeti(L, LUA_REGISTRYINDEX, ((lua_operator *)n->extra)->function);
     dopl_tensor_detach(dopl_push_tensor(L), &n->dout);
-    lua_call(L, 1, n->n_in);
+    dopl_tensor_detach(dopl_push_tensor(L), &n->out);
+    for (int i = 0; i < n->n_in; i++) dopl_tensor_detach(dopl_push_tensor(L), &n->in[i]);
+    lua_call(L, 2 + n->n_in, n->n_in);
     for (int i = 0; i < n->n_in; i++) {
         int at = 2 + i;
         if (!dopl_grad_wants(n, i) || lua_isnil(L, at)) continue;
@@ -56,12 +74,18 @@ static int run_function(lua_State *L) {
     return 0;
 }
 
-// The function may record and walk a tape of its own (checkpoint does), so it gets a fresh one.
+// The function may record and walk a tape of its own (checkpoint does), so it gets a fresh one, and
+// a scope of its own: what it makes ends with it.
 static dopl_status function_backward(dopl_rt *rt, dopl_node *n) {
-    lua_State *L = dopl_state_of(rt)->walking;
+    dopl_bind_state *s = dopl_state_of(rt);
+    lua_State *L = s->walking;
     if (!lua_checkstack(L, 8)) return dopl_fail(rt, DOPL_ENOMEM, "%s: Lua stack", n->name);
     dopl_tape *outer = rt->tape;
-    DOPL_TRY(dopl_tape_new(rt, &rt->tape));
+    dopl_tape *own;
+    DOPL_TRY(dopl_tape_new(rt, &own));
+    rt->tape = own;
+    dopl_scope scope = { .outer = s->scope, .open = true };
+    s->scope = &scope;
     int top = lua_gettop(L);
     lua_pushcfunction(L, run_function);
     lua_pushlightuserdata(L, n);
@@ -73,13 +97,15 @@ static dopl_status function_backward(dopl_rt *rt, dopl_node *n) {
             (void)dopl_fail(rt, status, "%s", text ? text : "error in a backward");
     }
     lua_settop(L, top);
-    dopl_tape_free(rt, rt->tape);
+    close_scope(s, &scope, true);
+    dopl_tape_free(rt, own);
     rt->tape = outer;
     return status;
 }
 
 // core.record(name, out, inputs, backward): out, computed from the array of inputs by any means,
-// gets a place in the graph. backward(dout) returns one gradient (or nil) an input. Returns out.
+// gets a place in the graph. backward(dout, out, inputs...) returns one gradient (or nil) an input;
+// the tape keeps out and the inputs for it, as it does for operators of the core. Returns out.
 static int tape_record(lua_State *L) {
     dopl_bind_state *s = dopl_state(L);
     dopl_rt *rt = &s->rt;
@@ -115,14 +141,10 @@ static int tape_record(lua_State *L) {
                     .n_in = (int)n_in,
                     .extra = op,
                     .release_extra = drop_operator };
-    for (int i = 0; i < n_in; i++) {
-        dopl_tensor_share(&n.in[i], in[i]);
-        dopl_tensor_drop_data(rt, &n.in[i]); // what backward reads, its closure holds
-    }
+    for (int i = 0; i < n_in; i++) dopl_tensor_share(&n.in[i], in[i]);
     dopl_status status = dopl_var_new(rt, &out->var);
     if (status == DOPL_OK) {
         dopl_tensor_share(&n.out, out);
-        dopl_tensor_drop_data(rt, &n.out);
         status = dopl_tape_record(rt, &n);
     }
     if (status != DOPL_OK) {
@@ -169,19 +191,6 @@ static int with_grad(lua_State *L) {
 }
 
 // ---- scopes
-
-static void close_scope(dopl_bind_state *s, dopl_scope *scope, bool free_boxes) {
-    if (!scope->open) return;
-    while (s->scope != scope) close_scope(s, s->scope, free_boxes); // inner ones first
-    s->scope = scope->outer;
-    scope->open = false;
-    while (scope->first) {
-        dopl_box *box = scope->first;
-        dopl_box_join(box, free_boxes ? NULL : scope->outer);
-        if (free_boxes) dopl_tensor_release(&s->rt, &box->t);
-    }
-    if (free_boxes) dopl_tape_prune(&s->rt);
-}
 
 static int scope_close(lua_State *L) {
     close_scope(dopl_state(L), luaL_checkudata(L, 1, SCOPE), true);
