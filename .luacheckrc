@@ -8,4 +8,5 @@ files["recipes"] = {
   read_globals = { "dopl", "nn", "models", "loss", "optim", "scheme", "schedule", "data", "metrics",
     "train", "report" },
 }
+files["bench"] = files["recipes"]
 files["spec"] = { std = "+busted" }

@@ -75,7 +75,7 @@ local function prepare_reference(o, list, plan)
   end
 end
 
-local function nan_error(o, objective, step, what, value)
+local function nan_error(objective, step, what, value)
   error(("train.fit: step %d, objective '%s': %s is %s; the parameters are as step %d left them. "
     .. "Try a smaller learning rate, clip = 1.0, or a smaller loss weight")
     :format(step, objective.name, what, tostring(value), step - 1), 0)
@@ -90,7 +90,7 @@ local function accumulate(o, objective, step)
     local l = loss.of_batch(o.model, objective.loss, part, o.reference)
     local v = l:item()
     if v ~= v or v == math.huge or v == -math.huge then
-      nan_error(o, objective, step, "the loss", v)
+      nan_error(objective, step, "the loss", v)
     end
     value = value + v
     tokens = tokens + part.n_tokens + (part.twin and part.twin.n_tokens or 0)
@@ -177,7 +177,7 @@ function train.fit(options)
     local done = optimizer:step { objective = name, lr = name and by_name[name].lr or nil,
       lr_scale = rate, clip = o.clip, norm = true }
     if done.grad_norm ~= done.grad_norm or done.grad_norm == math.huge then
-      nan_error(o, served[1], t + 1, "the gradient norm", done.grad_norm)
+      nan_error(served[1], t + 1, "the gradient norm", done.grad_norm)
     end
     total = total + tokens
     live.step, live.objective, live.lr, live.grad_norm = t + 1, name, done.lr, done.grad_norm

@@ -15,8 +15,8 @@ return {
   },
 
   unlearn = {
-    steps = 120,
-    adamw = { lr = 1e-3, betas = { 0.9, 0.95 }, weight_decay = 0.01 },
+    steps = 300,
+    adamw = { lr = 1e-3, betas = { 0.9, 0.95 }, eps = 1e-5, weight_decay = 0.01 },
   },
 
   -- the fictitious authors

@@ -54,6 +54,33 @@ function summary.side_by_side(rows, counts)
   return out
 end
 
+--- One row a label over several results (forget sets, seeds): mean and standard deviation.
+-- @tparam {table,...} results rows of bench:compare, several with the same label
+-- @treturn {table,...} rows in the order in which labels first came
+function summary.over(results)
+  local rows, by_label = {}, {}
+  for _, result in ipairs(results) do
+    local list = by_label[result.label]
+    if not list then
+      list = {}
+      by_label[result.label] = list
+      rows[#rows + 1] = { label = result.label }
+    end
+    list[#list + 1] = result
+  end
+  for _, row in ipairs(rows) do
+    local list = by_label[row.label]
+    for _, key in ipairs(check.keys(list[1])) do
+      local values = {}
+      for i, result in ipairs(list) do
+        if type(result[key]) == "number" then values[i] = result[key] end
+      end
+      if #values == #list then row[key] = metrics.spread(values) end
+    end
+  end
+  return rows
+end
+
 local function print_samples(samples)
   for _, s in ipairs(samples) do
     print(("\n[%s] %s"):format(s.tag, s.question))
