@@ -31,6 +31,11 @@ static inline int32_t dopl_bits_of_float(float x) {
     return u.i;
 }
 
+// 2^k for k from -126 to 127; any float for others (of a NaN, say).
+static inline float dopl_power_of_2(int32_t k) {
+    return dopl_float_of_bits((int32_t)((uint32_t)(k + 127) << 23));
+}
+
 // e^x to 2 ulp. Below -87.3 it returns e^-87.3 = 1.2e-38, above 88.7 e^88.7 = 3.3e38: never a zero,
 // an infinity or a subnormal. A NaN stays a NaN.
 static inline float dopl_expf(float x) {
@@ -46,9 +51,8 @@ static inline float dopl_expf(float x) {
     p = fmaf(p, r, 1.6666665459e-1f);
     p = fmaf(p, r, 5.0000001201e-1f);
     p = fmaf(p * r, r, r + 1.0f);
-    int32_t k = (int32_t)n; // two factors, since 2^128 is no float
-    int32_t half = k >> 1;
-    return p * dopl_float_of_bits((half + 127) << 23) * dopl_float_of_bits((k - half + 127) << 23);
+    int32_t k = (int32_t)n, half = k >> 1; // two factors, since 2^128 is no float
+    return p * dopl_power_of_2(half) * dopl_power_of_2(k - half);
 }
 
 // 1 / (1 + e^-x), to a few ulp for either sign.
