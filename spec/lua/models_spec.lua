@@ -1,0 +1,230 @@
+-- models_spec.lua - architectures against golden values, files, packing, decoding.
+local array = require "op.array"
+local batch = require "dopl.data.batch"
+local core = require "dopl.core"
+local golden = require "lua.golden"
+local loss = require "dopl.loss"
+local models = require "dopl.models"
+
+local op = core.ops
+
+-- Packed inputs of whole sequences of ids.
+local function packed(sequences)
+  local ids, positions, offsets = {}, {}, { 0 }
+  for s, sequence in ipairs(sequences) do
+    for i, id in ipairs(sequence) do ids[#ids + 1], positions[#positions + 1] = id, i - 1 end
+    offsets[s + 1] = #ids
+  end
+  return { ids = core.i32(ids), positions = core.i32(positions), offsets = core.i32(offsets) }
+end
+
+local function logits(model, sequences)
+  local _ <close> = core.no_grad()
+  return array.of(op.linear(model:hidden(packed(sequences)), model:head()))
+end
+
+local function sequences_of(b)
+  local list = {}
+  for s = 1, #b.offsets - 1 do
+    list[s] = table.move(b.ids, b.offsets[s] + 1, b.offsets[s + 1], 1, {})
+  end
+  return list
+end
+
+for _, name in ipairs { "llama_tied", "llama_untied" } do
+  describe(name .. ", PyTorch's in double", function()
+    local g = golden.read(name)
+
+    it("has its logits", function()
+      local got = logits(golden.model(g), sequences_of(g.batch))
+      local V = g.config.vocab_size
+      for _, row in ipairs(g.logits) do
+        for v = 1, V do assert.near(row.values[v], got[row.row * V + v], 2e-5) end
+      end
+    end)
+
+    it("has its log-probabilities, entropies and losses by position and sample", function()
+      local model = golden.model(g)
+      local b = batch.pack(golden.samples(g.batch, "x"))
+      local s = loss.score(model, b)
+      for field, key in pairs { logp = "log_prob", mean_logp = "mean_log_prob",
+        entropy = "entropy" } do
+        local got = s[field]:tolist()
+        assert.equal(#g[key], #got)
+        for i, want in ipairs(g[key]) do assert.near(want, got[i], 2e-5) end
+      end
+      local l, n = s.nll:tolist(), s.n:tolist()
+      for i = 1, #g.l do
+        assert.near(g.l[i], l[i], 1e-5 * g.l[i])
+        assert.equal(g.n[i], n[i])
+      end
+    end)
+
+    for _, recompute in ipairs { false, true } do
+      it("has its gradients" .. (recompute and ", layers recomputed" or ""), function()
+        local model = golden.model(g, nil, { checkpoint_layers = recompute })
+        local b = batch.pack(golden.samples(g.batch, "x"))
+        local value = loss.of_batch(model, loss.gd(), b)
+        assert.near(g.loss, value:item(), 1e-5)
+        value:backward()
+        assert.equal(#g.weights, #g.gradients)
+        golden.check_gradients(model, g.gradients, 1e-5)
+      end)
+    end
+
+    it("gives each sequence what it gives it alone", function()
+      local model, sequences = golden.model(g), sequences_of(g.batch)
+      local all, V, at = logits(model, sequences), g.config.vocab_size, 0
+      for _, sequence in ipairs(sequences) do
+        local one = logits(model, { sequence })
+        for i = 1, #one do assert.near(one[i], all[at * V + i], 5e-6) end
+        at = at + #sequence
+      end
+    end)
+  end)
+end
+
+local function llama(options)
+  local config = { architecture = "llama", vocab_size = 50, hidden_size = 24, n_layers = 2,
+    heads = 4, kv_heads = 2, intermediate_size = 20, init_std = 0.3 }
+  for key, value in pairs(options or {}) do config[key] = value end
+  return models.new(config, 3)
+end
+
+local function gpt2(options)
+  local config = { architecture = "gpt2", vocab_size = 50, hidden_size = 24, n_layers = 2,
+    heads = 4, max_positions = 40, init_std = 0.3 }
+  for key, value in pairs(options or {}) do config[key] = value end
+  return models.new(config, 3)
+end
+
+local architectures <const> = {
+  { "llama", llama }, { "llama, untied", function() return llama { tie_embeddings = false } end },
+  { "gpt2", gpt2 },
+}
+
+-- The loss of a batch as a function of the weights, in float32: its differences are good to 1e-3.
+local function differences_agree(model, b, value_of)
+  value_of(model, b):backward()
+  for _, p in ipairs(model.parameters) do
+    local t = p.tensor
+    local grad, values = array.of(t:grad()), array.of(t)
+    local direction = array.fill(values.shape, 0, 1, 11)
+    local function at(h)
+      local _ <close> = core.no_grad()
+      local moved = array.new(values.shape, function(i) return values[i] + h * direction[i] end)
+      t:copy(array.tensor(moved))
+      local v = value_of(model, b):item()
+      t:copy(array.tensor(values))
+      return v
+    end
+    local h = 4e-3
+    local want = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
+    local got = array.dot(grad, direction)
+    local norm = math.sqrt(array.dot(grad, grad))
+    assert.is_true(norm > 0, p.name .. " has no gradient")
+    assert.is_true(math.abs(want - got) < 2e-3 * math.max(1, norm),
+      ("%s: %.6g along a probe, differences say %.6g"):format(p.name, got, want))
+  end
+end
+
+local function some_batch()
+  local samples = {}
+  for s, n in ipairs { 7, 2, 12 } do
+    local ids = {}
+    for i = 1, n do ids[i] = (s * 13 + i * i * 7) % 50 end
+    samples[s] = { ids = ids, labels_from = n // 2 + 1, key = "s" .. s }
+  end
+  return batch.pack(samples)
+end
+
+for _, entry in ipairs(architectures) do
+  local name, make = entry[1], entry[2]
+  describe(name, function()
+    it("has the gradients that differences give", function()
+      differences_agree(make(), some_batch(), function(model, b)
+        return (loss.of_batch(model, loss.gd(), b))
+      end)
+    end)
+
+    it("gives each sequence what it gives it alone, and sees no later token", function()
+      local model = make()
+      local a, b = { 3, 1, 4, 1, 5, 9, 2, 6 }, { 3, 1, 4, 7 }
+      local both, one = logits(model, { a, b }), logits(model, { a })
+      for i = 1, #one do assert.near(one[i], both[i], 1e-5) end
+      for i = 1, 3 * 50 do assert.near(both[i], both[8 * 50 + i], 1e-5) end
+    end)
+
+    it("depends on its seed alone", function()
+      local function values(m)
+        local list = {}
+        for i, p in ipairs(m.parameters) do list[i] = p.tensor:tolist() end
+        return list
+      end
+      assert.same(values(make()), values(make()))
+      assert.equal(models.fingerprint(make()), models.fingerprint(make()))
+      local other = models.new(make().config, 4)
+      assert.not_equal(models.fingerprint(make()), models.fingerprint(other))
+    end)
+
+    it("comes back from its folder as it was", function()
+      local dir, model = os.tmpname(), make()
+      os.remove(dir)
+      models.save(model, dir)
+      local again = models.load(dir)
+      assert.equal(models.fingerprint(model), models.fingerprint(again))
+      assert.same(model.config, again.config)
+      os.remove(dir .. "/config.json")
+      assert.error_matches(function() models.load(dir) end, "models.load: ")
+      os.remove(dir .. "/model.safetensors")
+      os.remove(dir)
+    end)
+
+    it("says which weight is missing or does not fit, and changes nothing", function()
+      local model = make()
+      local before = models.fingerprint(model)
+      local weights = {}
+      for key, t in pairs(model:export()) do weights[key] = t:clone():fill(0) end
+      local some = next(weights)
+      local kept = weights[some]
+      weights[some] = nil
+      assert.error_matches(function() model:import(weights) end,
+        "the weight '" .. some:gsub("[%.%-]", "%%%0") .. "' is missing")
+      weights[some] = core.zeros(3, 3, 3)
+      assert.error_matches(function() model:import(weights) end, "is f32 %[3, 3, 3%], needs f32")
+      assert.equal(before, models.fingerprint(model))
+      weights[some] = kept
+      model:import(weights)
+      assert.not_equal(before, models.fingerprint(model))
+    end)
+  end)
+end
+
+describe("gpt2 with dropout", function()
+  it("drops while a seed is set, the same for the same seed", function()
+    local model = gpt2 { dropout = 0.5 }
+    local plain = logits(model, { { 1, 2, 3 } })
+    assert.same(plain, logits(model, { { 1, 2, 3 } }))
+    model.dropout_seed = 7
+    local dropped = logits(model, { { 1, 2, 3 } })
+    assert.not_same(plain, dropped)
+    model.draws = 0
+    assert.same(dropped, logits(model, { { 1, 2, 3 } }))
+  end)
+
+  it("says where its positions end", function()
+    local long = {}
+    for i = 1, 41 do long[i] = 1 end
+    assert.error_matches(function() logits(gpt2(), { long }) end,
+      "embedding: index 40 at 40, needs 0 to 39")
+  end)
+end)
+
+describe("models.new", function()
+  it("refuses what it does not know", function()
+    assert.error_matches(function() models.new { architecture = "lama" } end, "llama")
+    assert.error_matches(function() llama { haeds = 2 } end, "haeds.*heads")
+    assert.error_matches(function() llama { heads = 5 } end, "each must divide the one before")
+    assert.error_matches(function() gpt2 { heads = 5 } end, "no multiple of heads")
+  end)
+end)
