@@ -16,6 +16,7 @@ local dopl = {
 dopl.modules = {
   check = "checks of what users give",
   data = "rows, batches, the fictitious authors, TOFU",
+  generate = "greedy and sampled continuation of prompts",
   inspect = "values as text",
   loss = "unlearning losses",
   metrics = "what unlearning is judged by",
@@ -23,6 +24,7 @@ dopl.modules = {
   nn = "layers and parameters",
   optim = "optimizer rules",
   params = "parameters of a recipe",
+  reference = "what the frozen starting model says, asked once",
   report = "tables, curves, the HTML report",
   rng = "random numbers that depend on nothing but seed, name and position",
   run = "the folder a run leaves",
@@ -92,6 +94,12 @@ local function missing(t, name)
   rawset(t, name, value)
   return value
 end
+
+--- An operator with its own backward, in Lua (dopl.nn).
+function dopl.operator(definition) return require("dopl.nn").operator(definition) end
+
+--- Runs fn(...) without keeping activations; the backward runs it again (dopl.nn).
+function dopl.checkpoint(fn, ...) return require("dopl.nn").checkpoint(fn, ...) end
 
 local function names() -- for completion and for suggestions
   return sorted_keys(dopl, dopl.modules, core.ops, core)
