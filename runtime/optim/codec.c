@@ -73,21 +73,37 @@ static void fill_start(dopl_codec *q) {
     }
 }
 
-// Over a decade the code is a line in |y|, with a slope five times smaller than in the decade
-// below: a concave chain, so in any octave it is the minimum of the two lines that touch it. The
-// estimate is within 0.3 of a code everywhere (decades join 0.2 off, the ends 0.25).
+enum { BOTTOM = -1, TOP = 7 }; // the decades around the seven: |y| that reads as 0, and as 1
+
+// Rank of |y| in decade e: slope * |y| + shift, whose floor is the rank.
+static void decade_line(const dopl_codec *q, int e, double *slope, double *shift) {
+    double cells = ldexp(1, q->is_signed ? e : e + 1), first = q->is_signed ? cells : cells - 1;
+    *slope = e == BOTTOM || e == TOP ? 0 : cells / (0.9 * pow(10, e - 6));
+    *shift = e == BOTTOM ? 0.5 : e == TOP ? 255.5 - q->zero_code : first - *slope * pow(10, e - 7);
+}
+
+// The midpoint between the last value of decade e and the first of the next.
+static double decade_end(const dopl_codec *q, int e) {
+    int last = e == BOTTOM ? 0 : (1 << (q->is_signed ? e + 1 : e + 2)) - (q->is_signed ? 1 : 2);
+    return q->bound[q->zero_code + last];
+}
+
+// Over a decade the code is a line in |y|. An octave touches at most two decades. The line of the
+// upper one runs up to 0.2 of a code high between the power of ten and the midpoint where it takes
+// over (codec_avx512.c lowers it there); at the ends, where 0 and 1 take over, a line is constant.
 static void fill_lines(dopl_codec *q) {
     for (int i = 0; i < 32; i++) {
-        double lo = ldexp(1, i - 31), hi = 2 * lo * (1 - 1e-7); // index: low 5 bits of the exponent
-        double at[2] = { lo, hi };
+        double lo = ldexp(1, i - 31), hi = 2 * lo; // index: low 5 bits of the exponent
+        int upper = BOTTOM; // the decade that is under way at the octave's end
+        for (int e = 0; e <= TOP; e++)
+            if (hi > (e == 0 || e == TOP ? decade_end(q, e - 1) : pow(10, e - 7))) upper = e;
+        int lower = upper > BOTTOM && decade_end(q, upper - 1) > lo ? upper - 1 : upper;
+        q->join[i] = lower < upper ? (float)decade_end(q, lower) : -1;
         for (int line = 0; line < 2; line++) {
-            int e = 0;
-            while (e < 6 && at[line] > pow(10, e - 6)) e++;
-            double cells = 1 << (q->is_signed ? e : e + 1);
-            double first = q->is_signed ? cells : cells - 1; // code of the decade's first cell
-            double slope = cells / (0.9 * pow(10, e - 6));
+            double slope, shift;
+            decade_line(q, line ? upper : lower, &slope, &shift);
             q->slope[line][i] = (float)slope;
-            q->shift[line][i] = (float)(first - slope * pow(10, e - 7));
+            q->shift[line][i] = (float)(shift - 0.5);
         }
     }
 }
@@ -101,10 +117,7 @@ static void build(void) {
         for (int c = 0; c < 255; c++) q->bound[c] = midpoint_below(q->value[c], q->value[c + 1]);
         q->bound[255] = INFINITY;
         for (int c = 0; c < 256; c++)
-            for (int p = 0; p < 4; p++) {
-                q->plane[p][c] = (uint8_t)(bits_of(q->value[c]) >> (8 * p));
-                q->bound_plane[p][c] = (uint8_t)(bits_of(q->bound[c]) >> (8 * p));
-            }
+            for (int p = 0; p < 4; p++) q->plane[p][c] = (uint8_t)(bits_of(q->value[c]) >> (8 * p));
         fill_start(q);
         fill_lines(q);
     }
@@ -120,7 +133,7 @@ const char *dopl_codec_name(dopl_codec_id id) {
     return names[id];
 }
 
-static uint8_t encode_one(const dopl_codec *q, float y) {
+uint8_t dopl_encode_one(const dopl_codec *q, float y) {
     uint32_t u = bits_of(y), magnitude = u & 0x7fffffffu;
     int key =
         (int)(magnitude >> (23 - DOPL_CODEC_MANTISSA)) - (FIRST_EXPONENT << DOPL_CODEC_MANTISSA);
@@ -142,7 +155,7 @@ void dopl_encode_portable(const dopl_codec *q, uint8_t *codes, float *scales, co
         // The reciprocal of a subnormal scale overflows; a power of two brings it back, exactly.
         float lift = scale < 0x1p-100f ? 0x1p100f : 1;
         float inverse = scale > 0 ? 1 / (scale * lift) : 0;
-        for (int i = b; i < end; i++) codes[i] = encode_one(q, x[i] * lift * inverse);
+        for (int i = b; i < end; i++) codes[i] = dopl_encode_one(q, x[i] * lift * inverse);
     }
 }
 

@@ -28,15 +28,18 @@ typedef struct {
     float value[256];      // sorted
     float bound[256];      // code c is too low for y where y > bound[c]; infinity for the last
     uint8_t plane[4][256]; // byte p of value[c]: what a byte permutation looks values up in
-    uint8_t bound_plane[4][256];
     uint8_t start[2][DOPL_CODEC_KEYS]; // [sign][key]: code of the lowest y that has this key
-    float slope[2][32], shift[2][32];  // per octave: two lines whose minimum estimates the code
+    // Per octave (low five bits of the exponent), the rank of |y| (its code less that of zero) as a
+    // line that holds up to `join` and one that holds above, in steps, less one half.
+    float slope[2][32], shift[2][32], join[32];
     uint8_t zero_code;
     bool is_signed;
 } dopl_codec;
 
 const dopl_codec *dopl_codec_get(dopl_codec_id id); // built on first use; thread-safe
 const char *dopl_codec_name(dopl_codec_id id);
+
+uint8_t dopl_encode_one(const dopl_codec *codec, float y); // y = x / scale
 
 // x, codes: n elements starting at a block boundary; scales: one per block, the last may be short.
 typedef void dopl_encode_fn(const dopl_codec *codec, uint8_t *codes, float *scales, const float *x,

@@ -4,8 +4,9 @@
 // eight permutations and four blends read 64 table entries, from registers. Unpacking the planes to
 // floats leaves them in the order that packing the estimates to bytes produced: [0 16 32 48] by
 // quarters of 4, so codes are reordered once, where they touch memory.
-// To encode, two lines per octave estimate the code, half a code low (codec.c, fill_lines); one
-// exact comparison with the bound of that code then decides.
+// To encode, a line per decade gives the code (codec.c, fill_lines). Where that lies next to a
+// step, within what f32 may round, the element is encoded again by the portable function: exact,
+// and rare.
 #include "codec.h"
 
 #if defined(__x86_64__)
@@ -79,25 +80,26 @@ INLINE float block_scale(const float *x) {
 }
 
 typedef struct {
-    byte_table bound;
-    __m512 slope[2][2], shift[2][2]; // [line][half of 32 octaves]
+    __m512 slope[2][2], shift[2][2], join[2]; // [line][half of 32 octaves]
     __m512 centre;
 } lines;
 
+#define NEAR 1e-4f // of a step; rounding moves a rank by at most 255 * 3 * 2^-24 = 5e-5
+
 INLINE lines load_lines(const dopl_codec *q) {
-    lines l = { .bound = load_table(q->bound_plane) };
-    for (int i = 0; i < 2; i++)
-        for (int h = 0; h < 2; h++) {
+    lines l = { .centre = _mm512_set1_ps((float)q->zero_code + 0.5f + NEAR) };
+    for (int h = 0; h < 2; h++) {
+        for (int i = 0; i < 2; i++) {
             l.slope[i][h] = _mm512_loadu_ps(q->slope[i] + 16 * h);
-            // half a code low, relative to the code of zero
-            __m512 half = _mm512_set1_ps(0.5f);
-            l.shift[i][h] = _mm512_sub_ps(_mm512_loadu_ps(q->shift[i] + 16 * h), half);
+            l.shift[i][h] = _mm512_loadu_ps(q->shift[i] + 16 * h);
         }
-    l.centre = _mm512_set1_ps(q->zero_code);
+        l.join[h] = _mm512_loadu_ps(q->join + 16 * h);
+    }
     return l;
 }
 
-INLINE __m512i estimate(const lines *l, __m512 y) {
+// Codes of 16 quotients as dwords; `*doubt` marks those next to a step.
+INLINE __m512i codes_16(const lines *l, __m512 y, __mmask16 *doubt) {
     const __m512 sign_bit = _mm512_set1_ps(-0.0f);
     __m512 a = _mm512_max_ps(_mm512_andnot_ps(sign_bit, y), _mm512_set1_ps(0x1p-30f));
     __m512i octave = _mm512_srli_epi32(_mm512_castps_si512(a), 23);
@@ -105,24 +107,34 @@ INLINE __m512i estimate(const lines *l, __m512 y) {
     __m512 c0 = _mm512_permutex2var_ps(l->shift[0][0], octave, l->shift[0][1]);
     __m512 s1 = _mm512_permutex2var_ps(l->slope[1][0], octave, l->slope[1][1]);
     __m512 c1 = _mm512_permutex2var_ps(l->shift[1][0], octave, l->shift[1][1]);
-    __m512 f = _mm512_min_ps(_mm512_fmadd_ps(a, s0, c0), _mm512_fmadd_ps(a, s1, c1));
-    f = _mm512_xor_ps(f, _mm512_and_ps(sign_bit, y));
-    return _mm512_cvt_roundps_epi32(_mm512_add_ps(f, l->centre),
-                                    _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 join = _mm512_permutex2var_ps(l->join[0], octave, l->join[1]);
+    __mmask16 below = _mm512_cmp_ps_mask(a, join, _CMP_LE_OQ);
+    __m512 rank = _mm512_fmadd_ps(a, s1, c1);
+    __m512 lowered = _mm512_sub_ps(rank, _mm512_set1_ps(0.21f)); // 0.2 high before the join
+    rank = _mm512_mask_min_ps(rank, below, _mm512_fmadd_ps(a, s0, c0), lowered);
+    rank = _mm512_xor_ps(rank, _mm512_and_ps(sign_bit, y));
+    __m512 at = _mm512_add_ps(rank, l->centre);
+    __m512 above = _mm512_reduce_ps(at, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    // at the join itself it is a tie, or next to one, which the sign decides
+    *doubt = _mm512_cmp_ps_mask(above, _mm512_set1_ps(2 * NEAR), _CMP_LT_OQ) |
+             _mm512_cmp_ps_mask(a, join, _CMP_EQ_OQ);
+    return _mm512_cvt_roundps_epi32(at, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
 
-// Codes in memory order of the 64 elements whose quotients are y[0..3].
-INLINE __m512i encode_64(const lines *l, const __m512 y[4]) {
+INLINE void encode_64(const dopl_codec *q, const lines *l, uint8_t *codes, const float *x,
+                      __m512 inverse) {
     __m512i code[4];
-    __m512 bound[4];
-    for (int j = 0; j < 4; j++) code[j] = estimate(l, y[j]);
-    __m512i low = pack(code);
-    look_up(&l->bound, low, bound);
+    __mmask16 doubt[4];
     for (int j = 0; j < 4; j++)
-        code[j] = _mm512_movm_epi32(_mm512_cmp_ps_mask(y[j], bound[j], _CMP_GT_OQ));
-    __m512i above = _mm512_packs_epi16(_mm512_packs_epi32(code[0], code[1]),
-                                       _mm512_packs_epi32(code[2], code[3]));
-    return transpose(_mm512_sub_epi8(low, above));
+        code[j] = codes_16(l, _mm512_mul_ps(_mm512_loadu_ps(x + 16 * j), inverse), &doubt[j]);
+    _mm512_storeu_si512(codes, transpose(pack(code)));
+    uint64_t again = _cvtmask16_u32(doubt[0]) | (uint64_t)_cvtmask16_u32(doubt[1]) << 16 |
+                     (uint64_t)_cvtmask16_u32(doubt[2]) << 32 |
+                     (uint64_t)_cvtmask16_u32(doubt[3]) << 48;
+    for (; again; again &= again - 1) {
+        int i = __builtin_ctzll(again);
+        codes[i] = dopl_encode_one(q, x[i] * _mm512_cvtss_f32(inverse));
+    }
 }
 
 VBMI void dopl_encode_avx512(const dopl_codec *q, uint8_t *codes, float *scales, const float *x,
@@ -138,12 +150,8 @@ VBMI void dopl_encode_avx512(const dopl_codec *q, uint8_t *codes, float *scales,
             continue;
         }
         __m512 inverse = _mm512_set1_ps(1 / scale);
-        for (int i = b; i < b + DOPL_CODEC_BLOCK; i += 64) {
-            __m512 y[4];
-            for (int j = 0; j < 4; j++)
-                y[j] = _mm512_mul_ps(_mm512_loadu_ps(x + i + 16 * j), inverse);
-            _mm512_storeu_si512(codes + i, encode_64(&l, y));
-        }
+        for (int i = b; i < b + DOPL_CODEC_BLOCK; i += 64)
+            encode_64(q, &l, codes + i, x + i, inverse);
     }
     if (b < n) dopl_encode_portable(q, codes + b, scales + b / DOPL_CODEC_BLOCK, x + b, n - b);
 }

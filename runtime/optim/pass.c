@@ -1,6 +1,6 @@
 // pass.c - the tile interpreter.
 //
-// For each tile of 512 elements every instruction of the program runs in turn, so whatever one
+// For each tile of 256 elements every instruction of the program runs in turn, so whatever one
 // writes the next finds in L1, and each byte of theta, gradient and states crosses the memory bus
 // once. Threads take chunks of CHUNK tiles from a common counter: chunks are long enough for the
 // hardware's prefetchers, short enough that a slow core holds nobody up.
@@ -9,7 +9,9 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK = 32, NORM_CHUNK = 16384 };
+enum { CHUNK = 64, NORM_CHUNK = 16384 };
+
+_Static_assert(DOPL_TILE % DOPL_CODEC_BLOCK == 0, "a tile starts at a block of the codec");
 
 static int64_t ceil_div(int64_t n, int64_t d) {
     return (n + d - 1) / d;

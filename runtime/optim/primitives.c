@@ -7,7 +7,7 @@
 //
 // An interpreter alternates between waiting for memory and computing, which the hardware's
 // prefetchers alone do not bridge. So every primitive, while it computes, also asks for a few lines
-// of the next tile.
+// of the next tile, into L2: L1 has too few ways for two tiles of every operand.
 #include "program.h"
 
 #include <math.h>
@@ -29,7 +29,7 @@ enum { STRIP = 64 }; // elements between two looks ahead: four cache lines
         (void)k0, (void)k1, (void)k2, (void)k3;                                                    \
         for (int from = 0; from < n; from += STRIP) {                                              \
             const int to = n - from < STRIP ? n : from + STRIP;                                    \
-            for (int line = 0; line < STRIP; line += 16) __builtin_prefetch(ahead + from + line);  \
+            for (int line = 0; line < STRIP; line += 16) __builtin_prefetch(ahead + from + line, 0, 2); \
             _Pragma("GCC ivdep") /* y may be an operand, element by element: no other overlap */   \
             for (int i = from; i < to; i++) {                                                      \
                 const float a = pa[i], b = pb[i], c = pc[i];                                       \

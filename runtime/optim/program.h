@@ -11,8 +11,8 @@
 #include "codec.h"
 
 enum {
-    DOPL_TILE = 512,   // elements; a multiple of the codec's block; a tile of 12 operands is 24 KiB
-    DOPL_MAX_REG = 24, // temporary tiles
+    DOPL_TILE = 256,      // elements; whole blocks of the codec. 14 tiles are 14 KiB of L1
+    DOPL_MAX_REG = 24,    // temporary tiles
     DOPL_MAX_OPERAND = 40 // operands of one parameter
 };
 
