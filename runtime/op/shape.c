@@ -92,8 +92,9 @@ dopl_status op_view_shape(dopl_rt *rt, dopl_op_call *c) {
         else if (dim[n] < 0)
             return dopl_fail(rt, DOPL_EARG, "view: dimension %d is %lld, at most one may be -1",
                              n + 1, (long long)dim[n]);
-        else
-            known *= dim[n];
+        else if (__builtin_mul_overflow(known, dim[n], &known))
+            return dopl_fail(rt, DOPL_ESHAPE, "view: %s as dimensions of %lld and more elements",
+                             dopl_shape_str(x).s, (long long)dim[n]);
     }
     if (open >= 0) dim[open] = known ? numel / known : 0;
     if (open >= 0 ? dim[open] * known != numel : known != numel) {
