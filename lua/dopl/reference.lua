@@ -81,7 +81,9 @@ end
 function Reference:prepare(loader, steps, kind, max_tokens)
   local state = loader:state()
   local epoch = loader:steps_per_epoch()
-  if not loader.refusals then steps = math.min(steps, 2 * epoch) end -- two epochs hold every sample
+  if not loader.refusals and not loader.drop_last then
+    steps = math.min(steps, 2 * epoch) -- two epochs hold every sample
+  end
   for _ = 1, steps do
     for _, part in ipairs(loader:next():split { max_tokens = max_tokens }) do
       self:add(part, kind)
