@@ -115,6 +115,7 @@ local function layout(self)
 end
 
 function GPT2:export() return nn.export(layout(self)) end
+function GPT2:export_grads() return nn.export(layout(self), true) end
 function GPT2:import(weights) nn.import(layout(self), weights, "gpt2") end
 
 return gpt2

@@ -9,6 +9,7 @@
 --     model:new_cache(slots, length) room for keys and values (dopl.generate)
 --     model:export()                 { [Hugging Face name] = tensor }
 --     model:import(weights)          the reverse
+--     model:export_grads()           the gradients under those names
 --
 -- `batch` holds i32 tensors ids [T], positions [T] and offsets [B+1].
 -- @module dopl.models
