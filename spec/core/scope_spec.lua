@@ -5,7 +5,8 @@ local function released(t) return not pcall(t.numel, t) end
 
 describe("a scope", function()
   it("frees what was made in it", function()
-    local before, t = core.blocks()
+    local before = core.blocks()
+    local t
     do
       local scope <close> = core.scope()
       t = core.zeros(1000)
@@ -92,7 +93,8 @@ describe("a scope", function()
   end)
 
   it("leaves the tape what backward reads", function()
-    local x, y = core.tensor { 1, 2 }:requires_grad(true)
+    local x = core.tensor { 1, 2 }:requires_grad(true)
+    local y
     do
       local scope <close> = core.scope()
       y = scope:keep(core.ops.sum(core.ops.exp(core.ops.exp(x))))

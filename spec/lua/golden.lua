@@ -66,7 +66,10 @@ function golden.check_gradients(model, wanted, tolerance)
     near("the norm", w.norm, norm, w.norm)
     near("the product with a probe", w.probe, array.dot(got, array.fill(got.shape, 0, 1, 7)),
       w.norm * math.max(1, math.sqrt(#got) / 8))
-    for k, at in ipairs(w.at) do near("element " .. at, w.values[k], got[at + 1], w.norm) end
+    for k, value in ipairs(w.values) do -- `at` says which elements, where it is not all
+      local at = w.at and w.at[k] or k - 1
+      near("element " .. at, value, got[at + 1], w.norm)
+    end
   end
 end
 

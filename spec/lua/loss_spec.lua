@@ -1,0 +1,191 @@
+-- loss_spec.lua - every loss against golden values and against its formula, whole and in pieces.
+local array = require "op.array"
+local batch = require "dopl.data.batch"
+local core = require "dopl.core"
+local golden = require "lua.golden"
+local loss = require "dopl.loss"
+local reference = require "dopl.reference"
+
+local g <const> = golden.read "losses"
+
+-- golden name -> loss, batch, twin
+local table_of_losses <const> = {
+  gd = { loss.gd(), "retain" },
+  ga = { loss.ga(), "forget" },
+  idk = { loss.idk(), "refusal" },
+  me = { loss.me(), "forget" },
+  me_all = { loss.me(), "forget_all" },
+  dpo = { loss.dpo(), "forget", "refusal" },
+  npo = { loss.npo(), "forget" },
+  simnpo = { loss.simnpo(), "forget" },
+  simnpo_gamma_5 = { loss.simnpo { gamma = 5 }, "forget" },
+  kl = { loss.kl(), "retain" },
+  kl_all = { loss.kl(), "retain_all" },
+  ap = { loss.ap(), "retain", "retain_refusal" },
+}
+
+-- What the reference model says of a batch.
+local function reference_of(l, b)
+  local kind = l.needs.reference
+  if not kind then return nil end
+  local r = reference.new(golden.model(g, g.reference_weights))
+  r:add(b, kind)
+  return r
+end
+
+local function gradients(model)
+  local list = {}
+  for i, p in ipairs(model.parameters) do
+    local grad = p.tensor:grad()
+    list[i] = grad and array.of(grad) or array.zeros(p.tensor:shape())
+  end
+  return list
+end
+
+for _, wanted in ipairs(g.losses) do
+  local entry = table_of_losses[wanted.name]
+  if entry then -- kl_every counts positions that no batch labels
+    local l, name, twin = table.unpack(entry)
+    describe("loss." .. wanted.name, function()
+      it("is PyTorch's in double, gradients too", function()
+        local model, b = golden.model(g), golden.batch(g, name, twin)
+        local value = loss.of_batch(model, l, b, reference_of(l, b))
+        assert.near(wanted.value, value:item(), 1e-5 * math.abs(wanted.value))
+        value:backward()
+        golden.check_gradients(model, wanted.gradients, 2e-5)
+      end)
+
+      it("is the same in any number of pieces", function()
+        local model, b = golden.model(g), golden.batch(g, name, twin)
+        local r = reference_of(l, b)
+        local whole = loss.of_batch(model, l, b, r)
+        whole:backward()
+        local grads = gradients(model)
+        for _, cut in ipairs { { n = 2 }, { n = 3 }, { max_tokens = 1 } } do
+          model.parameters:zero_grad()
+          local sum = 0
+          for _, part in ipairs(b:split(cut)) do
+            local v = loss.of_batch(model, l, part, r)
+            sum = sum + v:item()
+            v:backward()
+          end
+          assert.near(whole:item(), sum, 1e-6 * math.max(1, math.abs(sum)))
+          for i, again in ipairs(gradients(model)) do
+            local norm = math.sqrt(array.dot(grads[i], grads[i]))
+            local worst = 0
+            for k = 1, #again do worst = math.max(worst, math.abs(grads[i][k] - again[k])) end
+            assert.is_true(worst <= 1e-6 * math.max(1, norm))
+          end
+        end
+      end)
+    end)
+  end
+end
+
+-- A loss's value on given scores.
+local function value(l, s)
+  s.whole = s.whole or { n_samples = s.nll and #s.nll or 0 }
+  return l.value(s):item()
+end
+
+local function log_sigmoid(x) return -math.log(1 + math.exp(-x)) end
+
+describe("a loss's formula", function()
+  local nll, ref <const> = { 3, 8, 1 }, { 2.5, 9, 1 }
+  local other, other_ref <const> = { 4, 2, 6 }, { 3, 3, 3 }
+
+  local function scores()
+    return {
+      nll = core.tensor(nll), n = core.tensor { 2, 4, 1 }, whole = { n_samples = 3, n_labels = 7 },
+      twin = { nll = core.tensor(other) },
+      reference = { nll = core.tensor(ref), twin = { nll = core.tensor(other_ref) } },
+    }
+  end
+
+  local function mean(f)
+    local sum = 0
+    for i = 1, 3 do sum = sum + f(i) end
+    return sum / 3
+  end
+
+  it("is that of the token mean", function()
+    assert.near(12 / 7, value(loss.gd(), scores()), 1e-6)
+    assert.near(-12 / 7, value(loss.ga(), scores()), 1e-6)
+    assert.near(12 / 7, value(loss.idk(), scores()), 1e-6)
+  end)
+
+  it("is that of the preference losses, whatever beta", function()
+    for _, b in ipairs { 0.1, 0.7 } do
+      assert.near(-2 / b * mean(function(i)
+        return log_sigmoid(b * (nll[i] - other[i] - (ref[i] - other_ref[i])))
+      end), value(loss.dpo { beta = b }, scores()), 1e-5)
+      assert.near(-2 / b * mean(function(i) return log_sigmoid(b * (nll[i] - ref[i])) end),
+        value(loss.npo { beta = b }, scores()), 1e-5)
+      assert.near(-1 / b * mean(function(i) return log_sigmoid(b * (other[i] - nll[i])) end),
+        value(loss.ap { beta = b }, scores()), 1e-5)
+      assert.near(-2 / b * mean(function(i)
+        return log_sigmoid(b * (nll[i] / ({ 2, 4, 1 })[i] - 0.5))
+      end), value(loss.simnpo { beta = b, gamma = 0.5 }, scores()), 1e-5)
+    end
+  end)
+
+  it("is that of maximum entropy, 0 for a uniform model", function()
+    local V = 50
+    local s = { mean_logp = core.full(-math.log(V), 7), vocab_size = V, whole = { n_labels = 7 } }
+    assert.near(0, value(loss.me(), s), 1e-6)
+    s.mean_logp = core.full(-math.log(V) - 2, 7)
+    assert.near(2, value(loss.me(), s), 1e-6)
+  end)
+
+  it("is 2 log 2 / beta for npo and dpo at the starting model", function()
+    local s = scores()
+    s.reference = { nll = s.nll, twin = s.twin }
+    assert.near(20 * math.log(2), value(loss.npo(), s), 1e-5)
+    assert.near(20 * math.log(2), value(loss.dpo(), s), 1e-5)
+  end)
+end)
+
+describe("loss.new", function()
+  it("makes a loss of one's own", function()
+    local squared = loss.new { name = "squared", value = function(s)
+      return core.ops.sum(core.ops.square(s.nll)) * (1 / s.whole.n_samples)
+    end }
+    local model, b = golden.model(g), golden.batch(g, "retain")
+    local v, s = loss.of_batch(model, squared, b)
+    local want = 0
+    for _, l in ipairs(s.nll:tolist()) do want = want + l * l / 3 end
+    assert.near(want, v:item(), 1e-4 * want)
+    v:backward()
+    assert.equal("loss.squared", tostring(squared))
+    assert.equal("loss.npo {beta = 0.1}", tostring(loss.npo()))
+  end)
+
+  it("refuses what is no loss, and options that are not there", function()
+    assert.error_matches(function() loss.new { name = "x" } end, "value")
+    assert.error_matches(function() loss.new { name = "x", value = 3 } end, "function")
+    assert.error_matches(function() loss.new { name = "x", value = print, needs = { twins = true } }
+    end, "twins.*twin")
+    assert.error_matches(function() loss.npo { bta = 1 } end, "loss.npo.*bta.*beta")
+  end)
+
+  it("says what it misses", function()
+    local model, b = golden.model(g), golden.batch(g, "forget")
+    assert.error_matches(function() loss.of_batch(model, loss.dpo(), b) end,
+      "loss.dpo: the batch has no refusal twins")
+    assert.error_matches(function() loss.of_batch(model, loss.npo(), b) end,
+      "loss.npo: needs a reference")
+    assert.error_matches(function()
+      loss.of_batch(model, loss.npo(), b, reference.new(model))
+    end, "a sample that was not prepared")
+  end)
+end)
+
+describe("a batch of one label", function()
+  it("has a loss", function()
+    local model = golden.model(g)
+    local b = batch.pack { { ids = { 3, 0 }, labels_from = 2, key = "one" } }
+    local v, s = loss.of_batch(model, loss.gd(), b)
+    assert.equal(s.nll:item(), v:item())
+    assert.equal(1.0, s.n:item())
+  end)
+end)
