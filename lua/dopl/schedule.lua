@@ -45,8 +45,12 @@ function schedule.alternate(counts, order)
       if name ~= "forget" then order[#order + 1] = name end
     end
   end
-  local turn, parts = {}, {}
+  local turn, parts, seen = {}, {}, {}
   for _, name in ipairs(order) do
+    if seen[name] then
+      error(("schedule.alternate: '%s' is in the order twice"):format(name), 2)
+    end
+    seen[name] = true
     if not counts[name] then
       error(("schedule.alternate: '%s' is in the order but has no steps"):format(name), 2)
     end
