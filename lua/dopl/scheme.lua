@@ -12,6 +12,7 @@
 -- number, or one per objective).
 -- @module dopl.scheme
 local check = require "dopl.check"
+local expr = require "dopl.optim.expr"
 
 local scheme = {}
 
@@ -135,6 +136,9 @@ define("decoupled", {
 -- ---- base and deltas
 
 -- Base of the step in three places of the same algorithm; see docs/optimizers.md for the formulas.
+-- `floor` is ours, not the paper's: a second moment B^ + D^ passes through zero where the objectives'
+-- gradients differ much in size, and a step divided by it is as large as it likes. With a floor it
+-- never falls below that share of the base's own second moment.
 local function base_delta(cx, moment, s)
   local options, g = cx.options, cx.graph
   local base, delta = cx:state(moment, "base"), cx:state(moment, "own")
@@ -153,11 +157,13 @@ local function base_delta(cx, moment, s)
   if options.timing == "after_theta" then push_base(d) end
   cx:store(moment, "own", new_delta)
   cx:store(moment, "base", new_base)
-  return cx.rule.lagged and base + delta or reference + d
+  local value = cx.rule.lagged and base + delta or reference + d
+  if cx.scheme.floor == 0 or not moment.nonnegative then return value end
+  return expr.functions.max(expr.functions.abs(value), cx.scheme.floor * reference)
 end
 
 define("base_delta", {
-  fields = { timing = "after_theta", source = "g", base_betas = check.optional },
+  fields = { timing = "after_theta", source = "g", base_betas = check.optional, floor = 0.0 },
   quantizable = { "base", "delta" },
   check = function(self, level)
     check.choice("scheme.base_delta: timing", self.timing,
@@ -170,6 +176,7 @@ define("base_delta", {
     if self.base_betas ~= nil then
       check.type("scheme.base_delta: base_betas", self.base_betas, "table", level + 2)
     end
+    check.range("scheme.base_delta: floor", self.floor, 0, 1, level + 2)
     self.quantized.own = self.quantized.delta
   end,
   moment = base_delta,
