@@ -101,7 +101,8 @@ INLINE lines load_lines(const dopl_codec *q) {
 // Codes of 16 quotients as dwords; `*doubt` marks those next to a step.
 INLINE __m512i codes_16(const lines *l, __m512 y, __mmask16 *doubt) {
     const __m512 sign_bit = _mm512_set1_ps(-0.0f);
-    __m512 a = _mm512_max_ps(_mm512_andnot_ps(sign_bit, y), _mm512_set1_ps(0x1p-30f));
+    enum { LARGER_MAGNITUDE = 3, WITHOUT_SIGN = 2 << 2 };
+    __m512 a = _mm512_range_ps(y, _mm512_set1_ps(0x1p-30f), LARGER_MAGNITUDE | WITHOUT_SIGN);
     __m512i octave = _mm512_srli_epi32(_mm512_castps_si512(a), 23);
     __m512 s0 = _mm512_permutex2var_ps(l->slope[0][0], octave, l->slope[0][1]);
     __m512 c0 = _mm512_permutex2var_ps(l->shift[0][0], octave, l->shift[0][1]);
