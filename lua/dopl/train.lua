@@ -116,7 +116,7 @@ local function evaluate(o, live, best)
   local clock = core.clock()
   local result = o.evaluate(o.model, live.step)
   check.type("train.fit: what evaluate returns", result, "table")
-  live.result = result
+  live.result, live.evaluated = result, live.step
   if o.run then
     local row = { label = o.label, step = live.step, kind = "evaluation",
       eval_seconds = core.clock() - clock }
@@ -176,7 +176,7 @@ function train.fit(options)
     local rate = schedule.rate(t, o.steps, warmup, o.decay)
     local done = optimizer:step { objective = name, lr = name and by_name[name].lr or nil,
       lr_scale = rate, clip = o.clip, norm = true }
-    if done.grad_norm ~= done.grad_norm or done.grad_norm == math.huge then
+    if done.skipped then
       nan_error(served[1], t + 1, "the gradient norm", done.grad_norm)
     end
     total = total + tokens
@@ -197,9 +197,7 @@ function train.fit(options)
     end
     if o.stop and o.stop(live) then
       live.stopped = true
-      if o.evaluate and not (live.result and o.every and (t + 1) % o.every == 0) then
-        evaluate(o, live, best)
-      end
+      if o.evaluate and live.evaluated ~= live.step then evaluate(o, live, best) end
       break
     end
   end

@@ -287,7 +287,8 @@ end
 -- @tparam ?table options objective: its name; lr: in place of the configured one; lr_scale: a
 --   factor on it (a schedule's); clip: largest global gradient norm; norm: true measures it
 --   without clipping
--- @treturn table { lr, grad_norm (where clip or norm is given), clipped }
+-- @treturn table { lr, grad_norm (where clip or norm is given), clipped }; where norm is given and
+--   the norm is not finite, nothing is changed and `skipped` is true
 function optimizer:step(options)
   local o = check.options("step", options, {
     objective = check.optional, lr = check.optional, lr_scale = 1.0, clip = check.optional,
@@ -301,6 +302,11 @@ function optimizer:step(options)
   if o.clip ~= nil or o.norm then
     if o.clip ~= nil then check.range("step: clip", o.clip, 0, math.huge) end
     result.grad_norm = plan.plan:norm()
+    local finite = result.grad_norm == result.grad_norm and result.grad_norm < math.huge
+    if o.norm and not finite then
+      result.skipped = true
+      return result
+    end
     if o.clip ~= nil then
       self:check_norm(result.grad_norm, o.objective)
       scale = math.min(1.0, o.clip / (result.grad_norm + 1e-6)) -- torch's clip_grad_norm_
