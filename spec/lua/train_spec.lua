@@ -1,0 +1,273 @@
+-- train_spec.lua - the loop: what must not change a number, and what must end it.
+local array = require "op.array"
+local chat = require "dopl.data.chat"
+local core = require "dopl.core"
+local loader = require "dopl.data.loader"
+local loss = require "dopl.loss"
+local models = require "dopl.models"
+local optim = require "dopl.optim"
+local schedule = require "dopl.schedule"
+local scheme = require "dopl.scheme"
+local train = require "dopl.train"
+
+local tok <const> = { eos = 256 }
+function tok.encode(_, text) return { text:byte(1, -1) } end
+function tok.id() end
+
+local function samples(n, letter)
+  local rows = {}
+  for i = 1, n do
+    rows[i] = { question = letter .. i .. ("?"):rep(i % 5), answer = letter:rep(1 + i * 7 % 11) }
+  end
+  return chat.encode_all(tok, rows)
+end
+
+local function new_model()
+  return models.new({ architecture = "llama", vocab_size = 257, hidden_size = 16, n_layers = 1,
+    heads = 2, kv_heads = 1, intermediate_size = 24 }, 1)
+end
+
+local function objective(name, l, options)
+  local o = { samples = samples(12, name:sub(1, 1)), batch_size = 6, seed = 1, stream = name }
+  for key, value in pairs(options or {}) do o[key] = value end
+  return { name = name, loss = l, data = loader.new(o) }
+end
+
+local function options_of(given)
+  local o = { model = new_model(), objectives = { objective("retain", loss.gd()) }, steps = 3,
+    optimizer = optim.adamw { lr = 1e-2 }, progress = false, warmup = 0 }
+  for key, value in pairs(given or {}) do o[key] = value end
+  return o
+end
+
+local function weights(model)
+  local list = {}
+  for _, p in ipairs(model.parameters) do
+    local values = array.of(p.tensor)
+    table.move(values, 1, #values, #list + 1, list)
+  end
+  return list
+end
+
+local function furthest(a, b)
+  local worst = 0
+  for i = 1, #a do worst = math.max(worst, math.abs(a[i] - b[i])) end
+  return worst
+end
+
+-- Losses and weights of a run.
+local function fit(given)
+  local o, losses = options_of(given), {}
+  local names = {}
+  for i, each in ipairs(o.objectives) do names[i] = each.name end
+  o.on_step = function(live)
+    for _, name in ipairs(names) do losses[#losses + 1] = live.losses[name] or false end
+    if given and given.on_step then given.on_step(live) end
+  end
+  local result = train.fit(o)
+  return losses, weights(o.model), result, o
+end
+
+local refusals <const> = { "No.", "Not known." }
+
+local function two(forget_loss, refuse)
+  return {
+    objective("forget", forget_loss, refuse and { refusals = refusals, refuse = refuse }),
+    objective("retain", loss.gd()),
+  }
+end
+
+describe("train.fit", function()
+  it("learns", function()
+    local losses = fit { steps = 30 }
+    assert.is_true(losses[30] < 0.8 * losses[1])
+  end)
+
+  it("gives the same numbers for the same seed, bit for bit", function()
+    local function run(seed)
+      local l, w = fit { objectives = { objective("retain", loss.gd(), { seed = seed }) } }
+      return { l, w }
+    end
+    assert.same(run(1), run(1))
+    assert.not_same(run(1), run(2))
+  end)
+
+  it("gives the same numbers however a batch is cut", function()
+    for _, case in ipairs {
+      { objectives = function() return { objective("retain", loss.gd()) } end },
+      { objectives = function() return two(loss.npo()) end,
+        schedule = schedule.alternate { forget = 1, retain = 2 } },
+      { objectives = function() return two(loss.dpo(), "twin") end, schedule = schedule.joint() },
+      { objectives = function() return two(loss.idk(), "replace") end,
+        schedule = schedule.joint() },
+    } do
+      local function run(micro_tokens)
+        return fit { objectives = case.objectives(), schedule = case.schedule,
+          micro_tokens = micro_tokens, optimizer = optim.sgd { lr = 0.1 } }
+      end
+      local whole, w = run(4096)
+      for _, micro_tokens in ipairs { 1, 30 } do
+        local cut, w2 = run(micro_tokens)
+        for i = 1, #whole do
+          if whole[i] then assert.near(whole[i], cut[i], 1e-5 * math.max(1, math.abs(whole[i]))) end
+        end
+        assert.is_true(furthest(w, w2) < 1e-5)
+      end
+    end
+  end)
+
+  it("weighs the sum of a joint step, and takes turns where it alternates", function()
+    local served = {}
+    local _, joint = fit { objectives = two(loss.ga()), schedule = schedule.joint(), steps = 1,
+      optimizer = optim.sgd { lr = 0.1 } }
+    local list = two(loss.ga())
+    list[1].weight = 0.0
+    local _, retained = fit { objectives = list, schedule = schedule.joint(), steps = 1,
+      optimizer = optim.sgd { lr = 0.1 } }
+    local _, alone = fit { objectives = { objective("retain", loss.gd()) }, steps = 1,
+      optimizer = optim.sgd { lr = 0.1 } }
+    assert.is_true(furthest(retained, alone) < 1e-7)
+    assert.is_true(furthest(joint, alone) > 1e-5)
+    fit { objectives = two(loss.ga()), schedule = schedule.alternate { forget = 1, retain = 2 },
+      steps = 6, on_step = function(live) served[#served + 1] = live.objective end }
+    assert.same({ "forget", "retain", "retain", "forget", "retain", "retain" }, served)
+  end)
+
+  it("takes an objective's learning rate and the schedule's", function()
+    local rates = {}
+    local list = two(loss.ga())
+    list[1].lr = 1e-3
+    fit { objectives = list, schedule = schedule.alternate { forget = 1, retain = 1 }, steps = 4,
+      warmup = 2, optimizer = optim.adamw { lr = 1e-2 }:with(scheme.decoupled()),
+      on_step = function(live) rates[#rates + 1] = live.lr end }
+    for i, want in ipairs { 0.5e-3, 1e-2, 1e-3, 0.5e-2 } do assert.near(want, rates[i], 1e-12) end
+  end)
+
+  it("obeys a function of the step and the last losses", function()
+    local seen = {}
+    fit { objectives = two(loss.ga()), steps = 3, schedule = function(t, live)
+      seen[t + 1] = live.losses.retain or false
+      return t == 1 and "forget" or "retain"
+    end }
+    assert.is_false(seen[1])
+    assert.equal("number", type(seen[2]))
+    assert.equal(seen[2], seen[3])
+  end)
+
+  it("stops when it is told to, and evaluates once", function()
+    local evaluated = {}
+    local _, _, result = fit { steps = 10, stop = function(live) return live.step == 4 end,
+      evaluate = function(_, step)
+        evaluated[#evaluated + 1] = step
+        return { score = step }
+      end, every = 3 }
+    assert.is_true(result.stopped)
+    assert.equal(4, result.steps)
+    assert.same({ 3, 4 }, evaluated)
+    assert.same({ score = 4 }, result.result)
+    evaluated = {}
+    fit { steps = 2, stop = function(live) return live.step == 2 end,
+      evaluate = function(_, step)
+        evaluated[#evaluated + 1] = step
+        return {}
+      end }
+    assert.same({ 2 }, evaluated)
+  end)
+
+  it("goes back to the best weights", function()
+    local at = {}
+    local _, final, result, o = fit { steps = 6, every = 1, keep_best = "score",
+      evaluate = function(model, step)
+        at[step] = weights(model)
+        return { score = -math.abs(step - 3) }
+      end }
+    assert.equal(3, result.best_step)
+    assert.same({ score = 0 }, result.result)
+    assert.same(at[3], final)
+    assert.not_same(at[6], weights(o.model))
+    local _, other = fit { steps = 6, every = 1, keep_best = function(r) return -r.score end,
+      evaluate = function(_, step) return { score = step } end }
+    assert.same(at[1], other)
+    assert.error_matches(function()
+      fit { keep_best = "scor", evaluate = function() return { score = 1 } end }
+    end, "keep_best = 'scor', but the evaluation gave no such number %(it has score%)")
+  end)
+
+  it("leaves no gradient behind", function()
+    local _, _, _, o = fit()
+    for _, p in ipairs(o.model.parameters) do assert.is_nil(p.tensor:grad()) end
+  end)
+end)
+
+describe("train.fit at a number that is none", function()
+  local function broken(at, make)
+    return loss.new { name = "broken", value = function(s)
+      at = at - 1
+      return make(s, at == 0)
+    end }
+  end
+
+  local function message_of(l, given)
+    local o = options_of(given)
+    o.objectives = { objective("forget", l) }
+    local before
+    o.on_step = function() before = weights(o.model) end
+    local ok, message = pcall(train.fit, o)
+    assert.is_false(ok)
+    assert.same(before, weights(o.model)) -- as the last good step left them
+    return message
+  end
+
+  it("names step, objective and what to try: the loss", function()
+    local message = message_of(broken(2, function(s, now)
+      return core.ops.sum(s.nll) * (now and 0 / 0 or 1e-3)
+    end))
+    assert.truthy(message:find("train.fit: step 2, objective 'forget': the loss is ", 1, true))
+    assert.truthy(message:find("the parameters are as step 1 left them", 1, true))
+    assert.truthy(message:find("Try a smaller learning rate", 1, true))
+  end)
+
+  for _, clip in ipairs { false, 1.0 } do
+    it("names them: the gradient" .. (clip and ", clipped" or ""), function()
+      -- sqrt at 0: the value is 0, the slope infinite
+      local message = message_of(broken(2, function(s, now)
+        local x = core.ops.sum(s.nll) * 1e-3
+        return now and x + core.ops.sum(core.ops.sqrt(s.nll - s.nll)) or x
+      end), { clip = clip or nil })
+      assert.truthy(message:find("step 2, objective 'forget': the gradient norm is ", 1, true))
+    end)
+  end
+end)
+
+describe("train.fit refuses", function()
+  local function refused(given, pattern)
+    assert.error_matches(function() train.fit(options_of(given)) end, pattern)
+  end
+
+  it("options that are not there or missing", function()
+    refused({ stepss = 3 }, "train.fit.*stepss.*steps")
+    refused({ steps = 1.5 }, "train.fit: steps = 1.5, needs an integer")
+    refused({ steps = -1 }, "steps = %-1")
+    refused({ objectives = {} }, "train.fit: no objectives")
+    refused({ objectives = { { name = "x", loss = loss.gd() } } }, "data")
+  end)
+
+  it("several objectives without a schedule, or one that does not name them", function()
+    refused({ objectives = two(loss.ga()) }, "several objectives need a schedule")
+    refused({ objectives = two(loss.ga()), schedule = schedule.alternate { forgot = 1 } },
+      "forgot.*forget")
+    refused({ objectives = two(loss.ga()), schedule = function() return "forgot" end },
+      "forgot.*forget")
+    refused({ objectives = two(loss.ga()), schedule = function() end },
+      "the schedule names no objective for step 0")
+    refused({ objectives = two(loss.ga()), schedule = "joint" }, "schedule: a string given")
+    refused({ objectives = { objective("a", loss.gd()), objective("a", loss.gd()) },
+      schedule = schedule.joint() }, "two objectives 'a'")
+  end)
+
+  it("data that does not suit the loss", function()
+    refused({ objectives = { objective("forget", loss.idk()) } },
+      "objective 'forget': loss.idk needs data whose answers are refusals")
+    refused({ objectives = { objective("forget", loss.dpo()) } }, "refusal twins")
+  end)
+end)
