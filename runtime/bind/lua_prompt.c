@@ -90,6 +90,7 @@ static bool push_line(prompt *p, const char *text) {
     }
     locale_t before = uselocale(p->locale);
     int n = 0;
+    el_set(p->el, EL_PREP_TERM, 1); // before the text shows: a Ctrl-D typed sooner would be lost
     const char *line = el_gets(p->el, &n);
     if (line && n > 1) {
         history(p->history, &p->event, H_ENTER, line);
