@@ -124,6 +124,14 @@ static const float *next_tile(const dopl_program *p, const dopl_job *job, int i,
     return (const float *)job->data[i] + next;
 }
 
+// The same for what no primitive asks for: codes, and any operand whose turn falls on the codec.
+static void look_ahead(const dopl_program *p, const dopl_job *job, int i, int64_t next) {
+    bool packed = p->kind[i] != DOPL_OPERAND_F32;
+    const char *from = job->data[i] + (packed ? next : next * (int64_t)sizeof(float));
+    int bytes = packed ? DOPL_TILE : DOPL_TILE * (int)sizeof(float);
+    for (int at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
+}
+
 typedef float tile[DOPL_TILE] __attribute__((aligned(64)));
 
 static void run_tile(const dopl_isa *isa, const dopl_pass *pass, const dopl_job *job, int64_t first,
@@ -136,6 +144,9 @@ static void run_tile(const dopl_isa *isa, const dopl_pass *pass, const dopl_job 
     for (int s = 0; s < p->n_operand; s++) place[p->n_reg + s] = (float *)job->data[s] + first;
     for (int i = 0; i < p->n_instr; i++) {
         const dopl_instr *in = &p->instr[i];
+        bool codec = in->op == DOPL_PRIM_load8 || in->op == DOPL_PRIM_store8;
+        if (i < p->n_operand && (codec || p->kind[i] != DOPL_OPERAND_F32))
+            look_ahead(p, job, i, first + n);
         if (in->op == DOPL_PRIM_load8) {
             int s = in->in[0] - p->n_reg;
             isa->decode(dopl_codec_get(p->kind[s] - DOPL_OPERAND_Q8), place[in->y],
