@@ -73,10 +73,21 @@ static void read_inputs(lua_State *L, const dopl_op *op, dopl_op_call *c) {
     }
 }
 
+// Runs an operator into the empty box c->out, on top of the stack. Where memory is short, collects
+// garbage and tries once more.
+static int apply(lua_State *L, dopl_op_id id, dopl_op_call *c) {
+    dopl_rt *rt = dopl_check_rt(L);
+    dopl_status s = dopl_op_apply(rt, id, c);
+    if (s == DOPL_ENOMEM) {
+        lua_gc(L, LUA_GCCOLLECT);
+        s = dopl_op_apply(rt, id, c);
+    }
+    return dopl_result(L, rt, s, 1);
+}
+
 static int call_op(lua_State *L) {
     dopl_op_id id = (dopl_op_id)lua_tointeger(L, lua_upvalueindex(1));
     const dopl_op *op = &dopl_op_table[id];
-    dopl_rt *rt = dopl_check_rt(L);
     dopl_op_call c = { 0 };
     read_inputs(L, op, &c); // may raise: nothing is held yet
     int n_attr = 0, n_arg = lua_gettop(L);
@@ -86,12 +97,7 @@ static int call_op(lua_State *L) {
     if (n_arg > c.n_in + n_attr)
         return dopl_raise_text(L, "%s: %d arguments, takes %d", op->name, n_arg, c.n_in + n_attr);
     c.out = dopl_push_tensor(L);
-    dopl_status s = dopl_op_apply(rt, id, &c);
-    if (s == DOPL_ENOMEM) {
-        lua_gc(L, LUA_GCCOLLECT);
-        s = dopl_op_apply(rt, id, &c);
-    }
-    return dopl_result(L, rt, s, 1);
+    return apply(L, id, &c);
 }
 
 // ---- arithmetic between tensors and numbers
@@ -100,15 +106,13 @@ static int call_op(lua_State *L) {
 static int with_number(lua_State *L, dopl_op_id id, int tensor, double k) {
     dopl_op_call c = { .n_in = 1, .in = { dopl_check_tensor(L, tensor) }, .attr = { { .f = k } } };
     c.out = dopl_push_tensor(L);
-    dopl_rt *rt = dopl_check_rt(L);
-    return dopl_result(L, rt, dopl_op_apply(rt, id, &c), 1);
+    return apply(L, id, &c);
 }
 
 static int with_tensor(lua_State *L, dopl_op_id id) {
     dopl_op_call c = { .n_in = 2, .in = { dopl_check_tensor(L, 1), dopl_check_tensor(L, 2) } };
     c.out = dopl_push_tensor(L);
-    dopl_rt *rt = dopl_check_rt(L);
-    return dopl_result(L, rt, dopl_op_apply(rt, id, &c), 1);
+    return apply(L, id, &c);
 }
 
 static int tensor_add(lua_State *L) {
