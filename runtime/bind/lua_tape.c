@@ -258,10 +258,14 @@ static int rt_blocks(lua_State *L) {
     return 1;
 }
 
-// core.fail_alloc(n): the n-th allocation from now on fails; 0: none
+// core.fail_alloc(n): the n-th allocation from now on fails; 0: none. Returns how many were still to
+// go before the failure asked for last: 0 where it has happened.
 static int rt_fail_alloc(lua_State *L) {
-    dopl_check_rt(L)->fail_at = luaL_checkinteger(L, 1);
-    return 0;
+    dopl_rt *rt = dopl_check_rt(L);
+    lua_Integer n = luaL_checkinteger(L, 1);
+    lua_pushinteger(L, rt->fail_at);
+    rt->fail_at = n;
+    return 1;
 }
 
 // core.poison(on): fill fresh and freed memory with NaN; returns the previous setting
