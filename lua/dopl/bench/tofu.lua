@@ -39,6 +39,7 @@ function tofu.params(more)
     retain_rows = { settings.data.retain_rows, "retain rows to train on (with --data)" },
     rows = { settings.data.rows, "rows of each evaluation set" },
     model_seed = { 1, "seed of the small model and of the authors" },
+    epochs = { 0, "epochs that train the small model; 0: until it answers by heart" },
     fresh = { false, "train the small models anew instead of taking them from the cache" },
   }
   for key, value in pairs(more or {}) do p[key] = value end
@@ -100,6 +101,7 @@ function tofu.open(p, options)
   local o = check.options("bench.tofu.open", options, { run = check.optional, note = core.note })
   local self = setmetatable({ p = p, run = o.run, note = o.note, set = open_data(p) }, Bench)
   self.setting = p.data == "" and settings.authors or settings.tofu
+  self.epochs = p.epochs > 0 and p.epochs or self.setting.pretrain.epochs
   local all = training_rows(self.set, true, p.model_seed)
   self.tok = train_tokenizer(all)
   self.refusals = data.refusals.list()
@@ -126,49 +128,60 @@ end
 
 -- ---- models
 
--- Trains the small model on rows until it answers by heart.
-local function memorise(self, rows, label)
-  local s = self.setting
-  local samples = data.samples(self.tok, rows)
+local function new_model(self)
   local config = { vocab_size = self.tok:size() }
-  for key, value in pairs(s.model) do config[key] = value end
-  local model = models.new(config, self.p.model_seed)
-  local loader = data.loader { samples = samples, batch_size = s.pretrain.batch_size,
-    seed = self.p.model_seed, stream = "pretrain" }
+  for key, value in pairs(self.setting.model) do config[key] = value end
+  return models.new(config, self.p.model_seed)
+end
+
+-- Trains the small model on rows until it answers by heart. Not a part of the run's metrics: they
+-- must be the same where the cache has the model.
+local function memorise(self, rows, label)
+  local pretrain, model = self.setting.pretrain, new_model(self)
+  local loader = data.loader { samples = data.samples(self.tok, rows), seed = self.p.model_seed,
+    batch_size = pretrain.batch_size, stream = "pretrain" }
   train.fit {
-    model = model, label = label, steps = s.pretrain.epochs * loader:steps_per_epoch(),
-    warmup = loader:steps_per_epoch(), clip = 1.0, run = self.run,
+    model = model, label = label, steps = self.epochs * loader:steps_per_epoch(),
+    warmup = loader:steps_per_epoch(), clip = 1.0,
     objectives = { { name = "gd", loss = loss.gd(), data = loader } },
-    optimizer = optim.adamw { lr = s.pretrain.lr, betas = { 0.9, 0.95 }, weight_decay = 0.01 },
+    optimizer = optim.adamw { lr = pretrain.lr, betas = { 0.9, 0.95 }, weight_decay = 0.01 },
   }
   return model
 end
 
--- The small model trained on rows, from the cache where it is there.
-function Bench:trained(rows, label)
-  local keys = {}
-  for i, row in ipairs(rows) do keys[i] = row.question .. "\0" .. row.answer end
-  table.sort(keys) -- tasks differ in order only; the order of training is the sorted one
-  local sorted = table.move(rows, 1, #rows, 1, {})
-  table.sort(sorted, function(a, b)
-    if a.question ~= b.question then return a.question < b.question end
-    return a.answer < b.answer
-  end)
-  local key = cache.key("bench.tofu", core.version, self.setting, self.p.model_seed,
-    self.tok:hash(), table.concat(keys, "\1"), core.threads())
-  local path
-  local ok, reason = pcall(function() path = cache.path("model", key, "safetensors") end)
-  if ok and not self.p.fresh and core.files.exists(path) then
-    self.note(label .. ": from the cache")
-    local config = { vocab_size = self.tok:size() }
-    for k, value in pairs(self.setting.model) do config[k] = value end
-    local model = models.new(config, self.p.model_seed)
-    model:import((core.safetensors.load(path)))
-    return model
+-- The rows in an order that does not depend on the task, and their text.
+local function in_order(rows)
+  local keys, by_key = {}, {}
+  for i, row in ipairs(rows) do
+    keys[i] = row.question .. "\0" .. row.answer
+    by_key[keys[i]] = row
   end
-  local model = memorise(self, sorted, label)
-  if ok then ok, reason = pcall(core.safetensors.save, path, model:export()) end
-  if not ok then self.note(label .. ": not kept in the cache: " .. tostring(reason)) end
+  table.sort(keys)
+  local sorted = {}
+  for i, key in ipairs(keys) do sorted[i] = by_key[key] end
+  return sorted, table.concat(keys, "\1")
+end
+
+--- The small model trained on rows, from the cache where it is there.
+-- @tparam {table,...} rows
+-- @tparam string label for the progress line
+-- @return model
+function Bench:trained(rows, label)
+  local sorted, content = in_order(rows)
+  if self.p.fresh then return memorise(self, sorted, label) end
+  local key = cache.key("bench.tofu", core.version, self.setting, self.epochs, self.p.model_seed,
+    self.tok:hash(), content, core.threads())
+  local model
+  local weights, _, reason = cache.tensors("model", key, function()
+    model = memorise(self, sorted, label)
+    return model:export()
+  end)
+  if reason then self.note(("%s: not kept in the cache: %s"):format(label, reason)) end
+  if not model then
+    model = new_model(self)
+    model:import(weights)
+    self.note(label .. ": from the cache")
+  end
   return model
 end
 

@@ -1,0 +1,80 @@
+-- The recipes as a user runs them, on a setting small enough for a test: few authors, few steps.
+local shell = require "cli.shell"
+local json = require "dopl.json"
+local run = require "dopl.run"
+
+local sanitized = os.getenv "DOPL_SPEC" == "sanitized" -- minutes there, and nothing new to find
+local folder
+
+local SMALL <const> = { "--authors", "4", "--questions", "3", "--epochs", "2", "--rows", "4",
+  "--threads", "2" }
+
+local function recipe(name, out, ...)
+  local words = { "recipes/" .. name .. ".lua", "--out", folder .. "/" .. out,
+    table.unpack(SMALL) }
+  for _, word in ipairs { ... } do words[#words + 1] = word end
+  return shell.sh(("DOPL_CACHE=%s/cache %s"):format(folder, (function()
+    local quoted = { shell.quote(shell.dopl) }
+    for i, word in ipairs(words) do quoted[i + 1] = shell.quote(word) end
+    return table.concat(quoted, " ") .. " </dev/null"
+  end)()))
+end
+
+local function metrics_of(out)
+  local rows = {}
+  for i, row in ipairs(run.load(folder .. "/" .. out).metrics) do
+    rows[i] = json.encode(run.without_times(row))
+  end
+  return rows
+end
+
+describe("recipes", function()
+  setup(function()
+    folder = os.tmpname()
+    os.remove(folder)
+    assert(os.execute("mkdir -p " .. folder))
+  end)
+  teardown(function() os.execute("rm -rf " .. folder) end)
+
+  it("quickstart ends in a table, answers and a report; the seed decides the numbers", function()
+    if sanitized then return end
+    local status, text, err = recipe("quickstart", "a", "--steps", "6", "--seed", "3")
+    assert.equal(0, status, err)
+    for _, label in ipairs { "original", "retrained", "Joint", "Alternate", "DO+", "DO+ 8-bit" } do
+      assert.truthy(text:find("\n" .. label .. " ", 1, true), label)
+    end
+    assert.truthy(text:find("MU(R,P,TR,TE)", 1, true))
+    assert.falsy(text:find(" MU ", 1, true)) -- never under the bare name
+    assert.truthy(text:find "\n%[forget%] ")
+    assert.truthy(text:find "\n%[retain%] ")
+    assert.truthy(text:find("report: " .. folder .. "/a/report.html", 1, true))
+    local page = shell.read(folder .. "/a/report.html")
+    assert.truthy(page:find "<svg" and page:find "DO%+ 8%-bit")
+    assert.falsy(page:find "https?://[^w]") -- fetches nothing (w: the names of XML's vocabularies)
+    local samples = shell.read(folder .. "/a/samples/DO+.jsonl")
+    assert.truthy(json.decode(samples:match "^[^\n]+").generation)
+
+    assert.equal(0, (recipe("quickstart", "b", "--steps", "6", "--seed", "3")))
+    assert.same(metrics_of "a", metrics_of "b") -- "a" trained its models, "b" found them
+    assert.equal(0, (recipe("quickstart", "c", "--steps", "6", "--seed", "4")))
+    assert.not_same(metrics_of "a", metrics_of "c")
+  end)
+
+  it("ablation_timing prints mean and deviation over forget sets beside the paper's figures", function()
+    if sanitized then return end
+    local status, text, err = recipe("ablation_timing", "t", "--steps", "6", "--tasks", "2",
+      "--authors", "6")
+    assert.equal(0, status, err)
+    for _, label in ipairs { "before_delta", "after_delta", "after_theta" } do
+      local line = text:match("\n" .. label .. "[^\n]*")
+      assert.truthy(line and line:find "±", label)
+    end
+    assert.truthy(text:find("59.57", 1, true)) -- the paper's OVR of after_theta
+  end)
+
+  it("theorem agrees with its closed form", function()
+    local status, text = shell.run("recipes/theorem.lua")
+    assert.equal(0, status)
+    assert.truthy(text:find "the theorem holds")
+  end)
+end)
