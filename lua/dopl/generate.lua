@@ -2,7 +2,8 @@
 --
 -- Prompts run packed through the model once (no padding); then each step runs one token of every
 -- sequence that has not ended. A sequence that ends leaves the batch, so the work shrinks with it.
--- Prompts are taken longest first in groups of `batch_size`, which bounds the cache.
+-- Prompts are taken longest first in groups of `batch_size`, which bounds the cache. A sampled token
+-- is a function of seed, the prompt's place in the list and the token's place in its sequence.
 -- @module dopl.generate
 
 local core = require "dopl.core"
@@ -20,15 +21,18 @@ local defaults = {
   seed = 1,
 }
 
--- The next token of each row of hidden states, as an array.
-local function choose(model, hidden, o, counter)
+-- The next token of each sequence, one row of hidden states each, as an array.
+local function choose(model, hidden, sequences, o)
   local logits = op.linear(hidden, model:head())
   if o.temperature == 0 then return op.argmax(logits):tolist() end
-  return op.sample(logits, o.temperature, o.top_p, o.seed, counter):tolist()
+  local streams, counters = {}, {}
+  for i, seq in ipairs(sequences) do streams[i], counters[i] = seq.index, #seq.ids + #seq.new end
+  local draws = core.i32 { streams, counters }
+  return op.sample(logits, draws, o.temperature, o.top_p, o.seed):tolist()
 end
 
 -- Runs the prompts of one group; returns the first new token of each.
-local function prefill(model, cache, group, o, counter)
+local function prefill(model, cache, group, o)
   local scope <close> = core.scope()
   local ids, positions, offsets, last, slots = {}, {}, { 0 }, {}, {}
   for slot, seq in ipairs(group) do
@@ -42,11 +46,11 @@ local function prefill(model, cache, group, o, counter)
     ids = core.i32(ids), positions = core.i32(positions), offsets = core.i32(offsets),
     where = core.i32 { slots, positions },
   }, cache)
-  return choose(model, op.embedding(hidden, core.i32(last)), o, counter)
+  return choose(model, op.embedding(hidden, core.i32(last)), group, o)
 end
 
 -- One token of every active sequence; returns the token after it.
-local function step(model, cache, active, o, counter)
+local function step(model, cache, active, o)
   local scope <close> = core.scope()
   local ids, positions, slots = {}, {}, {}
   for i, seq in ipairs(active) do
@@ -54,7 +58,7 @@ local function step(model, cache, active, o, counter)
   end
   local hidden = model:hidden({ ids = core.i32(ids), positions = core.i32(positions),
     where = core.i32 { slots, positions } }, cache)
-  return choose(model, hidden, o, counter)
+  return choose(model, hidden, active, o)
 end
 
 -- Gives each sequence its next token; returns those that go on.
@@ -71,7 +75,7 @@ local function advance(active, tokens, o)
   return going
 end
 
-local function run_group(model, group, o, counter)
+local function run_group(model, group, o)
   local longest = 0
   for slot, seq in ipairs(group) do
     seq.slot, seq.new = slot - 1, {}
@@ -79,12 +83,8 @@ local function run_group(model, group, o, counter)
   end
   local scope <close> = core.scope()
   local cache = model:new_cache(#group, math.max(o.max_tokens, longest + 1))
-  local active = advance(group, prefill(model, cache, group, o, counter), o)
-  while #active > 0 do
-    counter = counter + 1
-    active = advance(active, step(model, cache, active, o, counter), o)
-  end
-  return counter + 1
+  local active = advance(group, prefill(model, cache, group, o), o)
+  while #active > 0 do active = advance(active, step(model, cache, active, o), o) end
 end
 
 --- Continues prompts.
@@ -105,7 +105,6 @@ function generate.run(model, prompts, options)
     return a.index < b.index
   end)
   local _ <close> = core.no_grad()
-  local counter = 0
   local results = {}
   for first = 1, #order, o.batch_size do
     local group = table.move(order, first, math.min(first + o.batch_size - 1, #order), 1, {})
@@ -113,7 +112,7 @@ function generate.run(model, prompts, options)
     for _, seq in ipairs(group) do
       if #seq.ids < o.max_tokens then open[#open + 1] = seq end
     end
-    if #open > 0 then counter = run_group(model, open, o, counter) end
+    if #open > 0 then run_group(model, open, o) end
     for _, seq in ipairs(group) do results[seq.index] = seq.new end
   end
   return results

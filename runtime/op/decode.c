@@ -47,6 +47,10 @@ dopl_status op_sample_shape(dopl_rt *rt, dopl_op_call *c) {
         return dopl_fail(rt, DOPL_EARG,
                          "sample: temperature %g and top_p %g, need above 0 and in (0, 1]",
                          temperature, top_p);
+    const dopl_tensor *x = c->in[0], *draws = c->in[1];
+    if (x->n_dim != 2 || draws->n_dim != 2 || draws->dim[0] != 2 || draws->dim[1] != x->dim[0])
+        return dopl_fail(rt, DOPL_ESHAPE, "sample: logits %s and draws %s, need [N, V] and [2, N]",
+                         dopl_shape_str(x).s, dopl_shape_str(draws).s);
     return index_shape(rt, c);
 }
 
@@ -89,11 +93,13 @@ static int32_t draw(const float *z, int64_t n, float temperature, float top_p, f
 dopl_status op_sample_cpu(dopl_rt *rt, dopl_op_call *c) {
     int64_t rows = dopl_tensor_rows(c->in[0]), cols = dopl_tensor_cols(c->in[0]);
     const float *x = dopl_f32(c->in[0]);
+    const int32_t *stream = dopl_i32(c->in[1]), *counter = stream + rows;
     void *room;
     DOPL_TRY(dopl_rt_alloc(rt, &room, (size_t)rt->n_threads * (size_t)cols * sizeof(candidate)));
 #pragma omp parallel for schedule(static) num_threads(rt->n_threads)
     for (int64_t r = 0; r < rows; r++) {
-        dopl_random u = dopl_philox((uint64_t)c->attr[2].i, (uint64_t)c->attr[3].i, (uint64_t)r);
+        dopl_random u =
+            dopl_philox((uint64_t)c->attr[2].i, (uint64_t)stream[r], (uint64_t)counter[r]);
         dopl_i32(c->out)[r] =
             draw(x + r * cols, cols, (float)c->attr[0].f, (float)c->attr[1].f, dopl_uniform(u.v[0]),
                  (candidate *)room + omp_get_thread_num() * cols);

@@ -53,7 +53,8 @@ for _, architecture in ipairs(models.architectures) do
         assert.same(together, generate.run(model, prompts,
           { eos = 0, max_tokens = 20, batch_size = batch_size }))
       end
-      assert.same({ together[3] }, generate.run(model, { prompts[3] }, { eos = 0, max_tokens = 20 }))
+      local alone = generate.run(model, { prompts[3] }, { eos = 0, max_tokens = 20 })
+      assert.same({ together[3] }, alone)
     end)
   end)
 end
@@ -89,6 +90,9 @@ describe("generate.run", function()
         { eos = 0, max_tokens = 20, temperature = 1.5, seed = seed, top_p = top_p })
     end
     assert.same(sampled(1), sampled(1))
+    local one = generate.run(model, prompts,
+      { eos = 0, max_tokens = 20, temperature = 1.5, seed = 1, batch_size = 1 })
+    assert.same(sampled(1), one) -- whatever runs beside it
     assert.not_same(sampled(1), sampled(2))
     local greedy = generate.run(model, prompts, { eos = 0, max_tokens = 20 })
     assert.same(greedy, sampled(3, 1e-6)) -- nothing but the likeliest token is left

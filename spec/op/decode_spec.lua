@@ -57,13 +57,20 @@ local function kv_attention(qkv, cache, where, H, K)
   return y
 end
 
+-- One random number a row, all of one stream.
+local function draws(n, stream)
+  local streams, counters = {}, {}
+  for i = 1, n do streams[i], counters[i] = stream or 4, i end
+  return core.i32 { streams, counters }
+end
+
 -- How often each index is drawn from rows of the same logits.
 local function frequencies(logits, n, temperature, top_p)
   local rows = {}
   for i = 1, n do rows[i] = logits end
   local counts = {}
   for i = 1, #logits do counts[i] = 0 end
-  for _, i in ipairs(op.sample(core.tensor(rows), temperature, top_p, 3, 4):tolist()) do
+  for _, i in ipairs(op.sample(core.tensor(rows), draws(n), temperature, top_p, 3):tolist()) do
     counts[i + 1] = counts[i + 1] + 1
   end
   for i = 1, #logits do counts[i] = counts[i] / n end
@@ -76,9 +83,11 @@ local where <const> = index { { 1, 0, 1 }, { 0, 69, 66 } }
 return walker.check("decode", {
   argmax = {
     reference = argmax,
-    samples = { { fill({ 3, 7 }, 0, 1, 1) }, { fill({ 5 }, 0, 1, 2) }, { fill({ 2, 3, 4 }, 0, 1, 3) },
+    samples = {
+      { fill({ 3, 7 }, 0, 1, 1) }, { fill({ 5 }, 0, 1, 2) }, { fill({ 2, 3, 4 }, 0, 1, 3) },
       { fill({ 20, 1025 }, 0, 1, 4) }, { fill({ 2, 1 }, 0, 1, 5) }, { zeros { 2, 4 } },
-      { zeros { 0, 4 } } },
+      { zeros { 0, 4 } },
+    },
     wrong = { { zeros {}, says = "argmax: [], needs a last dimension of at least 1" },
       { zeros { 3, 0 }, says = "argmax: [3, 0], needs a last dimension" } },
   },
@@ -86,16 +95,25 @@ return walker.check("decode", {
     -- where one logit towers over the others the draw is certain
     reference = function(x) return argmax(x) end,
     samples = {
-      { array.map(fill({ 3, 7 }, 0, 1, 1), function(v) return 1e6 * v end), 1.0, 1.0, 1, 1 },
-      { array.map(fill({ 6, 129 }, 0, 1, 2), function(v) return 1e7 * v end), 1.0, 0.9, 1, 1 },
-      { fill({ 5, 9 }, 0, 1, 3), 0.7, 1e-6, 2, 2 },
-      { zeros { 2, 1 }, 1.0, 1.0, 1, 1 }, { zeros { 0, 4 }, 1.0, 1.0, 1, 1 },
+      { array.map(fill({ 3, 7 }, 0, 1, 1), function(v) return 1e6 * v end),
+        index { { 1, 1, 2 }, { 1, 2, 1 } }, 1.0, 1.0, 1 },
+      { array.map(fill({ 6, 129 }, 0, 1, 2), function(v) return 1e7 * v end),
+        index { { 1, 2, 3, 4, 5, 6 }, { 1, 1, 1, 1, 1, 1 } }, 1.0, 0.9, 1 },
+      { fill({ 2, 9 }, 0, 1, 3), index { { 1, -1 }, { 1, -7 } }, 0.7, 1e-6, 2 },
+      { zeros { 2, 1 }, index { { 1, 1 }, { 1, 2 } }, 1.0, 1.0, 1 },
+      { zeros { 0, 4 }, index { {}, {} }, 1.0, 1.0, 1 },
     },
     wrong = {
-      { zeros { 3 }, 0.0, 1.0, 1, 1, says = "sample: temperature 0 and top_p 1, need above 0" },
-      { zeros { 3 }, 1.0, 0.0, 1, 1, says = "top_p 0, need above 0 and in (0, 1]" },
-      { zeros { 3 }, 1.0, 1.5, 1, 1, says = "top_p 1.5" },
-      { zeros { 3, 0 }, 1.0, 1.0, 1, 1, says = "sample: [3, 0], needs a last dimension" },
+      { zeros { 1, 3 }, index { { 1 }, { 1 } }, 0.0, 1.0, 1,
+        says = "sample: temperature 0 and top_p 1, need above 0" },
+      { zeros { 1, 3 }, index { { 1 }, { 1 } }, 1.0, 0.0, 1,
+        says = "top_p 0, need above 0 and in (0, 1]" },
+      { zeros { 1, 3 }, index { { 1 }, { 1 } }, 1.0, 1.5, 1, says = "top_p 1.5" },
+      { zeros { 1, 0 }, index { { 1 }, { 1 } }, 1.0, 1.0, 1,
+        says = "sample: [1, 0], needs a last dimension" },
+      { zeros { 2, 3 }, index { { 1 }, { 1 } }, 1.0, 1.0, 1,
+        says = "sample: logits [2, 3] and draws [2, 1], need [N, V] and [2, N]" },
+      { zeros { 3 }, index { { 1 }, { 1 } }, 1.0, 1.0, 1, says = "sample: logits [3] and draws" },
     },
     cases = {
       ["draws as often as softmax says"] = function()
@@ -114,17 +132,21 @@ return walker.check("decode", {
         assert.equal(0, got[3] + got[4])
         assert.near(0.731, got[1], 0.035)
       end,
-      ["is a function of seed, counter and row"] = function()
+      ["is a function of seed, stream and counter, not of the row"] = function()
         local z = core.zeros(50, 100)
-        local function draw(...) return op.sample(z, 1.0, 1.0, ...):tolist() end
+        local function draw(seed, stream)
+          return op.sample(z, draws(50, stream), 1.0, 1.0, seed):tolist()
+        end
         assert.same(draw(1, 2), draw(1, 2))
         assert.not_same(draw(1, 2), draw(1, 3))
         assert.not_same(draw(1, 2), draw(2, 2))
+        local alone = op.sample(z:slice(0, 1), core.i32 { { 2 }, { 30 } }, 1.0, 1.0, 1)
+        assert.equal(draw(1, 2)[30], alone:at(1))
       end,
       ["draws something from NaNs"] = function()
-        local z = core.tensor { 0 / 0, 1, 0 / 0 }
+        local z = core.tensor { { 0 / 0, 1, 0 / 0 } }
         for _, top_p in ipairs { 0.5, 1.0 } do
-          local i = op.sample(z, 1.0, top_p, 1, 1):item()
+          local i = op.sample(z, draws(1), 1.0, top_p, 1):item()
           assert.is_true(i >= 0 and i < 3)
         end
       end,
@@ -166,7 +188,8 @@ return walker.check("decode", {
       { qkv, cache, where, 3, 2,
         says = "kv_attention: qkv [3, 8] and cache [2, 70, 4] with 3 heads, 2 kv_heads" },
       { qkv, cache, where, 0, 1, says = "with 0 heads" },
-      { qkv, zeros { 2, 70, 3 }, where, 2, 1, says = "kv_attention: qkv [3, 8] and cache [2, 70, 3]" },
+      { qkv, zeros { 2, 70, 3 }, where, 2, 1,
+        says = "kv_attention: qkv [3, 8] and cache [2, 70, 3]" },
       { qkv, cache, index { { 2, 0, 1 }, { 0, 0, 0 } }, 2, 1, says = "kv_attention: slot 2" },
     },
     cases = { ["is attention of the last row"] = function()

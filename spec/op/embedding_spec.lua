@@ -5,7 +5,9 @@ local walker = require "op.walker"
 local function embedding(table_, index)
   local C = table_.shape[2]
   local y = { shape = { #index, C } }
-  for i, row in ipairs(index) do table.move(table_, row * C + 1, (row + 1) * C, (i - 1) * C + 1, y) end
+  for i, row in ipairs(index) do
+    table.move(table_, row * C + 1, (row + 1) * C, (i - 1) * C + 1, y)
+  end
   return y
 end
 

@@ -49,10 +49,11 @@ return walker.check("matmul", {
   },
   matmul = {
     reference = matmul, elements = 4,
-    samples = { plain(3, 4, 5), plain(1, 1, 1), plain(33, 17, 70), plain(2, 1025, 3), plain(0, 4, 5),
-      plain(3, 0, 5) },
+    samples = { plain(3, 4, 5), plain(1, 1, 1), plain(33, 17, 70), plain(2, 1025, 3),
+      plain(0, 4, 5), plain(3, 0, 5) },
     wrong = {
-      { zeros { 2, 3 }, zeros { 4, 5 }, says = "matmul: [2, 3] and [4, 5], need [M, K] and [K, N]" },
+      { zeros { 2, 3 }, zeros { 4, 5 },
+        says = "matmul: [2, 3] and [4, 5], need [M, K] and [K, N]" },
       { zeros { 3 }, zeros { 3, 1 }, says = "matmul: [3] and [3, 1]" },
     },
   },

@@ -55,7 +55,8 @@ return walker.check("norm", {
     reference = rms_norm, elements = 5,
     samples = samples(function(x, w) return { x, w, 1e-3 } end),
     wrong = {
-      { zeros { 2, 3 }, zeros { 2 }, says = "rms_norm: x [2, 3] and weight [2], need [.., C] and [C]" },
+      { zeros { 2, 3 }, zeros { 2 },
+        says = "rms_norm: x [2, 3] and weight [2], need [.., C] and [C]" },
       { zeros { 2, 3 }, zeros { 1, 3 }, says = "rms_norm: x [2, 3] and weight [1, 3]" },
       { zeros {}, zeros { 1 }, says = "rms_norm: x [] and weight [1]" },
     },

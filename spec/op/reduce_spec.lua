@@ -63,7 +63,9 @@ return walker.check("reduce", {
   },
   mean = {
     reference = function(x) return { shape = {}, total(x) / #x } end, elements = 3,
-    samples = { { fill({ 2, 5 }, 0, 3, 1) }, { fill({}, 0, 2, 1) }, { fill({ 5, 1025 }, 0, 3, 1) } },
+    samples = {
+      { fill({ 2, 5 }, 0, 3, 1) }, { fill({}, 0, 2, 1) }, { fill({ 5, 1025 }, 0, 3, 1) },
+    },
     wrong = { { zeros { 0, 4 }, says = "mean: [0, 4] has no elements" } },
   },
   sum_last = {

@@ -41,7 +41,8 @@ return walker.check("shape", {
       { x, 2, 2, says = "slice: 2 from 2 of [3, 4]" },
       { x, -1, 2, says = "slice: 2 from -1 of [3, 4]" },
       { x, 0, -1, says = "slice: -1 from 0" }, { zeros {}, 0, 0, says = "slice: 0 from 0 of []" },
-      { x, math.maxinteger, math.maxinteger, says = "slice: " }, { x, 0, says = "count is missing" },
+      { x, math.maxinteger, math.maxinteger, says = "slice: " },
+      { x, 0, says = "count is missing" },
     },
     cases = {
       ["overlapping windows add up"] = function()

@@ -82,6 +82,13 @@ local function chunked(name, args, V)
   end
 end
 
+-- n indices, `step` apart, below 40.
+local function upto(n, step)
+  local list = {}
+  for i = 1, n do list[i] = i * step % 40 end
+  return list
+end
+
 local small <const> = sample(6, 5, 11, { 0, 2, 2, 5, 4, 2, 1 }, { 3, 0, 10, 10, 5, 0, 7 })
 local small_kl <const> = kl_sample(6, 5, 11, { 0, 2, 2, 5, 4, 2, 1 }, 4)
 local h <const>, w <const> = zeros { 3, 4 }, zeros { 7, 4 }
@@ -91,16 +98,15 @@ return walker.check("vocab", {
     reference = vocab, elements = 4,
     samples = {
       small, sample(1, 1, 1, { 0 }, { 0 }), sample(3, 4, 1025, { 2, 0 }, { 1024, 512 }),
-      sample(40, 3, 600, { 39, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
-        21, 22, 23, 24, 25, 26, 27, 28, 29, 30 }, { 599, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
-        14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30 }),
+      sample(40, 3, 600, upto(31, 2), upto(31, 19)),
       sample(3, 4, 5, {}, {}),
     },
     wrong = {
       { h, zeros { 7, 5 }, index { 0 }, index { 0 },
         says = "vocab: hidden [3, 4] and weight [7, 5], need [T, C] and [V, C]" },
       { h, zeros { 0, 4 }, index {}, index {}, says = "vocab: hidden [3, 4] and weight [0, 4]" },
-      { h, w, index { 0, 1 }, index { 0 }, says = "vocab: rows [2] and labels [1], need [n] and [n]" },
+      { h, w, index { 0, 1 }, index { 0 },
+        says = "vocab: rows [2] and labels [1], need [n] and [n]" },
       { h, w, index { 3 }, index { 0 }, says = "vocab: rows: index 3 at 0, needs 0 to 2" },
       { h, w, index { 0 }, index { 7 }, says = "vocab: labels: index 7 at 0, needs 0 to 6" },
     },

@@ -8,7 +8,7 @@
 --     cases       named functions, for what samples cannot say
 --
 -- and the walker checks values, every gradient against differences of the reference, gradients that
--- find a gradient already there, each input differentiated alone, any number of threads, and errors.
+-- find a gradient already there, each input differentiated alone, any number of threads, errors.
 -- Fresh memory is full of NaN throughout.
 local array = require "op.array"
 local core = require "dopl.core"
