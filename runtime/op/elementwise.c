@@ -84,6 +84,13 @@ static inline float silu_slope(float x) {
     return s * (1.0f + x * (1.0f - s));
 }
 
+// dopl_expf stays finite, which an operator must not: an overflow has to show.
+static inline float full_expf(float x) {
+    float y = dopl_expf(x);
+    y = x < -87.3f ? 0.0f : y;
+    return x > 88.7f ? INFINITY : y;
+}
+
 // The logarithm of 0 is -inf and of a negative number NaN, which dopl_logf leaves out.
 static inline float full_logf(float x) {
     float y = x < 1.17549435e-38f ? -INFINITY : dopl_logf(x);
@@ -94,7 +101,7 @@ static inline float full_logf(float x) {
 // Comparisons are turned so that a NaN passes through: the NaN guard must see it.
 UNARY(scale, y, x *(float)a[0].f, dy *(float)a[0].f)
 UNARY(shift, y, x + (float)a[0].f, dy)
-UNARY(exp, y, dopl_expf(x), dy *y)
+UNARY(exp, y, full_expf(x), dy *y)
 UNARY(log, x, full_logf(x), dy / x)
 UNARY(sqrt, y, sqrtf(x), dy * 0.5f / y)
 UNARY(abs, x, fabsf(x), dy *(float)((x > 0.0f) - (x < 0.0f)))

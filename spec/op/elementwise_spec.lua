@@ -51,7 +51,8 @@ end
 local inf <const>, nan <const> = math.huge, 0 / 0
 
 local ops = {
-  exp = unary(math.exp, around(4)),
+  exp = unary(math.exp, around(4), { ["at the edges"] = each("exp",
+    { { 0.0, 1.0 }, { 89.0, inf }, { inf, inf }, { -inf, 0.0 }, { -200.0, 0.0 }, { nan, nan } }) }),
   log = unary(math.log, positive, { ["at the edges"] = each("log",
     { { 0.0, -inf }, { -1.0, nan }, { inf, inf }, { nan, nan }, { 1.0, 0.0 } }) }),
   sqrt = unary(math.sqrt, positive),
