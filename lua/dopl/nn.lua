@@ -95,13 +95,17 @@ end
 
 --- Runs fn(...) without keeping what its operators would save; the backward runs it again.
 -- Trades one more forward for memory. fn must be a function of its arguments and of parameters
--- alone, and return one tensor. Parameters that fn closes over get their gradients as usual.
+-- alone, and return one tensor. Parameters that fn closes over get their gradients as usual. Where
+-- no input is in the gradient graph, fn simply runs: nothing would lead back to it.
 -- @tparam function fn
--- @param ... tensors (at least one of them in the gradient graph), at most eight
+-- @param ... tensors, at most eight
 function nn.checkpoint(fn, ...)
-  if not core.grad_enabled() then return fn(...) end
-  local inputs, wanted = { ... }, {}
-  for i, t in ipairs(inputs) do wanted[i] = t:requires_grad() end
+  local inputs, wanted, any = { ... }, {}, false
+  for i, t in ipairs(inputs) do
+    wanted[i] = t:requires_grad()
+    any = any or wanted[i]
+  end
+  if not any or not core.grad_enabled() then return fn(...) end
   local y
   do
     local _ <close> = core.no_grad()

@@ -185,6 +185,12 @@ describe("nn.checkpoint", function()
     assert.equal(before, core.tape_size())
   end)
 
+  it("loses no gradient where its input is a constant", function()
+    local w = leaf { 3 }
+    op.sum(nn.checkpoint(function(t) return t * w end, core.tensor { 2 })):backward()
+    assert.same({ 2.0 }, w:grad():tolist())
+  end)
+
   it("fails as the function fails", function()
     local calls, x, size = 0, leaf { 1, 2 }, core.tape_size()
     local y = nn.checkpoint(function(t)
