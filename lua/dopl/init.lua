@@ -83,11 +83,6 @@ function dopl.show(batch, options)
   require("dopl.data.show").print(batch, options)
 end
 
---- Runs fn(...) and forgets what its operators would keep; backward runs it again (dopl.nn).
-function dopl.checkpoint(fn, ...)
-  return require("dopl.nn").checkpoint(fn, ...)
-end
-
 local function missing(t, name)
   local value = dopl.modules[name] and require("dopl." .. name) -- core has an `optim` of its own
   if not value then value = core[name] end
