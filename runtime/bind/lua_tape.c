@@ -258,8 +258,8 @@ static int rt_blocks(lua_State *L) {
     return 1;
 }
 
-// core.fail_alloc(n): the n-th allocation from now on fails; 0: none. Returns how many were still to
-// go before the failure asked for last: 0 where it has happened.
+// core.fail_alloc(n): the n-th allocation from now on fails; 0: none. Returns how many were still
+// to go before the failure asked for last: 0 where it has happened.
 static int rt_fail_alloc(lua_State *L) {
     dopl_rt *rt = dopl_check_rt(L);
     lua_Integer n = luaL_checkinteger(L, 1);
