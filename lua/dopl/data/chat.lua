@@ -39,6 +39,7 @@ local TAG_NAMES <const> = { "plain", "phi-1.5", "llama-2", "llama-3" }
 --- The tags of a name, or a table of tags as it is.
 -- @tparam string|table tags a name of `chat.tags`, or { start_tag =, end_tag =, eos =, bos = }: two
 -- texts and two names of special tokens, the last of them optional
+-- @tparam[opt=1] integer level where an error points, as for `error`
 -- @treturn table
 function chat.find_tags(tags, level)
   level = (level or 1) + 1

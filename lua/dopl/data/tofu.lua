@@ -64,6 +64,7 @@ end
 -- @tparam string path
 -- @tparam[opt] {string,...} fields that every row must have (default question, answer)
 -- @tparam[opt] string hint what to say besides when the file is not there
+-- @tparam[opt=1] integer level where an error points, as for `error`
 -- @treturn {table,...} rows with `source` = "path:line"
 function tofu.read(path, fields, hint, level)
   local core = require "dopl.core"

@@ -12,7 +12,7 @@ local rule = require "dopl.optim.rule"
 
 local optim = { rule = rule.new }
 
---- Functions for rules: sqrt, abs, sign, exp, log, tanh of one value; min, max of two.
+-- Functions for rules: sqrt, abs, sign, exp, log, tanh of one value; min, max of two.
 for name, f in pairs(expr.functions) do optim[name] = f end
 local sqrt, abs, sign = optim.sqrt, optim.abs, optim.sign
 
