@@ -25,7 +25,7 @@ return {
       architecture = "llama", hidden_size = 128, n_layers = 4, heads = 4, kv_heads = 2,
       intermediate_size = 352,
     },
-    pretrain = { epochs = 40, batch_size = 16, lr = 3e-3 },
+    pretrain = { epochs = 30, batch_size = 16, lr = 3e-3 },
     unlearn = { batch_size = 10 },
   },
 
@@ -35,7 +35,7 @@ return {
       architecture = "llama", hidden_size = 192, n_layers = 4, heads = 6, kv_heads = 2,
       intermediate_size = 512,
     },
-    pretrain = { epochs = 40, batch_size = 16, lr = 2e-3 },
+    pretrain = { epochs = 28, batch_size = 16, lr = 2e-3 },
     unlearn = { batch_size = 16 },
   },
 }
