@@ -1,10 +1,22 @@
 // codec.c - the tables of the dynamic 8-bit type, and its portable codec.
 //
-// The 256 values fall in seven decades below 1, each cut into equal cells whose centres are the
-// values; a decade has twice the cells of the one below it (Dettmers, "8-bit approximations"). The
-// nearest value is found without a search: a key (sign, octave, eight mantissa bits) is narrower
-// than any gap between values, so start[key] is either the code or one below it, and one comparison
-// with the exact midpoint decides.
+// The values fall in seven decades below 1, each cut into equal cells whose centres are the values;
+// a decade has twice the cells of the one below it (Dettmers, "8-bit approximations"). Ranks count
+// magnitudes from 0. Let a decade start at the power of ten `edge`, with rank F; `slope` is its
+// cells per unit. Then u = slope (a - edge) counts cells from the edge, and the rank of a is
+//
+//     floor(F + u)     for u > 0.2
+//     floor(F + 5 u)   below: a cell of the decade below is a tenth as high, times two
+//
+// where 0.2 is the midpoint between the last value below the edge (u = -0.1) and the first above
+// (u = 0.5); between the edge and 0.2 the lower line is held down, to stay at rank F - 1. So one
+// line, with its edge, serves any range of magnitudes that holds one edge at most. Ranges of factor
+// four do (eight bits of the float, less the sign, name one), once quotients are multiplied by
+// `unit`: it takes the midpoint between the last value and 1 to the start of the top range.
+// The line's floor is taken by rounding F - 1/2 + .. to the nearest, which a sign may precede.
+//
+// There is no product followed by a sum here, which some compilers would fuse: with the same
+// roundings everywhere, every instruction set gives the same codes.
 #include "codec.h"
 
 #include <math.h>
@@ -32,19 +44,18 @@ static float float_of(uint32_t u) {
     return x;
 }
 
-// The largest float that is not above the midpoint of two neighbours (exact in double).
-static float midpoint_below(float lo, float hi) {
-    double mid = ((double)lo + (double)hi) / 2;
-    float f = (float)mid;
-    return (double)f > mid ? nextafterf(f, -INFINITY) : f;
+enum { DECADES = 7 };
+
+static int cells_of(const dopl_codec *q, int decade) {
+    return 1 << (q->is_signed ? decade : decade + 1);
 }
 
 static void fill_values(dopl_codec *q) {
     int n = 0;
     q->value[n++] = 0;
     q->value[n++] = 1;
-    for (int e = 0; e < 7; e++) {
-        int cells = 1 << (q->is_signed ? e : e + 1);
+    for (int e = 0; e < DECADES; e++) {
+        int cells = cells_of(q, e);
         for (int j = 0; j < cells; j++) {
             double lo = 0.1 + 0.9 * j / cells, hi = 0.1 + 0.9 * (j + 1) / cells;
             float v = (float)(pow(10, e - 6) * (lo + hi) / 2);
@@ -55,57 +66,31 @@ static void fill_values(dopl_codec *q) {
     qsort(q->value, 256, sizeof q->value[0], by_value);
 }
 
-static uint8_t nearest(const dopl_codec *q, float y) {
-    int c = 0;
-    while (y > q->bound[c]) c++;
-    return (uint8_t)c;
+static double midpoint(const dopl_codec *q, int rank) {
+    const float *v = q->value + q->zero_code + rank;
+    return ((double)v[0] + (double)v[1]) / 2;
 }
 
-enum { FIRST_EXPONENT = 128 - DOPL_CODEC_OCTAVES }; // biased exponent of the first octave
-
-static void fill_start(dopl_codec *q) {
-    for (int key = 0; key < DOPL_CODEC_KEYS; key++) {
-        uint32_t lo =
-            ((uint32_t)FIRST_EXPONENT << 23) + ((uint32_t)key << (23 - DOPL_CODEC_MANTISSA));
-        uint32_t hi = lo + (1u << (23 - DOPL_CODEC_MANTISSA)) - 1;
-        q->start[0][key] = nearest(q, key == 0 ? 0 : float_of(lo));
-        q->start[1][key] = nearest(q, -float_of(hi));
-    }
+static void set_line(dopl_codec *q, int group, double edge, double slope, double first) {
+    q->edge[group] = (float)(edge * q->unit);
+    q->slope[group] = (float)(slope / q->unit);
+    q->first[group] = (float)(first - 0.5);
 }
 
-enum { BOTTOM = -1, TOP = 7 }; // the decades around the seven: |y| that reads as 0, and as 1
-
-// Rank of |y| in decade e: slope * |y| + shift, whose floor is the rank.
-static void decade_line(const dopl_codec *q, int e, double *slope, double *shift) {
-    double cells = ldexp(1, q->is_signed ? e : e + 1), first = q->is_signed ? cells : cells - 1;
-    *slope = e == BOTTOM || e == TOP ? 0 : cells / (0.9 * pow(10, e - 6));
-    *shift = e == BOTTOM ? 0.5 : e == TOP ? 255.5 - q->zero_code : first - *slope * pow(10, e - 7);
-}
-
-// The midpoint between the last value of decade e and the first of the next.
-static double decade_end(const dopl_codec *q, int e) {
-    int last = e == BOTTOM ? 0 : (1 << (q->is_signed ? e + 1 : e + 2)) - (q->is_signed ? 1 : 2);
-    return q->bound[q->zero_code + last];
-}
-
-// Over a decade the code is a line in |y|. An octave touches at most two decades. The line of the
-// upper one runs up to 0.2 of a code high between the power of ten and the midpoint where it takes
-// over (codec_avx512.c lowers it there); at the ends, where 0 and 1 take over, a line is constant.
 static void fill_lines(dopl_codec *q) {
-    for (int i = 0; i < 32; i++) {
-        double lo = ldexp(1, i - 31), hi = 2 * lo; // index: low 5 bits of the exponent
-        int upper = BOTTOM; // the decade that is under way at the octave's end
-        for (int e = 0; e <= TOP; e++)
-            if (hi > (e == 0 || e == TOP ? decade_end(q, e - 1) : pow(10, e - 7))) upper = e;
-        int lower = upper > BOTTOM && decade_end(q, upper - 1) > lo ? upper - 1 : upper;
-        q->join[i] = lower < upper ? (float)decade_end(q, lower) : -1;
-        for (int line = 0; line < 2; line++) {
-            double slope, shift;
-            decade_line(q, line ? upper : lower, &slope, &shift);
-            q->slope[line][i] = (float)slope;
-            q->shift[line][i] = (float)(shift - 0.5);
-        }
+    const double smallest = midpoint(q, 0);
+    q->unit = (float)(0.5 / midpoint(q, 254 - q->zero_code));
+    for (int group = 0; group < 15; group++) {
+        double lo = ldexp(0.5, 2 * (group - 15)) / q->unit, hi = 4 * lo;
+        int e = DECADES - 1; // the decade under way at the group's end
+        while (e > 0 && pow(10, e - 7) >= hi) e--;
+        if (lo <= smallest) // 0 below the midpoint, rank 1 above it: any line whose join is there
+            set_line(q, group, 0, DOPL_CODEC_JOIN / smallest, 1);
+        else
+            set_line(q, group, pow(10, e - 7), cells_of(q, e) / (0.9 * pow(10, e - 6)),
+                     cells_of(q, e) - (q->is_signed ? 0 : 1));
     }
+    set_line(q, 15, 0, 0.5, 255 - q->zero_code); // reads as 1: a constant
 }
 
 static void build(void) {
@@ -114,11 +99,8 @@ static void build(void) {
         q->is_signed = id == DOPL_CODEC_Q8;
         q->zero_code = q->is_signed ? 127 : 0;
         fill_values(q);
-        for (int c = 0; c < 255; c++) q->bound[c] = midpoint_below(q->value[c], q->value[c + 1]);
-        q->bound[255] = INFINITY;
         for (int c = 0; c < 256; c++)
             for (int p = 0; p < 4; p++) q->plane[p][c] = (uint8_t)(bits_of(q->value[c]) >> (8 * p));
-        fill_start(q);
         fill_lines(q);
     }
 }
@@ -133,17 +115,26 @@ const char *dopl_codec_name(dopl_codec_id id) {
     return names[id];
 }
 
-uint8_t dopl_encode_one(const dopl_codec *q, float y) {
-    uint32_t u = bits_of(y), magnitude = u & 0x7fffffffu;
-    int key =
-        (int)(magnitude >> (23 - DOPL_CODEC_MANTISSA)) - (FIRST_EXPONENT << DOPL_CODEC_MANTISSA);
-    key = key < 0 ? 0 : key >= DOPL_CODEC_KEYS ? DOPL_CODEC_KEYS - 1 : key; // NaN lands here too
-    uint8_t code = q->start[u >> 31][key];
-    return (uint8_t)(code + (y > q->bound[code]));
+// ---- the portable codec
+
+#define INLINE static inline __attribute__((always_inline))
+
+// `y`: a quotient times unit.
+INLINE int code_of(const dopl_codec *q, bool is_signed, float y) {
+    const float round = 0x1.8p23f; // adding it rounds to the nearest integer, in the low bits
+    float a = is_signed ? fabsf(y) : y;
+    a = a > DOPL_CODEC_LEAST ? a : DOPL_CODEC_LEAST; // NaN too
+    uint32_t group = bits_of(a) >> 24 & 15;
+    float u = (a - q->edge[group]) * q->slope[group];
+    float lower = 5 * u < -0.5f ? 5 * u : -0.5f;
+    float rank = q->first[group] + (u > DOPL_CODEC_JOIN ? u : lower);
+    if (is_signed) rank = float_of(bits_of(rank) ^ (bits_of(y) & 0x80000000u));
+    int code = (int)(bits_of(rank + round) - bits_of(round)) + (is_signed ? 127 : 0);
+    return code < 0 ? 0 : code; // -1, which is no value
 }
 
-void dopl_encode_portable(const dopl_codec *q, uint8_t *codes, float *scales, const float *x,
-                          int n) {
+INLINE void encode(const dopl_codec *q, bool is_signed, uint8_t *codes, float *scales,
+                   const float *x, int n) {
     for (int b = 0; b < n; b += DOPL_CODEC_BLOCK) {
         int end = b + DOPL_CODEC_BLOCK < n ? b + DOPL_CODEC_BLOCK : n;
         float scale = 0;
@@ -154,16 +145,36 @@ void dopl_encode_portable(const dopl_codec *q, uint8_t *codes, float *scales, co
         scales[b / DOPL_CODEC_BLOCK] = scale;
         // The reciprocal of a subnormal scale overflows; a power of two brings it back, exactly.
         float lift = scale < 0x1p-100f ? 0x1p100f : 1;
-        float inverse = scale > 0 ? 1 / (scale * lift) : 0;
-        for (int i = b; i < end; i++) codes[i] = dopl_encode_one(q, x[i] * lift * inverse);
+        float inverse = scale > 0 ? q->unit / (scale * lift) : 0;
+        for (int i = b; i < end; i++)
+            codes[i] = (uint8_t)code_of(q, is_signed, x[i] * lift * inverse);
     }
 }
 
-void dopl_decode_portable(const dopl_codec *q, float *x, const uint8_t *codes, const float *scales,
-                          int n) {
+INLINE void decode(const dopl_codec *q, float *x, const uint8_t *codes, const float *scales,
+                   int n) {
     for (int b = 0; b < n; b += DOPL_CODEC_BLOCK) {
         int end = b + DOPL_CODEC_BLOCK < n ? b + DOPL_CODEC_BLOCK : n;
         float scale = scales[b / DOPL_CODEC_BLOCK];
         for (int i = b; i < end; i++) x[i] = q->value[codes[i]] * scale;
     }
 }
+
+#define BUILD(set, TARGET)                                                                         \
+    TARGET void dopl_encode_##set(const dopl_codec *q, uint8_t *restrict codes,                    \
+                                  float *restrict scales, const float *restrict x, int n) {        \
+        if (q->is_signed)                                                                          \
+            encode(q, true, codes, scales, x, n);                                                  \
+        else                                                                                       \
+            encode(q, false, codes, scales, x, n);                                                 \
+    }                                                                                              \
+    TARGET void dopl_decode_##set(const dopl_codec *q, float *restrict x,                          \
+                                  const uint8_t *restrict codes, const float *restrict scales,     \
+                                  int n) {                                                         \
+        decode(q, x, codes, scales, n);                                                            \
+    }
+
+BUILD(portable, )
+#if defined(__x86_64__)
+BUILD(avx2, __attribute__((target("arch=x86-64-v3"))))
+#endif

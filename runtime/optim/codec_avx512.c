@@ -2,16 +2,13 @@
 //
 // A table of 256 floats is four planes of 256 bytes; vpermi2b looks 64 codes up in 128 of them, so
 // eight permutations and four blends read 64 table entries, from registers. Unpacking the planes to
-// floats leaves them in the order that packing the estimates to bytes produced: [0 16 32 48] by
-// quarters of 4, so codes are reordered once, where they touch memory.
-// To encode, a line per decade gives the code (codec.c, fill_lines). Where that lies next to a
-// step, within what f32 may round, the element is encoded again by the portable function: exact,
-// and rare.
+// floats leaves them in the order that packing ranks to bytes produced: [0 16 32 48] by quarters of
+// 4, so codes are reordered once, where they touch memory. The sixteen lines that give ranks are a
+// register for each of their numbers.
 #include "codec.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#include <math.h>
 
 #define VBMI                                                                                       \
     __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,prefer-vector-width="     \
@@ -46,11 +43,6 @@ INLINE void look_up(const byte_table *t, __m512i codes, __m512 out[4]) {
     out[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(b, d));
 }
 
-// Four vectors of dwords in 0 .. 255 to bytes, in the order look_up() reads.
-INLINE __m512i pack(const __m512i x[4]) {
-    return _mm512_packus_epi16(_mm512_packs_epi32(x[0], x[1]), _mm512_packs_epi32(x[2], x[3]));
-}
-
 // dword d of memory order (elements 4 d .. 4 d + 3) sits at 4 (d % 4) + d / 4 of packed order
 INLINE __m512i transpose(__m512i codes) {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -80,67 +72,46 @@ INLINE float block_scale(const float *x) {
 }
 
 typedef struct {
-    __m512 slope[2][2], shift[2][2], join[2]; // [line][half of 32 octaves]
-    __m512 centre;
+    __m512 edge, slope, first;
 } lines;
 
-#define NEAR 1e-4f // of a step; rounding moves a rank by at most 255 * 3 * 2^-24 = 5e-5
-
-INLINE lines load_lines(const dopl_codec *q) {
-    lines l = { .centre = _mm512_set1_ps((float)q->zero_code + 0.5f + NEAR) };
-    for (int h = 0; h < 2; h++) {
-        for (int i = 0; i < 2; i++) {
-            l.slope[i][h] = _mm512_loadu_ps(q->slope[i] + 16 * h);
-            l.shift[i][h] = _mm512_loadu_ps(q->shift[i] + 16 * h);
-        }
-        l.join[h] = _mm512_loadu_ps(q->join + 16 * h);
-    }
-    return l;
+// Codes of 16 elements as dwords, less zero_code. As code_of() in codec.c, operation by operation.
+INLINE __m512i ranks_16(const lines *l, bool is_signed, __m512 y) {
+    enum { LARGER_MAGNITUDE = 3, WITHOUT_SIGN = 2 << 2, XOR_WITH_AND = 0x78 };
+    const __m512 least = _mm512_set1_ps(DOPL_CODEC_LEAST);
+    __m512 a = is_signed ? _mm512_range_ps(y, least, LARGER_MAGNITUDE | WITHOUT_SIGN)
+                         : _mm512_max_ps(y, least);
+    __m512i group = _mm512_srli_epi32(_mm512_castps_si512(a), 24); // a permutation takes 4 bits
+    __m512 edge = _mm512_permutexvar_ps(group, l->edge);
+    __m512 slope = _mm512_permutexvar_ps(group, l->slope);
+    __m512 first = _mm512_permutexvar_ps(group, l->first);
+    __m512 u = _mm512_mul_ps(_mm512_sub_ps(a, edge), slope);
+    __mmask16 below = _mm512_cmp_ps_mask(u, _mm512_set1_ps(DOPL_CODEC_JOIN), _CMP_LE_OQ);
+    u = _mm512_mask_min_ps(u, below, _mm512_mul_ps(u, _mm512_set1_ps(5)), _mm512_set1_ps(-0.5f));
+    __m512i rank = _mm512_castps_si512(_mm512_add_ps(first, u));
+    if (is_signed)
+        rank = _mm512_ternarylogic_epi32(rank, _mm512_castps_si512(y), _mm512_set1_epi32(INT32_MIN),
+                                         XOR_WITH_AND);
+    return _mm512_cvtps_epi32(_mm512_castsi512_ps(rank));
 }
 
-// Codes of 16 quotients as dwords; `*doubt` marks those next to a step.
-INLINE __m512i codes_16(const lines *l, __m512 y, __mmask16 *doubt) {
-    const __m512 sign_bit = _mm512_set1_ps(-0.0f);
-    enum { LARGER_MAGNITUDE = 3, WITHOUT_SIGN = 2 << 2 };
-    __m512 a = _mm512_range_ps(y, _mm512_set1_ps(0x1p-30f), LARGER_MAGNITUDE | WITHOUT_SIGN);
-    __m512i octave = _mm512_srli_epi32(_mm512_castps_si512(a), 23);
-    __m512 s0 = _mm512_permutex2var_ps(l->slope[0][0], octave, l->slope[0][1]);
-    __m512 c0 = _mm512_permutex2var_ps(l->shift[0][0], octave, l->shift[0][1]);
-    __m512 s1 = _mm512_permutex2var_ps(l->slope[1][0], octave, l->slope[1][1]);
-    __m512 c1 = _mm512_permutex2var_ps(l->shift[1][0], octave, l->shift[1][1]);
-    __m512 join = _mm512_permutex2var_ps(l->join[0], octave, l->join[1]);
-    __mmask16 below = _mm512_cmp_ps_mask(a, join, _CMP_LE_OQ);
-    __m512 rank = _mm512_fmadd_ps(a, s1, c1);
-    __m512 lowered = _mm512_sub_ps(rank, _mm512_set1_ps(0.21f)); // 0.2 high before the join
-    rank = _mm512_mask_min_ps(rank, below, _mm512_fmadd_ps(a, s0, c0), lowered);
-    rank = _mm512_xor_ps(rank, _mm512_and_ps(sign_bit, y));
-    __m512 at = _mm512_add_ps(rank, l->centre);
-    __m512 above = _mm512_reduce_ps(at, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    // at the join itself it is a tie, or next to one, which the sign decides
-    *doubt = _mm512_cmp_ps_mask(above, _mm512_set1_ps(2 * NEAR), _CMP_LT_OQ) |
-             _mm512_cmp_ps_mask(a, join, _CMP_EQ_OQ);
-    return _mm512_cvt_roundps_epi32(at, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-}
-
-INLINE void encode_64(const dopl_codec *q, const lines *l, uint8_t *codes, const float *x,
+INLINE void encode_64(const lines *l, bool is_signed, uint8_t *codes, const float *x,
                       __m512 inverse) {
-    __m512i code[4];
-    __mmask16 doubt[4];
+    __m512i r[4];
     for (int j = 0; j < 4; j++)
-        code[j] = codes_16(l, _mm512_mul_ps(_mm512_loadu_ps(x + 16 * j), inverse), &doubt[j]);
-    _mm512_storeu_si512(codes, transpose(pack(code)));
-    uint64_t again = _cvtmask16_u32(doubt[0]) | (uint64_t)_cvtmask16_u32(doubt[1]) << 16 |
-                     (uint64_t)_cvtmask16_u32(doubt[2]) << 32 |
-                     (uint64_t)_cvtmask16_u32(doubt[3]) << 48;
-    for (; again; again &= again - 1) {
-        int i = __builtin_ctzll(again);
-        codes[i] = dopl_encode_one(q, x[i] * _mm512_cvtss_f32(inverse));
+        r[j] = ranks_16(l, is_signed, _mm512_mul_ps(_mm512_loadu_ps(x + 16 * j), inverse));
+    __m512i lo = _mm512_packs_epi32(r[0], r[1]), hi = _mm512_packs_epi32(r[2], r[3]);
+    if (is_signed) {
+        lo = _mm512_add_epi16(lo, _mm512_set1_epi16(127));
+        hi = _mm512_add_epi16(hi, _mm512_set1_epi16(127));
     }
+    _mm512_storeu_si512(codes, transpose(_mm512_packus_epi16(lo, hi)));
 }
 
-VBMI void dopl_encode_avx512(const dopl_codec *q, uint8_t *codes, float *scales, const float *x,
-                             int n) {
-    const lines l = load_lines(q);
+INLINE void encode(const dopl_codec *q, bool is_signed, uint8_t *codes, float *scales,
+                   const float *x, int n) {
+    const lines l = { _mm512_loadu_ps(q->edge), _mm512_loadu_ps(q->slope),
+                      _mm512_loadu_ps(q->first) };
     int b = 0;
     for (; b + DOPL_CODEC_BLOCK <= n; b += DOPL_CODEC_BLOCK) {
         float scale = block_scale(x + b);
@@ -150,10 +121,18 @@ VBMI void dopl_encode_avx512(const dopl_codec *q, uint8_t *codes, float *scales,
                                  DOPL_CODEC_BLOCK);
             continue;
         }
-        __m512 inverse = _mm512_set1_ps(1 / scale);
+        __m512 inverse = _mm512_set1_ps(q->unit / scale);
         for (int i = b; i < b + DOPL_CODEC_BLOCK; i += 64)
-            encode_64(q, &l, codes + i, x + i, inverse);
+            encode_64(&l, is_signed, codes + i, x + i, inverse);
     }
     if (b < n) dopl_encode_portable(q, codes + b, scales + b / DOPL_CODEC_BLOCK, x + b, n - b);
+}
+
+VBMI void dopl_encode_avx512(const dopl_codec *q, uint8_t *codes, float *scales, const float *x,
+                             int n) {
+    if (q->is_signed)
+        encode(q, true, codes, scales, x, n);
+    else
+        encode(q, false, codes, scales, x, n);
 }
 #endif

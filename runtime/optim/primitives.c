@@ -67,14 +67,14 @@ static const dopl_isa portable = {
 };
 #if defined(__x86_64__)
 static const dopl_isa avx2 = {
-    .name = "avx2", .encode = dopl_encode_portable, .decode = dopl_decode_portable,
+    .name = "avx2", .encode = dopl_encode_avx2, .decode = dopl_decode_avx2,
     .prim = {
 #define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_avx2,
 #include "optim.def"
     },
 };
 static const dopl_isa avx512 = {
-    .name = "avx512", .encode = dopl_encode_portable, .decode = dopl_decode_portable,
+    .name = "avx512", .encode = dopl_encode_avx2, .decode = dopl_decode_avx2,
     .prim = {
 #define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_avx512,
 #include "optim.def"
