@@ -15,7 +15,7 @@ local p = dopl.params(tofu.params {
   tasks = { 3, "disjoint forget sets: task 1 to this one" },
   adamw = settings.unlearn.adamw,
 })
-local run <close> = dopl.run.open { params = p, versions = { dopl = dopl.version } }
+local run <close> = dopl.run.open { params = p }
 
 local timings = { "before_delta", "after_delta", "after_theta" }
 local results, bench = {}, nil

@@ -14,7 +14,7 @@ local p = dopl.params(tofu.params {
   steps = { settings.unlearn.steps, "unlearning steps, both objectives counted" },
   adamw = settings.unlearn.adamw,
 })
-local run <close> = dopl.run.open { params = p, versions = { dopl = dopl.version } }
+local run <close> = dopl.run.open { params = p }
 local bench = tofu.open(p, { run = run })
 
 local rows = {

@@ -42,6 +42,7 @@ end
 local function from_command_line(options)
   local given = core.options or {}
   if options.out == nil and given.out ~= "runs" then options.out = given.out end
+  options.versions = options.versions or core.versions
   for _, key in ipairs { "seed", "threads", "device" } do
     if options[key] == nil then options[key] = given[key] end
   end
@@ -83,7 +84,7 @@ end
 -- @tparam ?table options.recipe { path =, text = }
 -- @tparam ?table options.params resolved parameters
 -- @tparam ?int options.seed
--- @tparam ?table options.versions { dopl = "0.1.0", ... }
+-- @tparam ?table options.versions default: dopl, Lua and oneDNN
 -- @tparam ?int options.threads
 -- @tparam ?string options.device
 -- @tparam ?table options.command the command line, an array of strings

@@ -1,6 +1,7 @@
 // bind.c - opening "dopl.core", the runtime of a Lua state, raising errors where the user can act.
 #include "bind.h"
 #include "state.h"
+#include "../op/gemm.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -53,6 +54,16 @@ int luaopen_dopl_core(lua_State *L) {
     lua_newtable(L);
     lua_pushliteral(L, DOPL_VERSION);
     lua_setfield(L, -2, "version");
+    lua_createtable(L, 0, 3); // core.versions: what a run's numbers depend on
+    lua_pushliteral(L, DOPL_VERSION);
+    lua_setfield(L, -2, "dopl");
+    lua_pushliteral(L, LUA_RELEASE);
+    lua_setfield(L, -2, "lua");
+    char onednn[32];
+    op_gemm_library(onednn);
+    lua_pushstring(L, onednn);
+    lua_setfield(L, -2, "onednn");
+    lua_setfield(L, -2, "versions");
 #define BIND(name) dopl_bind_##name(L);
     DOPL_BINDINGS(BIND)
 #undef BIND

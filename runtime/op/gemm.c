@@ -2,6 +2,7 @@
 #include "gemm.h"
 
 #include <oneapi/dnnl/dnnl.h>
+#include <stdio.h>
 #include <string.h>
 
 int op_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
@@ -15,4 +16,9 @@ int op_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float a
     }
     return (int)dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb,
                            beta, c, ldc);
+}
+
+void op_gemm_library(char version[32]) {
+    const dnnl_version_t *v = dnnl_version();
+    snprintf(version, 32, "%d.%d.%d", v->major, v->minor, v->patch);
 }

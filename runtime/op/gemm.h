@@ -11,4 +11,6 @@ int op_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float a
             const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
             int64_t ldc);
 
+void op_gemm_library(char version[32]); // "2.6.3": the library that is loaded
+
 #endif

@@ -2,6 +2,8 @@
 -- @module dopl.bench.summary
 
 local check = require "dopl.check"
+local core = require "dopl.core"
+local json = require "dopl.json"
 local metrics = require "dopl.metrics"
 local report = require "dopl.report"
 
@@ -112,21 +114,20 @@ function summary.show(bench, rows, options)
   print_samples(samples)
   if not bench.run then return end
   local logged = {}
-  for row in require("dopl.json").lines(bench.run.path .. "/metrics.jsonl") do
-    if row.kind == "step" and row.label ~= "original" and row.label ~= "retrained" then
-      logged[#logged + 1] = row
-    end
+  for row in json.lines(bench.run.path .. "/metrics.jsonl") do
+    if row.kind == "step" then logged[#logged + 1] = row end
   end
   local charts = table.move(o.charts, 1, #o.charts, 1, {})
-  for _, field in ipairs { "loss_forget", "loss_retain" } do
+  for _, objective in ipairs { "forget", "retain" } do
     charts[#charts + 1] = {
-      svg = report.curves(logged, { fields = { field }, by = "label", title = field }),
-      caption = ("%s of each effective batch."):format(field),
+      svg = report.curves(logged, { fields = { "loss_" .. objective }, by = "label",
+        title = objective .. " loss" }),
+      caption = ("Loss of each effective batch of the %s objective."):format(objective),
     }
   end
   local path = report.write(bench.run, {
     title = o.title, lead = o.lead, samples = samples, charts = charts, params = bench.p,
-    recipe = bench.run.recipe_text, notes = o.notes,
+    recipe = core.files.read(bench.run.path .. "/recipe.lua"), notes = o.notes,
     tables = { { rows = rows, title = "Results", columns = o.columns, paper = o.paper,
       note = summary.note }, table.unpack(o.tables) },
   })
