@@ -95,7 +95,7 @@ end
 
 local options_of = {
   title = check.required, lead = "", questions = {}, paper = check.optional,
-  columns = summary.columns, charts = {}, tables = {}, notes = {},
+  columns = check.optional, charts = {}, tables = {}, notes = {},
 }
 
 --- Prints the table and the answers, and writes the report into the run's folder.
@@ -106,6 +106,8 @@ local options_of = {
 -- @treturn ?string the report's path
 function summary.show(bench, rows, options)
   local o = check.options("bench:report", options, options_of)
+  -- beside a paper's figures there is room for fewer of ours
+  o.columns = o.columns or o.paper and table.move(summary.columns, 1, 5, 1, {}) or summary.columns
   print("\n" .. o.title)
   report.table(rows, { columns = o.columns, paper = o.paper })
   print("\n" .. summary.note)

@@ -116,7 +116,7 @@ local function add_paper(out, rows, columns, reference)
           and number_text(figures[column.paper], 2) or "–"
       end
       out.columns[#out.columns + 1] = {
-        label = column.label, cells = cells, spreads = {}, spread_width = 0, number = true,
+        label = column.paper, cells = cells, spreads = {}, spread_width = 0, number = true,
         paper = true,
       }
     end
