@@ -69,8 +69,9 @@ static void read_instr(lua_State *L, dopl_instr *out) {
     lua_pop(L, 1);
     out->op = (uint8_t)op;
     out->y = (uint8_t)int_item(L, t, 2);
-    for (int j = 0; j < 3; j++) out->in[j] = (uint8_t)int_item(L, t, 3 + j);
-    for (int j = 0; j < 4; j++) out->k[j] = (uint16_t)int_item(L, t, 6 + j);
+    for (int j = 0; j < DOPL_MAX_INPUT; j++) out->in[j] = (uint8_t)int_item(L, t, 3 + j);
+    for (int j = 0; j < DOPL_MAX_SCALAR; j++)
+        out->k[j] = (uint16_t)int_item(L, t, 3 + DOPL_MAX_INPUT + j);
     lua_settop(L, t - 1);
 }
 

@@ -58,7 +58,7 @@ dopl_status dopl_plan_set_pass(dopl_rt *rt, dopl_plan *plan, int pass,
                                const dopl_program *program) {
     plan->pass[pass].program = program;
     return dopl_rt_alloc_zero(rt, (void **)&plan->pass[pass].k,
-                              sizeof(float[4]) * (size_t)program->n_instr);
+                              sizeof *plan->pass[pass].k * (size_t)program->n_instr);
 }
 
 dopl_status dopl_plan_set_job(dopl_rt *rt, dopl_plan *plan, int job, int pass) {
@@ -157,10 +157,13 @@ static void run_tile(const dopl_isa *isa, const dopl_pass *pass, const dopl_job 
                         (uint8_t *)job->data[s] + first, job->scale[s] + block, place[in->in[0]],
                         n);
         } else {
-            isa->prim[in->op](place[in->y], place[in->in[0]], place[in->in[1]], place[in->in[2]],
-                              pass->k + 4 * i, n, next_tile(p, job, i, first + n, place[in->y]));
+            float *read[DOPL_MAX_INPUT];
+            for (int j = 0; j < DOPL_MAX_INPUT; j++) read[j] = place[in->in[j]];
+            isa->prim[in->op](place[in->y], read, pass->k[i], n,
+                              next_tile(p, job, i, first + n, place[in->y]));
         }
     }
+    for (int s = p->n_instr; s < p->n_operand; s++) look_ahead(p, job, s, first + n);
 }
 
 // The last job whose first tile is not after `tile_index`.
@@ -200,7 +203,7 @@ dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *sca
         const dopl_program *program = plan->pass[p].program;
         for (int i = 0; i < program->n_instr; i++)
             for (int j = 0; j < dopl_prim_table[program->instr[i].op].n_scalar; j++)
-                plan->pass[p].k[4 * i + j] = (float)scalars[p][program->instr[i].k[j]];
+                plan->pass[p].k[i][j] = (float)scalars[p][program->instr[i].k[j]];
     }
     const dopl_isa *isa = dopl_isa_get();
     dopl_codec_get(DOPL_CODEC_Q8); // built by this thread

@@ -27,7 +27,7 @@ typedef struct {
 
 typedef struct {
     const dopl_program *program; // the plan's owner keeps it alive
-    float *k;                    // [n_instr][4], of this run
+    float (*k)[DOPL_MAX_SCALAR]; // [n_instr], of this run
 } dopl_pass;
 
 typedef struct {

@@ -20,23 +20,26 @@ enum { STRIP = 64 }; // elements between two looks ahead: four cache lines
 
 // clang-format off
 #define PRIM(id, n_in, n_k, expression)                                                            \
-    INLINE void id##_loop(float *y, const float *pa, const float *pb, const float *pc,             \
-                          const float *k, int n, const float *ahead) {                             \
-        const float k0 = n_k > 0 ? k[0] : 0, k1 = n_k > 1 ? k[1] : 0;                              \
-        const float k2 = n_k > 2 ? k[2] : 0, k3 = n_k > 3 ? k[3] : 0;                              \
-        if (n_in < 2) pb = pa;                                                                     \
-        if (n_in < 3) pc = pa;                                                                     \
-        (void)k0, (void)k1, (void)k2, (void)k3;                                                    \
-        for (int from = 0; from < n; from += STRIP) {                                              \
-            const int to = n - from < STRIP ? n : from + STRIP;                                    \
-            for (int line = 0; line < STRIP; line += 16) __builtin_prefetch(ahead + from + line, 0, 2); \
+    INLINE float id##_one(float a, float b, float c, float d, float e, const float *k) {           \
+        const float k0 = k[0], k1 = k[1], k2 = k[2], k3 = k[3], k4 = k[4], k5 = k[5];              \
+        (void)b, (void)c, (void)d, (void)e;                                                        \
+        (void)k0, (void)k1, (void)k2, (void)k3, (void)k4, (void)k5;                                \
+        return expression;                                                                         \
+    }                                                                                              \
+    INLINE void id##_loop(float *y, float *const *in, const float *scalars, int n,                 \
+                          const float *ahead) {                                                    \
+        const float *a = in[0], *b = n_in > 1 ? in[1] : a, *c = n_in > 2 ? in[2] : a;              \
+        const float *d = n_in > 3 ? in[3] : a, *e = n_in > 4 ? in[4] : a;                          \
+        float k[DOPL_MAX_SCALAR] = { 0 };                                                          \
+        for (int i = 0; i < n_k; i++) k[i] = scalars[i];                                           \
+        int at = 0;                                                                                \
+        for (; at + STRIP <= n; at += STRIP) {                                                     \
+            for (int i = 0; i < STRIP; i += 16) __builtin_prefetch(ahead + at + i, 0, 2);          \
             _Pragma("GCC ivdep") /* y may be an operand, element by element: no other overlap */   \
-            for (int i = from; i < to; i++) {                                                      \
-                const float a = pa[i], b = pb[i], c = pc[i];                                       \
-                (void)b, (void)c;                                                                  \
-                y[i] = expression;                                                                 \
-            }                                                                                      \
+            for (int i = at; i < at + STRIP; i++)                                                  \
+                y[i] = id##_one(a[i], b[i], c[i], d[i], e[i], k);                                  \
         }                                                                                          \
+        for (; at < n; at++) y[at] = id##_one(a[at], b[at], c[at], d[at], e[at], k);               \
     }
 #include "optim.def"
 
@@ -45,9 +48,9 @@ enum { STRIP = 64 }; // elements between two looks ahead: four cache lines
 #define AVX512 __attribute__((target("arch=x86-64-v4,prefer-vector-width=512")))
 
 #define BUILD(set, TARGET, id)                                                                     \
-    TARGET static void id##_##set(float *y, const float *a, const float *b, const float *c,        \
-                                  const float *k, int n, const float *ahead) {                     \
-        id##_loop(y, a, b, c, k, n, ahead);                                                        \
+    TARGET static void id##_##set(float *y, float *const *in, const float *k, int n,               \
+                                  const float *ahead) {                                            \
+        id##_loop(y, in, k, n, ahead);                                                             \
     }
 #define PRIM(id, n_in, n_k, expression) BUILD(portable, PORTABLE, id)
 #include "optim.def"

@@ -11,9 +11,11 @@
 #include "codec.h"
 
 enum {
-    DOPL_TILE = 256,      // elements; whole blocks of the codec. 14 tiles are 14 KiB of L1
-    DOPL_MAX_REG = 24,    // temporary tiles
-    DOPL_MAX_OPERAND = 40 // operands of one parameter
+    DOPL_TILE = 256,       // elements; whole blocks of the codec. 14 tiles are 14 KiB of L1
+    DOPL_MAX_REG = 24,     // temporary tiles
+    DOPL_MAX_OPERAND = 40, // operands of one parameter
+    DOPL_MAX_INPUT = 5,    // tiles a primitive reads
+    DOPL_MAX_SCALAR = 6    // and scalars
 };
 
 typedef enum {
@@ -24,10 +26,9 @@ typedef enum {
     DOPL_N_PRIM
 } dopl_prim_id;
 
-// n: elements, at most DOPL_TILE. Tiles not taken by the primitive may be anything. While it
-// computes it asks the cache for the n floats at `ahead`, whose address need not be valid.
-typedef void dopl_prim_fn(float *y, const float *a, const float *b, const float *c, const float *k,
-                          int n, const float *ahead);
+// in: the tiles it reads; n: elements, at most DOPL_TILE. While it computes it asks the cache for
+// the n floats at `ahead`, whose address need not be valid.
+typedef void dopl_prim_fn(float *y, float *const *in, const float *k, int n, const float *ahead);
 
 typedef struct {
     const char *name, *text;
@@ -43,10 +44,10 @@ typedef struct {
 } dopl_isa;
 
 typedef struct {
-    uint8_t op;    // dopl_prim_id
-    uint8_t y;     // place written
-    uint8_t in[3]; // places read
-    uint16_t k[4]; // scalars, by number
+    uint8_t op;                  // dopl_prim_id
+    uint8_t y;                   // place written
+    uint8_t in[DOPL_MAX_INPUT];  // places read
+    uint16_t k[DOPL_MAX_SCALAR]; // scalars, by number
 } dopl_instr;
 
 typedef enum { DOPL_OPERAND_F32, DOPL_OPERAND_Q8, DOPL_OPERAND_U8 } dopl_operand_kind;

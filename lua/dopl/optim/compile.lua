@@ -2,13 +2,15 @@
 --
 -- Sums of scalar x vector terms become `lin1..3` (any nesting of +, - and scaling that is used once
 -- is one instruction), products fold into them (`mac`), quotients by roots are one instruction
--- (`divr`, `divar`): an AdamW step is four instructions. Every scalar-only sub-tree becomes a
--- number of the step. A value that replaces a state is written over it as soon as nobody needs the
+-- (`divr`, `divar`), or part of the sum they enter (`step`, `step2`): an AdamW step is three
+-- instructions. Every scalar-only sub-tree becomes a number of the step. A value that replaces a state is written over it as soon as nobody needs the
 -- old one.
 -- @module dopl.optim.compile
 local expr = require "dopl.optim.expr"
 
 local compile = {}
+
+local TILES, SCALARS = 5, 6 -- of an instruction, at most
 
 local lower = {}
 lower.__index = lower
@@ -120,8 +122,50 @@ function lower:fold_product(sum)
   end
 end
 
+-- The sum that vector `x`, times k, is: one term, unless nobody else needs x.
+function lower:terms_of(k, x)
+  local sum = { constant = self.zero }
+  self:gather(sum, k, x)
+  return sum
+end
+
+-- A sum of two terms, one of them a quotient by the root of an absolute value: a step of theta.
+-- Numerator and what is under the root may be sums of two terms (a base and a delta).
+function lower:fold_step(sum)
+  local g = self.graph
+  local at = #sum == 2 and sum.constant == self.zero and (sum[1].x.op == "div" and 1 or 2)
+  local x = at and sum[at].x
+  if not x or x.op ~= "div" or not x.args[1].vector or self.uses[x] ~= 1
+    or self.uses[x.args[2]] ~= 1 then
+    return nil
+  end
+  local below = { constant = self.zero }
+  self:gather(below, self.one, x.args[2], true)
+  local root = #below == 1 and below[1].x
+  if not root or below[1].k ~= self.one or root.op ~= "sqrt" or self.uses[root] ~= 1 then
+    return nil
+  end
+  local prefix, k, v = self:root_parts(root)
+  if prefix ~= "a" then return nil end
+  local over, under = self:terms_of(sum[at].k, x.args[1]), self:terms_of(k, v)
+  if over.constant ~= self.zero or under.constant ~= self.zero then return nil end
+  local other, n = sum[3 - at], math.max(#over, #under)
+  if n > 2 then return nil end
+  local inputs, scalars = { self:value(other.x) }, { other.k }
+  for _, part in ipairs { over, under } do
+    for i = 1, n do -- where one has two terms and the other has not: nothing of the first, again
+      local term = part[i] or { x = part[1].x, k = self.zero }
+      inputs[#inputs + 1], scalars[#scalars + 1] = self:value(term.x), term.k
+    end
+  end
+  scalars[#scalars + 1] = below.constant
+  return self:emit(n == 1 and "step" or "step2", inputs, scalars)
+end
+
 -- Emits k1 x1 + k2 x2 + ... + constant.
 function lower:sum(sum)
+  local step = self:fold_step(sum)
+  if step then return step end
   local prefix, a, scalars = self:root_of(sum)
   if prefix then return self:emit(prefix .. "root", { self:value(a) }, scalars) end
   self:fold_product(sum)
@@ -306,12 +350,13 @@ function compile.program(graph, outputs, operands, kind)
   end
   local instr = {}
   for i, v in ipairs(self.code) do
-    local row = { v.op, v.operand and place[v.operand] or v.reg, 0, 0, 0, 0, 0, 0, 0 }
+    local row = { v.op, v.operand and place[v.operand] or v.reg }
+    for j = 1, TILES + SCALARS do row[2 + j] = 0 end
     for j, input in ipairs(v.inputs) do
       row[2 + j] = input.input and place[input.input] or input.operand and place[input.operand]
         or input.reg
     end
-    for j, k in ipairs(v.scalars) do row[5 + j] = k end
+    for j, k in ipairs(v.scalars) do row[2 + TILES + j] = k end
     instr[i] = row
   end
   return {
@@ -352,11 +397,11 @@ function compile.listing(program)
   local lines = {}
   for _, row in ipairs(program.instr) do
     local p = primitives[row[1]]
-    local text = p.text:gsub("sqrtf", "sqrt"):gsub("f?absf?", "abs"):gsub("%f[%w_]([abc])%f[^%w_]",
-      function(c) return place(row[({ a = 3, b = 4, c = 5 })[c]]) end)
+    local text = p.text:gsub("sqrtf", "sqrt"):gsub("f?absf?", "abs"):gsub("%f[%w_]([a-e])%f[^%w_]",
+      function(c) return place(row[3 + c:byte() - ("a"):byte()]) end)
     local where = {}
     for j = 1, p.scalars do
-      where[j] = ("k%d = %s"):format(j - 1, program.scalars[row[5 + j] + 1])
+      where[j] = ("k%d = %s"):format(j - 1, program.scalars[row[2 + TILES + j] + 1])
     end
     lines[#lines + 1] = ("%-10s = %-44s %s"):format(place(row[2]), text, table.concat(where, ", "))
   end

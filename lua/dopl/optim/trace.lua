@@ -99,7 +99,7 @@ local function moment_view(cx, g)
 end
 
 --- The pass of a step.
--- @treturn table context with graph, outputs (theta last unless the rule is lagged), operands
+-- @treturn table context with graph, outputs, operands
 function trace.step(rule, scheme, options)
   local cx = new_context(rule, scheme, options)
   local theta, h = cx.graph:input("theta"), cx.h
@@ -109,9 +109,9 @@ function trace.step(rule, scheme, options)
   local direction = rule.direction(mom, g, h)
   for _, name in ipairs(rule.moment_names) do local _ = mom[name] end
   local from = rule.decay and rule.decay(theta, h) or theta
-  -- a lagged direction reads the old states: theta first frees them to be overwritten in place
-  table.insert(cx.outputs, rule.lagged and 1 or #cx.outputs + 1,
-    { name = "theta", value = from - h.lr * direction })
+  -- theta comes first: the direction is the last to read states as they were (a base, under
+  -- base_delta; all of them, in a lagged rule), and then each can be written over in place
+  table.insert(cx.outputs, 1, { name = "theta", value = from - h.lr * direction })
   cx.operands = { "theta", "g", table.unpack(cx.order) }
   return cx
 end
