@@ -386,8 +386,8 @@ static int run(lua_State *L, options *o) {
 
 // libgomp's threads spin for milliseconds between parallel regions before they sleep. Where another
 // process wants the cores, that made a training step ten times slower; some ten microseconds of
-// spinning lose nothing where none does. libgomp reads its settings as it is loaded, so this program
-// starts itself again. A user's own setting stands.
+// spinning lose nothing where none does. libgomp reads its settings as it is loaded, so this
+// program starts itself again. A user's own setting stands.
 static void spin_less(char **argv) {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
     if (setenv("GOMP_SPINCOUNT", "2000", 0) == 0) execv("/proc/self/exe", argv);
