@@ -6,6 +6,7 @@
 // T x T exists: a thread holds BLOCK rows of scores, and the backward recomputes them from the
 // saved log-sum-exp.
 #include "op.h"
+#include "row.h"
 #include "gemm.h"
 #include "../core/simd.h"
 
@@ -117,13 +118,6 @@ dopl_status op_attention_cpu(dopl_rt *rt, dopl_op_call *c) {
     return code ? dopl_fail(rt, DOPL_EDEVICE, "attention: oneDNN error %d", code) : DOPL_OK;
 }
 
-DOPL_SIMD static float dot(const float *restrict a, const float *restrict b, int64_t n) {
-    float s = 0.0f;
-#pragma omp simd reduction(+ : s)
-    for (int64_t i = 0; i < n; i++) s += a[i] * b[i];
-    return s;
-}
-
 // s: raw scores in, probabilities out; ds: gradient of the probabilities in, of the scores out.
 DOPL_SIMD static void score_grad_row(float *restrict s, float *restrict ds, int64_t n,
                                      int64_t width, float scale, float lse, float delta) {
@@ -164,7 +158,7 @@ static int backward_group(const plan *p, const dopl_node *n, float *dqkv, float 
             for (int64_t i = 0; i < rows; i++)
                 score_grad_row(s + i * keys, ds + i * keys, r + i + 1, keys, p->scale,
                                lse[(first + r + i) * p->H + h],
-                               dot(dor + i * ld_out, o + (r + i) * ld_out, D));
+                               op_row_dot(dor + i * ld_out, o + (r + i) * ld_out, D));
             code =
                 op_gemm(false, false, rows, D, keys, 1.0f, ds, keys, k, ld, beta, dq + r * ld, ld);
             if (!code)

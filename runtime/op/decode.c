@@ -3,6 +3,7 @@
 // A cache is [S, M, 2 kv_heads D]: S slots of M positions, keys then values in a row. Sequences
 // keep a slot for life and leave it when they end; nothing is moved.
 #include "op.h"
+#include "row.h"
 #include "../core/rng.h"
 #include "../core/simd.h"
 
@@ -162,13 +163,6 @@ dopl_status op_kv_attention_shape(dopl_rt *rt, dopl_op_call *c) {
     return op_out(rt, c, DOPL_F32, 2, (int64_t[]){ qkv->dim[0], qkv->dim[1] / (H + 2 * K) * H });
 }
 
-DOPL_SIMD static float dot(const float *restrict a, const float *restrict b, int64_t n) {
-    float s = 0.0f;
-#pragma omp simd reduction(+ : s)
-    for (int64_t i = 0; i < n; i++) s += a[i] * b[i];
-    return s;
-}
-
 DOPL_SIMD static void add_scaled(float *restrict y, const float *restrict x, float k, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] += k * x[i];
 }
@@ -179,7 +173,7 @@ static void attend(float *out, const float *q, const float *k, const float *v, i
     float top = -INFINITY, sum = 0.0f, scale = 1.0f / sqrtf((float)D);
     memset(out, 0, (size_t)D * sizeof *out);
     for (int64_t i = 0; i < n; i++) {
-        float s = dot(q, k + i * W, D) * scale;
+        float s = op_row_dot(q, k + i * W, D) * scale;
         if (s > top) {
             float fade = expf(top - s);
             sum *= fade;

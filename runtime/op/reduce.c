@@ -2,6 +2,7 @@
 //
 // Sums are accumulated in f64 over fixed blocks, so that the result does not depend on threads.
 #include "op.h"
+#include "row.h"
 #include "../core/simd.h"
 
 #include <string.h>
@@ -126,22 +127,13 @@ typedef void row_fn(float *restrict y, const float *restrict x, int64_t n);
 typedef void row_grad_fn(float *restrict dx, const float *restrict dy, const float *restrict y,
                          int64_t n, float beta);
 
-DOPL_SIMD static float log_sum_exp(const float *x, int64_t n) {
-    float top = -INFINITY, sum = 0.0f;
-#pragma omp simd reduction(max : top)
-    for (int64_t i = 0; i < n; i++) top = x[i] > top ? x[i] : top;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) sum += dopl_expf(x[i] - top);
-    return top + logf(sum);
-}
-
 DOPL_SIMD static void softmax_row(float *restrict y, const float *restrict x, int64_t n) {
-    float lse = log_sum_exp(x, n);
+    float lse = op_row_log_sum_exp(x, n);
     for (int64_t i = 0; i < n; i++) y[i] = dopl_expf(x[i] - lse);
 }
 
 DOPL_SIMD static void log_softmax_row(float *restrict y, const float *restrict x, int64_t n) {
-    float lse = log_sum_exp(x, n);
+    float lse = op_row_log_sum_exp(x, n);
     for (int64_t i = 0; i < n; i++) y[i] = x[i] - lse;
 }
 

@@ -6,6 +6,7 @@
 // (2 C V of 6 C V operations a row). With the default of 128 MiB, a micro-batch of up to 680
 // labelled positions at a vocabulary of 49,152 is one chunk and recomputes nothing.
 #include "op.h"
+#include "row.h"
 #include "gemm.h"
 #include "../core/simd.h"
 
@@ -232,15 +233,6 @@ dopl_status op_vocab_kl_shape(dopl_rt *rt, dopl_op_call *c) {
     return op_out(rt, c, DOPL_F32, 1, row->dim);
 }
 
-DOPL_SIMD static float log_sum_exp(const float *z, int64_t V) {
-    float top = -INFINITY, sum = 0.0f;
-#pragma omp simd reduction(max : top)
-    for (int64_t v = 0; v < V; v++) top = z[v] > top ? z[v] : top;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t v = 0; v < V; v++) sum += dopl_expf(z[v] - top);
-    return top + logf(sum);
-}
-
 // z becomes p - r, the gradient of KL(r, p) in z; returns the KL. zr: the reference's logits.
 DOPL_SIMD static float kl_row(float *restrict z, const float *restrict zr, int64_t V, float lse,
                               float lse_r) {
@@ -267,7 +259,8 @@ static int kl_chunk(const pass *p, int64_t first, int64_t count, const dopl_tens
 #pragma omp parallel for schedule(static) if (count * p->V > OP_GRAIN)
     for (int64_t i = 0; i < count; i++) {
         float *z = p->logits + i * p->V, *zr = ref_logits + i * p->V;
-        float value = kl_row(z, zr, p->V, log_sum_exp(z, p->V), log_sum_exp(zr, p->V));
+        float value =
+            kl_row(z, zr, p->V, op_row_log_sum_exp(z, p->V), op_row_log_sum_exp(zr, p->V));
         if (kl) kl[i] = value;
     }
     return 0;
