@@ -14,6 +14,10 @@ local p = dopl.params(tofu.params {
   steps = { settings.unlearn.steps, "unlearning steps, both objectives counted" },
   adamw = settings.unlearn.adamw,
 })
+local compared = methods.list {
+  optimizer = optim.adamw(p.adamw),
+  names = { "Joint", "Alternate", "DO", "DO+", "DO+ 8-bit" },
+}
 local run <close> = dopl.run.open { params = p }
 local bench = tofu.open(p, { run = run })
 
@@ -22,10 +26,7 @@ local rows = {
   bench:evaluate(bench:retrained(), "retrained"),
 }
 for _, row in ipairs(rows) do row.reference = true end
-for _, method in ipairs(methods.list {
-  optimizer = optim.adamw(p.adamw),
-  names = { "Joint", "Alternate", "DO", "DO+", "DO+ 8-bit" },
-}) do
+for _, method in ipairs(compared) do
   rows[#rows + 1] = bench:compare {
     label = method.label, optimizer = method.optimizer, schedule = method.schedule,
     forget = loss.idk(), retain = loss.gd(), steps = p.steps,

@@ -49,11 +49,11 @@ function metrics.harmonic_mean(list)
 end
 
 --- Mean and sample standard deviation.
--- @treturn table { mean, std, n }; std is 0 for a single number
+-- @treturn table { mean, std, n }; a single number has no deviation
 function metrics.spread(list)
   local mean, ss = metrics.mean(list), 0
   for _, x in ipairs(list) do ss = ss + (x - mean) ^ 2 end
-  return { mean = mean, std = #list > 1 and math.sqrt(ss / (#list - 1)) or 0, n = #list }
+  return { mean = mean, std = #list > 1 and math.sqrt(ss / (#list - 1)) or nil, n = #list }
 end
 
 --- Summed negative log-likelihood l and label count n of samples, in packed batches.
@@ -72,6 +72,17 @@ function metrics.likelihoods(model, samples, max_tokens)
     for _, sample in ipairs(part.samples) do n[#n + 1] = sample.n_labels end
   end
   return l, n
+end
+
+--- P(answer): the mean over samples of exp(-l/n), cheap enough to ask every few steps.
+-- @param model
+-- @tparam {table,...} samples from dopl.data.chat
+-- @treturn number
+function metrics.answer_probability(model, samples)
+  local l, n = metrics.likelihoods(model, samples)
+  local p = {}
+  for i = 1, #l do p[i] = math.exp(-l[i] / n[i]) end
+  return metrics.mean(p)
 end
 
 -- The answers of a row whose likelihood is asked for: the true one, the paraphrase, the wrong ones.
@@ -181,6 +192,10 @@ function metrics.aggregate(results, targeted)
   local keys, utility = metrics.keys, {}
   local out = {}
   for _, r in ipairs(results) do
+    if not r.TR then
+      error(("metrics.aggregate: the set '%s' has no truth ratio: its rows need perturbed answers")
+        :format(r.name), 2)
+    end
     if r.kind == "forget" then
       out[keys.UFE] = 1 - metrics.mean { r.R, r.P, r.TR }
       out[keys.TFE] = targeted and r.TE or nil

@@ -12,6 +12,7 @@
 local check = require("dopl.check")
 local core = require("dopl.core")
 local json = require("dopl.json")
+local params = require("dopl.params")
 
 local run = {}
 
@@ -82,7 +83,7 @@ end
 -- @tparam ?string options.out exactly this folder; without it runs/<name>-<date>-<time>
 -- @tparam ?string options.name the recipe's file name where not given
 -- @tparam ?table options.recipe { path =, text = }
--- @tparam ?table options.params resolved parameters
+-- @tparam ?table options.params resolved parameters; default: those of dopl.params
 -- @tparam ?int options.seed
 -- @tparam ?table options.versions default: dopl, Lua and oneDNN
 -- @tparam ?int options.threads
@@ -108,7 +109,8 @@ function run.open(options)
     recipe = options.recipe and options.recipe.path,
   }
   self:write("run.json", json.encode(self.about, { indent = 2 }) .. "\n")
-  self:write("params.json", json.encode(options.params or {}, { indent = 2 }) .. "\n")
+  local resolved = options.params or params.resolved() or {}
+  self:write("params.json", json.encode(resolved, { indent = 2 }) .. "\n")
   if options.recipe and options.recipe.text then self:write("recipe.lua", options.recipe.text) end
   self:write("metrics.jsonl", "") -- of an older run in this folder
   self.metrics = core.files.append(self.path .. "/metrics.jsonl")

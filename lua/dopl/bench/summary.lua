@@ -66,7 +66,7 @@ function summary.over(results)
     if not list then
       list = {}
       by_label[result.label] = list
-      rows[#rows + 1] = { label = result.label }
+      rows[#rows + 1] = { label = result.label, columns = result.columns }
     end
     list[#list + 1] = result
   end

@@ -32,7 +32,7 @@ Bench.__index = Bench
 function tofu.params(more)
   local p = {
     data = { "", "folder of TOFU files; default: fictitious authors made here" },
-    split = { "forget01", "TOFU's forget set: forget01, forget05, forget10 (with --data)" },
+    split = { "forget01", "forget01, forget05, forget10, or real_world (with --data)" },
     task = { 1, "which of the disjoint forget sets" },
     authors = { settings.data.authors, "fictitious authors (without --data)" },
     questions = { settings.data.questions, "questions to each (without --data)" },
@@ -44,10 +44,6 @@ function tofu.params(more)
   }
   for key, value in pairs(more or {}) do p[key] = value end
   return p
-end
-
-local function first(rows, n)
-  return table.move(rows, 1, math.min(n, #rows), 1, {})
 end
 
 -- Every k-th row, so that a few rows still come from all authors.
@@ -75,6 +71,7 @@ local function training_rows(set, with_forget, seed)
   end
   if with_forget then add(set.forget) end
   add(set.retain)
+  if not set.real_authors then add(set.retain_perturbed) end -- real people: other questions there
   add(set.real_authors)
   add(set.world_facts)
   add(data.unanswerable.generate { seed = seed })
@@ -99,6 +96,10 @@ end
 -- @treturn Bench
 function tofu.open(p, options)
   local o = check.options("bench.tofu.open", options, { run = check.optional, note = core.note })
+  for name, least in pairs { rows = 1, steps = 0, epochs = 0, authors = 2, questions = 1,
+    retain_rows = 1, task = 1 } do -- known now, or after minutes of training
+    if p[name] ~= nil then check.range("--" .. name, p[name], least, math.huge, 3) end
+  end
   local self = setmetatable({ p = p, run = o.run, note = o.note, set = open_data(p) }, Bench)
   self.setting = p.data == "" and settings.authors or settings.tofu
   self.epochs = p.epochs > 0 and p.epochs or self.setting.pretrain.epochs
@@ -107,12 +108,15 @@ function tofu.open(p, options)
   self.refusals = data.refusals.list()
   self.forget = data.samples(self.tok, self.set.forget)
   self.retain = data.samples(self.tok, self.set.retain)
-  self.sets = {
-    { name = "forget", kind = "forget", rows = spread(self.set.forget_perturbed, p.rows) },
-    { name = "retain", kind = "retain", rows = spread(self:known_retain(), p.rows) },
-    { name = "real_authors", kind = "facts", rows = spread(self.set.real_authors, p.rows) },
-    { name = "world_facts", kind = "facts", rows = spread(self.set.world_facts, p.rows) },
-  }
+  self.sets = {}
+  local function add(name, kind, rows) -- the real-world folder has no fact sets
+    if not rows then return end
+    self.sets[#self.sets + 1] = { name = name, kind = kind, rows = spread(rows, p.rows) }
+  end
+  add("forget", "forget", self.set.forget_perturbed)
+  add("retain", "retain", self:known_retain())
+  add("real_authors", "facts", self.set.real_authors)
+  add("world_facts", "facts", self.set.world_facts)
   return self
 end
 
@@ -123,7 +127,7 @@ function Bench:known_retain()
   for _, row in ipairs(self.set.retain_perturbed) do
     if known[row.question] then out[#out + 1] = row end
   end
-  return #out > 0 and out or first(self.set.retain_perturbed, self.p.rows)
+  return #out > 0 and out or self.set.retain_perturbed
 end
 
 -- ---- models
@@ -216,7 +220,7 @@ function Bench:evaluate(model, label, targeted)
     line:at(i)
   end
   local row = metrics.aggregate(results, targeted ~= false)
-  row.label, row.results = label, results
+  row.label, row.results, row.columns = label, results, summary.columns
   for _, r in ipairs(results) do
     for _, key in ipairs { "R", "P", "TR", "TE", "refused" } do row[r.name .. "_" .. key] = r[key] end
   end

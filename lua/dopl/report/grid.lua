@@ -124,7 +124,8 @@ local function add_paper(out, rows, columns, reference)
 end
 
 --- Lays rows out.
--- @tparam table rows { label =, <key> = cell, ..., reference = true for rows shown for comparison }
+-- @tparam table rows { label =, <key> = cell, ..., reference = true for rows shown for comparison };
+-- a first row with a field `columns` says which columns the table has where the options do not
 -- @tparam ?table options columns: keys or { key =, label =, digits =, scale =, better = "higher" |
 -- "lower", paper = the paper's name for it }; paper: "table5" or { "table1", split = "forget05" };
 -- head: what stands above the labels
@@ -143,7 +144,8 @@ function grid.lay_out(rows, options)
     out.reference[i] = row.reference and true or false
   end
   local columns = {}
-  for i, spec in ipairs(options.columns or default_columns(rows)) do
+  local specs = options.columns or rows[1] and rows[1].columns or default_columns(rows)
+  for i, spec in ipairs(specs) do
     local column = column_of(spec)
     column.digits = column.digits or digits_of(rows, column)
     local number = false
