@@ -19,8 +19,8 @@ local defaults = {
   objectives = check.required, -- array of { name, loss, data, weight = 1, lr = optimizer's }
   optimizer = check.required,  -- a configuration of dopl.optim
   schedule = check.optional,   -- default: joint where there is one objective
-  steps = check.required,
-  warmup = check.optional,     -- steps; default: one epoch of the first objective
+  steps = check.required,      -- an integer, or schedule.passes(n)
+  warmup = check.optional,     -- the same; default: one epoch of the first objective
   decay = "linear",            -- of the learning rate: "linear" or "none"
   clip = check.optional,       -- largest global gradient norm
   micro_tokens = 4096,         -- input tokens of one forward pass
@@ -57,9 +57,18 @@ local function read_objectives(given)
   return list, by_name, names
 end
 
-local function check_schedule(plan, by_name, names)
+local function check_schedule(o, plan, by_name, names)
   for _, name in ipairs(plan.objectives or {}) do
     if not by_name[name] then check.choice("train.fit: schedule", name, names, 5) end
+  end
+  for _, name in ipairs(plan.weights and names or {}) do
+    if not plan.weights[name] then
+      error(("train.fit: %s gives '%s' no weight"):format(plan.text, name), 3)
+    end
+  end
+  if plan.needs_result and not (o.evaluate and o.every) then
+    error(("train.fit: %s asks for results of evaluations: give evaluate and every")
+      :format(plan.text), 3)
   end
 end
 
@@ -142,16 +151,19 @@ end
 function train.fit(options)
   local o = check.options("train.fit", options, defaults)
   local list, by_name, names = read_objectives(o.objectives)
-  if math.type(o.steps) ~= "integer" or o.steps < 0 then
-    error(("train.fit: steps = %s, needs an integer of at least 0"):format(tostring(o.steps)), 2)
-  end
   local plan = schedule.from(o.schedule or (#list == 1 and schedule.joint())
     or error("train.fit: several objectives need a schedule", 2))
-  check_schedule(plan, by_name, names)
+  check_schedule(o, plan, by_name, names)
+  local sizes = schedule.sizes(list)
+  o.steps = plan:length(o.steps, sizes, "train.fit: steps")
+  o.warmup = plan:length(o.warmup or sizes.epochs[names[1]], sizes, "train.fit: warmup")
+  plan = plan:resolve(sizes)
+  for _, objective in ipairs(list) do
+    objective.weight = objective.weight * plan:weight(objective.name)
+  end
   local joint = plan.kind == "joint"
   local optimizer = o.optimizer:attach(o.model.parameters,
     { objectives = not joint and names or nil, period = plan.period })
-  local warmup = o.warmup or list[1].data:steps_per_epoch()
   prepare_reference(o, list, plan)
 
   local best, clock, total = {}, core.clock(), 0
@@ -173,7 +185,7 @@ function train.fit(options)
       live.losses[objective.name] = value
       tokens, labels = tokens + n_tokens, labels + n_labels
     end
-    local rate = schedule.rate(t, o.steps, warmup, o.decay)
+    local rate = schedule.rate(t, o.steps, o.warmup, o.decay)
     local done = optimizer:step { objective = name, lr = name and by_name[name].lr or nil,
       lr_scale = rate, clip = o.clip, norm = true }
     if done.skipped then

@@ -154,6 +154,28 @@ describe("train.fit", function()
     assert.equal(seen[2], seen[3])
   end)
 
+  it("takes lengths in passes, and weights of a joint step from the schedule", function()
+    local _, _, result = fit { objectives = two(loss.ga()), steps = schedule.passes(2),
+      schedule = schedule.alternate { forget = 1, retain = 2 }, warmup = schedule.passes(1) }
+    assert.equal(12, result.steps) -- epochs of two steps
+    local _, w = fit { objectives = two(loss.ga()), steps = 2, optimizer = optim.sgd { lr = 0.1 },
+      schedule = schedule.joint { forget = 0.25, retain = 2 } }
+    local list = two(loss.ga())
+    list[1].weight, list[2].weight = 0.25, 2
+    local _, w2 = fit { objectives = list, steps = 2, optimizer = optim.sgd { lr = 0.1 },
+      schedule = schedule.joint() }
+    assert.same(w2, w)
+  end)
+
+  it("goes from phase to phase by what evaluations say", function()
+    local served = {}
+    fit { objectives = two(loss.ga()), steps = 6, every = 2,
+      evaluate = function(_, step) return { P = 1 / step } end,
+      on_step = function(live) served[#served + 1] = live.objective end,
+      schedule = schedule.phases { { serve = "forget", ends = "P < 0.3" }, { serve = "retain" } } }
+    assert.same({ "forget", "forget", "forget", "forget", "retain", "retain" }, served)
+  end)
+
   it("stops when it is told to, and evaluates once", function()
     local evaluated = {}
     local _, _, result = fit { steps = 10, stop = function(live) return live.step == 4 end,
@@ -248,6 +270,10 @@ describe("train.fit refuses", function()
     refused({ stepss = 3 }, "train.fit.*stepss.*steps")
     refused({ steps = 1.5 }, "train.fit: steps = 1.5, needs an integer")
     refused({ steps = -1 }, "steps = %-1")
+    refused({ objectives = two(loss.ga()), schedule = schedule.joint { forget = 1 } },
+      "gives 'retain' no weight")
+    refused({ objectives = two(loss.ga()), schedule = schedule.phases {
+      { serve = "forget", ends = "P < 0.3" }, { serve = "retain" } } }, "give evaluate and every")
     refused({ objectives = {} }, "train.fit: no objectives")
     refused({ objectives = { { name = "x", loss = loss.gd() } } }, "data")
   end)
