@@ -191,7 +191,7 @@ static int traceback(lua_State *L) {
         message = lua_tostring(L, -1);
     }
     if (dopl_check_rt(L)->stop) return 1;
-    luaL_traceback(L, L, message, 1);
+    luaL_traceback(L, L, dopl_blame_recipe(L, message), 1);
     static const char *const always[] = { "\n\t[C]: in function 'error'", "\n\t[C]: in ?", NULL };
     for (int i = 0; always[i]; i++) luaL_gsub(L, lua_tostring(L, -1), always[i], "");
     return 1;

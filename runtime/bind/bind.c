@@ -87,6 +87,26 @@ static void push_where(lua_State *L) {
     luaL_where(L, 1);
 }
 
+// The end of "file.lua:12: " at the start of a message, where the file is the library's; else NULL.
+static const char *after_library_line(const char *message) {
+    size_t path = strcspn(message, " \n:");
+    const char *s = message + path;
+    if (path < 4 || strncmp(s - 4, ".lua", 4) != 0 || *s != ':') return NULL;
+    const char *library = strstr(message, "lua/dopl/");
+    if (!library) library = strstr(message, "lua/5.4/dopl/");
+    if (!library || library > s) return NULL;
+    size_t digits = strspn(s + 1, "0123456789");
+    return digits && !strncmp(s + 1 + digits, ": ", 2) ? s + digits + 3 : NULL;
+}
+
+const char *dopl_blame_recipe(lua_State *L, const char *message) {
+    const char *text = after_library_line(message);
+    if (!text) return message;
+    push_where(L);
+    if (after_library_line(lua_pushfstring(L, "%s ", lua_tostring(L, -1)))) return message;
+    return lua_pushfstring(L, "%s%s", lua_tostring(L, -2), text);
+}
+
 int dopl_raise(lua_State *L, dopl_rt *rt) {
     push_where(L);
     lua_pushstring(L, rt->error);

@@ -36,6 +36,10 @@ int dopl_raise(lua_State *L, dopl_rt *rt);
 // Raises with that same prefix: for argument checks whose text the binding makes itself.
 int dopl_raise_text(lua_State *L, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+// A message that blames a line of dopl's Lua library, with the innermost line outside it instead:
+// what the user can change. May push; the result lives as long as what is on the stack.
+const char *dopl_blame_recipe(lua_State *L, const char *message);
+
 // Returns from a binding: raises on failure, else `n` results.
 static inline int dopl_result(lua_State *L, dopl_rt *rt, dopl_status status, int n) {
     return status == DOPL_OK ? n : dopl_raise(L, rt);
