@@ -204,9 +204,11 @@ end
 --- A function as a schedule.
 -- @tparam function at at(t, live) -> name of an objective, or nil for all of them
 -- @tparam[opt] string text how it prints
-function schedule.of(at, text)
+-- @tparam[opt] integer period steps after which it repeats, for schemes that act at a period's end
+function schedule.of(at, text, period)
   check.type("schedule.of", at, "function")
   return new { kind = "function", text = text or "schedule.of(function)", by_running = true,
+    period = period,
     at = function(_, t, live) return at(t, live) end }
 end
 

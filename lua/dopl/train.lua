@@ -161,7 +161,12 @@ function train.fit(options)
   for _, objective in ipairs(list) do
     objective.weight = objective.weight * plan:weight(objective.name)
   end
-  local joint = plan.kind == "joint"
+  local joint, kind = plan.kind == "joint", o.optimizer.scheme.kind
+  if joint and #list > 1 and kind ~= "joint" and kind ~= "shared" then
+    error(("train.fit: scheme.%s keeps states by objective, and a step of schedule.joint() has all "
+      .. "of them: take scheme.joint {}, or a schedule that names one, as schedule.alternate")
+      :format(kind), 2)
+  end
   local optimizer = o.optimizer:attach(o.model.parameters,
     { objectives = not joint and names or nil, period = plan.period })
   prepare_reference(o, list, plan)
