@@ -232,6 +232,7 @@ static int encode(lua_State *L) {
     if (dopl_tensor_new(rt, codes, DOPL_U8, x->n_dim, x->dim) != DOPL_OK ||
         dopl_tensor_new(rt, scales, DOPL_F32, 1, &blocks) != DOPL_OK)
         return dopl_raise(L, rt);
+    dopl_isa_get()->scale(dopl_f32(scales), dopl_f32(x), (int)n);
     dopl_isa_get()->encode(codec, dopl_u8(codes), dopl_f32(scales), dopl_f32(x), (int)n);
     return 2;
 }

@@ -2,21 +2,18 @@
 //
 // The values fall in seven decades below 1, each cut into equal cells whose centres are the values;
 // a decade has twice the cells of the one below it (Dettmers, "8-bit approximations"). Ranks count
-// magnitudes from 0. Let a decade start at the power of ten `edge`, with rank F; `slope` is its
-// cells per unit. Then u = slope (a - edge) counts cells from the edge, and the rank of a is
+// magnitudes from 0. Inside a decade the rank of a is the integer part of a line, slope a + shift.
+// A decade's line holds up to a join, the midpoint of its last value and the next decade's first:
+// beyond the decade's end, so it stops rising at its last rank.
 //
-//     floor(F + u)     for u > 0.2
-//     floor(F + 5 u)   below: a cell of the decade below is a tenth as high, times two
+// Which line it is takes no search. Magnitudes fall in groups, ranges of factor four, which eight
+// bits of the float name; a group holds one join at most. So join[group] says whether its own line
+// holds or the next group's, with which the next group starts. Quotients are multiplied by `unit`,
+// which takes the midpoint below 1 to the start of the last group.
 //
-// where 0.2 is the midpoint between the last value below the edge (u = -0.1) and the first above
-// (u = 0.5); between the edge and 0.2 the lower line is held down, to stay at rank F - 1. So one
-// line, with its edge, serves any range of magnitudes that holds one edge at most. Ranges of factor
-// four do (eight bits of the float, less the sign, name one), once quotients are multiplied by
-// `unit`: it takes the midpoint between the last value and 1 to the start of the top range.
-// The line's floor is taken by rounding F - 1/2 + .. to the nearest, which a sign may precede.
-//
-// There is no product followed by a sum here, which some compilers would fuse: with the same
-// roundings everywhere, every instruction set gives the same codes.
+// The line is evaluated with one rounding, as a fused multiply-add has it, whatever the machine: in
+// double the product is exact, and so is the sum of terms this close. So every instruction set
+// gives the same codes.
 #include "codec.h"
 
 #include <math.h>
@@ -36,12 +33,6 @@ static uint32_t bits_of(float x) {
     uint32_t u;
     memcpy(&u, &x, sizeof u);
     return u;
-}
-
-static float float_of(uint32_t u) {
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
 }
 
 enum { DECADES = 7 };
@@ -71,26 +62,37 @@ static double midpoint(const dopl_codec *q, int rank) {
     return ((double)v[0] + (double)v[1]) / 2;
 }
 
-static void set_line(dopl_codec *q, int group, double edge, double slope, double first) {
-    q->edge[group] = (float)(edge * q->unit);
-    q->slope[group] = (float)(slope / q->unit);
-    q->first[group] = (float)(first - 0.5);
+enum { BOTTOM = -1, TOP = DECADES }; // the decades around the seven: what reads as 0, and as 1
+
+// The midpoint between the last value of a decade and the first of the next.
+static double decade_end(const dopl_codec *q, int e) {
+    return midpoint(q, e == BOTTOM ? 0 : 2 * cells_of(q, e) - (q->is_signed ? 1 : 2));
+}
+
+static void set_line(dopl_codec *q, int group, int e) {
+    if (e == BOTTOM || e == TOP) {
+        q->slope[group] = 0;
+        q->last[group] = q->shift[group] = e == BOTTOM ? 0.5f : 255.5f - q->zero_code;
+    } else { // at the decade's start, 10^(e - 7), the line gives its first rank
+        int cells = cells_of(q, e), first = q->is_signed ? cells : cells - 1;
+        q->slope[group] = (float)(cells / (0.9 * pow(10, e - 6)) / q->unit);
+        q->shift[group] = (float)(first - cells / 9.0);
+        q->last[group] = (float)(first + cells - 0.5);
+    }
 }
 
 static void fill_lines(dopl_codec *q) {
-    const double smallest = midpoint(q, 0);
-    q->unit = (float)(0.5 / midpoint(q, 254 - q->zero_code));
+    q->unit = (float)(0.5 / decade_end(q, TOP - 1));
+    int e = BOTTOM; // the decade under way
     for (int group = 0; group < 15; group++) {
-        double lo = ldexp(0.5, 2 * (group - 15)) / q->unit, hi = 4 * lo;
-        int e = DECADES - 1; // the decade under way at the group's end
-        while (e > 0 && pow(10, e - 7) >= hi) e--;
-        if (lo <= smallest) // 0 below the midpoint, rank 1 above it: any line whose join is there
-            set_line(q, group, 0, DOPL_CODEC_JOIN / smallest, 1);
-        else
-            set_line(q, group, pow(10, e - 7), cells_of(q, e) / (0.9 * pow(10, e - 6)),
-                     cells_of(q, e) - (q->is_signed ? 0 : 1));
+        double join = decade_end(q, e) * q->unit, end = ldexp(0.5, 2 * (group - 14));
+        bool joins = e < TOP - 1 && join < end;
+        set_line(q, group, e);
+        q->join[group] = joins ? (float)join : INFINITY;
+        e += joins;
     }
-    set_line(q, 15, 0, 0.5, 255 - q->zero_code); // reads as 1: a constant
+    set_line(q, 15, TOP);
+    q->join[15] = INFINITY;
 }
 
 static void build(void) {
@@ -119,62 +121,76 @@ const char *dopl_codec_name(dopl_codec_id id) {
 
 #define INLINE static inline __attribute__((always_inline))
 
-// `y`: a quotient times unit.
-INLINE int code_of(const dopl_codec *q, bool is_signed, float y) {
-    const float round = 0x1.8p23f; // adding it rounds to the nearest integer, in the low bits
+// `y`: a quotient times unit. `fused`: the machine has a fused multiply-add.
+INLINE uint8_t code_of(const dopl_codec *q, bool is_signed, bool fused, float y) {
     float a = is_signed ? fabsf(y) : y;
     a = a > DOPL_CODEC_LEAST ? a : DOPL_CODEC_LEAST; // NaN too
     uint32_t group = bits_of(a) >> 24 & 15;
-    float u = (a - q->edge[group]) * q->slope[group];
-    float lower = 5 * u < -0.5f ? 5 * u : -0.5f;
-    float rank = q->first[group] + (u > DOPL_CODEC_JOIN ? u : lower);
-    if (is_signed) rank = float_of(bits_of(rank) ^ (bits_of(y) & 0x80000000u));
-    int code = (int)(bits_of(rank + round) - bits_of(round)) + (is_signed ? 127 : 0);
-    return code < 0 ? 0 : code; // -1, which is no value
+    group += a > q->join[group];
+    float slope = q->slope[group], shift = q->shift[group];
+    float rank = fused ? __builtin_fmaf(a, slope, shift) : (float)((double)a * slope + shift);
+    rank = rank < q->last[group] ? rank : q->last[group];
+    if (!is_signed) return (uint8_t)rank;
+    int code = 127 + (int)(bits_of(y) >> 31 ? -rank : rank);
+    return code < 0 ? 0 : (uint8_t)code; // there is no -1
 }
 
-INLINE void encode(const dopl_codec *q, bool is_signed, uint8_t *codes, float *scales,
-                   const float *x, int n) {
+INLINE int block_end(int begin, int n) {
+    return n - begin < DOPL_CODEC_BLOCK ? n : begin + DOPL_CODEC_BLOCK;
+}
+
+INLINE void scale(float *scales, const float *x, int n) {
     for (int b = 0; b < n; b += DOPL_CODEC_BLOCK) {
-        int end = b + DOPL_CODEC_BLOCK < n ? b + DOPL_CODEC_BLOCK : n;
-        float scale = 0;
-        for (int i = b; i < end; i++) {
+        float largest = 0;
+        for (int i = b, end = block_end(b, n); i < end; i++) {
             float a = fabsf(x[i]);
-            scale = a > scale ? a : scale;
+            largest = a > largest ? a : largest;
         }
-        scales[b / DOPL_CODEC_BLOCK] = scale;
+        scales[b / DOPL_CODEC_BLOCK] = largest;
+    }
+}
+
+INLINE void encode(const dopl_codec *q, bool is_signed, bool fused, uint8_t *restrict codes,
+                   const float *restrict scales, const float *restrict x, int n) {
+    for (int b = 0; b < n; b += DOPL_CODEC_BLOCK) {
+        float scale = scales[b / DOPL_CODEC_BLOCK];
         // The reciprocal of a subnormal scale overflows; a power of two brings it back, exactly.
         float lift = scale < 0x1p-100f ? 0x1p100f : 1;
         float inverse = scale > 0 ? q->unit / (scale * lift) : 0;
-        for (int i = b; i < end; i++)
-            codes[i] = (uint8_t)code_of(q, is_signed, x[i] * lift * inverse);
+        for (int i = b, end = block_end(b, n); i < end; i++)
+            codes[i] = code_of(q, is_signed, fused, x[i] * lift * inverse);
     }
 }
 
-INLINE void decode(const dopl_codec *q, float *x, const uint8_t *codes, const float *scales,
-                   int n) {
+INLINE void decode(const dopl_codec *q, float *restrict x, const uint8_t *restrict codes,
+                   const float *restrict scales, int n) {
     for (int b = 0; b < n; b += DOPL_CODEC_BLOCK) {
-        int end = b + DOPL_CODEC_BLOCK < n ? b + DOPL_CODEC_BLOCK : n;
         float scale = scales[b / DOPL_CODEC_BLOCK];
-        for (int i = b; i < end; i++) x[i] = q->value[codes[i]] * scale;
+        for (int i = b, end = block_end(b, n); i < end; i++) x[i] = q->value[codes[i]] * scale;
     }
 }
 
-#define BUILD(set, TARGET)                                                                         \
-    TARGET void dopl_encode_##set(const dopl_codec *q, uint8_t *restrict codes,                    \
-                                  float *restrict scales, const float *restrict x, int n) {        \
-        if (q->is_signed)                                                                          \
-            encode(q, true, codes, scales, x, n);                                                  \
-        else                                                                                       \
-            encode(q, false, codes, scales, x, n);                                                 \
+#define BUILD(set, TARGET, fused)                                                                  \
+    TARGET void dopl_scale_##set(float *scales, const float *x, int n) {                           \
+        scale(scales, x, n);                                                                       \
     }                                                                                              \
-    TARGET void dopl_decode_##set(const dopl_codec *q, float *restrict x,                          \
-                                  const uint8_t *restrict codes, const float *restrict scales,     \
-                                  int n) {                                                         \
+    TARGET void dopl_encode_##set(const dopl_codec *q, uint8_t *codes, const float *scales,        \
+                                  const float *x, int n) {                                         \
+        if (q->is_signed)                                                                          \
+            encode(q, true, fused, codes, scales, x, n);                                           \
+        else                                                                                       \
+            encode(q, false, fused, codes, scales, x, n);                                          \
+    }                                                                                              \
+    TARGET void dopl_decode_##set(const dopl_codec *q, float *x, const uint8_t *codes,             \
+                                  const float *scales, int n) {                                    \
         decode(q, x, codes, scales, n);                                                            \
     }
 
-BUILD(portable, )
+#if defined(__FP_FAST_FMAF)
+BUILD(portable, , true)
+#else
+BUILD(portable, , false)
+#endif
 #if defined(__x86_64__)
-BUILD(avx2, __attribute__((target("arch=x86-64-v3"))))
+BUILD(avx2, __attribute__((target("arch=x86-64-v3"))), true)
 #endif

@@ -22,30 +22,35 @@ typedef enum {
 typedef struct {
     float value[256];      // sorted
     uint8_t plane[4][256]; // byte p of value[c]: what a byte permutation looks values up in
-    // Lines that give ranks, one per group of magnitudes: see codec.c.
-    float edge[16], slope[16], first[16];
-    float unit; // the quotient x / scale is multiplied by this, so that groups start at 4^k / 2
+    // Lines that give ranks: see codec.c. Those of a group of magnitudes and, above `join`, of the
+    // next.
+    float slope[16], shift[16], last[16], join[16];
+    float unit; // the quotient x / scale is multiplied by this, so that the last group reads as 1
     uint8_t zero_code;
     bool is_signed;
 } dopl_codec;
 
 #define DOPL_CODEC_LEAST 0x1p-25f // smaller quotients count as this one: rank 0
-#define DOPL_CODEC_JOIN 0.2f      // of a step above an edge: where its decade's values take over
 
 const dopl_codec *dopl_codec_get(dopl_codec_id id); // built on first use; thread-safe
 const char *dopl_codec_name(dopl_codec_id id);
 
 // x, codes: n elements starting at a block boundary; scales: one per block, the last may be short.
-typedef void dopl_encode_fn(const dopl_codec *codec, uint8_t *codes, float *scales, const float *x,
-                            int n);
+// Scales come first, on their own: the processor works on several tensors' at once that way.
+typedef void dopl_scale_fn(float *scales, const float *x, int n);
+typedef void dopl_encode_fn(const dopl_codec *codec, uint8_t *codes, const float *scales,
+                            const float *x, int n);
 typedef void dopl_decode_fn(const dopl_codec *codec, float *x, const uint8_t *codes,
                             const float *scales, int n);
 
+dopl_scale_fn dopl_scale_portable;
 dopl_encode_fn dopl_encode_portable;
 dopl_decode_fn dopl_decode_portable;
 #if defined(__x86_64__)
+dopl_scale_fn dopl_scale_avx2;
 dopl_encode_fn dopl_encode_avx2; // the portable code, built for AVX2
 dopl_decode_fn dopl_decode_avx2;
+dopl_scale_fn dopl_scale_avx512;
 dopl_encode_fn dopl_encode_avx512; // needs AVX-512 F, BW, DQ, VL and VBMI
 dopl_decode_fn dopl_decode_avx512;
 #endif

@@ -61,45 +61,56 @@ VBMI void dopl_decode_avx512(const dopl_codec *q, float *x, const uint8_t *codes
     for (; i < n; i++) x[i] = q->value[codes[i]] * scales[i / DOPL_CODEC_BLOCK];
 }
 
-INLINE float block_scale(const float *x) {
-    __m512 m[4];
-    for (int j = 0; j < 4; j++) m[j] = _mm512_abs_ps(_mm512_loadu_ps(x + 16 * j));
-    for (int i = 64; i < DOPL_CODEC_BLOCK; i += 64)
-        for (int j = 0; j < 4; j++) // operands in this order: a NaN gives way to what is held
-            m[j] = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + i + 16 * j)), m[j]);
-    return _mm512_reduce_max_ps(
-        _mm512_max_ps(_mm512_max_ps(m[0], m[1]), _mm512_max_ps(m[2], m[3])));
+enum { LARGER_MAGNITUDE = 3, WITHOUT_SIGN = 2 << 2 }; // what vrangeps is to give
+
+// A NaN gives way to what is held.
+INLINE __m512 larger(__m512 a, __m512 held) {
+    return _mm512_range_ps(a, held, LARGER_MAGNITUDE | WITHOUT_SIGN);
+}
+
+VBMI void dopl_scale_avx512(float *scales, const float *x, int n) {
+    int b = 0;
+    for (; b + DOPL_CODEC_BLOCK <= n; b += DOPL_CODEC_BLOCK) {
+        __m512 m[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
+                        _mm512_setzero_ps() };
+        for (int i = 0; i < DOPL_CODEC_BLOCK; i += 64)
+            for (int j = 0; j < 4; j++) m[j] = larger(_mm512_loadu_ps(x + b + i + 16 * j), m[j]);
+        scales[b / DOPL_CODEC_BLOCK] =
+            _mm512_reduce_max_ps(larger(larger(m[0], m[1]), larger(m[2], m[3])));
+    }
+    if (b < n) dopl_scale_portable(scales + b / DOPL_CODEC_BLOCK, x + b, n - b);
 }
 
 typedef struct {
-    __m512 edge, slope, first;
+    __m512 slope, shift, last, join;
 } lines;
 
-// Codes of 16 elements as dwords, less zero_code. As code_of() in codec.c, operation by operation.
-INLINE __m512i ranks_16(const lines *l, bool is_signed, __m512 y) {
-    enum { LARGER_MAGNITUDE = 3, WITHOUT_SIGN = 2 << 2, XOR_WITH_AND = 0x78 };
-    const __m512 least = _mm512_set1_ps(DOPL_CODEC_LEAST);
-    __m512 a = is_signed ? _mm512_range_ps(y, least, LARGER_MAGNITUDE | WITHOUT_SIGN)
-                         : _mm512_max_ps(y, least);
-    __m512i group = _mm512_srli_epi32(_mm512_castps_si512(a), 24); // a permutation takes 4 bits
-    __m512 edge = _mm512_permutexvar_ps(group, l->edge);
-    __m512 slope = _mm512_permutexvar_ps(group, l->slope);
-    __m512 first = _mm512_permutexvar_ps(group, l->first);
-    __m512 u = _mm512_mul_ps(_mm512_sub_ps(a, edge), slope);
-    __mmask16 below = _mm512_cmp_ps_mask(u, _mm512_set1_ps(DOPL_CODEC_JOIN), _CMP_LE_OQ);
-    u = _mm512_mask_min_ps(u, below, _mm512_mul_ps(u, _mm512_set1_ps(5)), _mm512_set1_ps(-0.5f));
-    __m512i rank = _mm512_castps_si512(_mm512_add_ps(first, u));
-    if (is_signed)
-        rank = _mm512_ternarylogic_epi32(rank, _mm512_castps_si512(y), _mm512_set1_epi32(INT32_MIN),
-                                         XOR_WITH_AND);
-    return _mm512_cvtps_epi32(_mm512_castsi512_ps(rank));
-}
+#define EACH for (int j = 0; j < 4; j++)
 
+// As code_of() in codec.c, operation by operation. Four vectors go side by side: one alone is a
+// chain of operations longer than the processor looks ahead.
 INLINE void encode_64(const lines *l, bool is_signed, uint8_t *codes, const float *x,
                       __m512 inverse) {
+    enum { XOR_WITH_AND = 0x78 };
+    const __m512 least = _mm512_set1_ps(DOPL_CODEC_LEAST);
+    const __m512i one = _mm512_set1_epi32(1), sign = _mm512_set1_epi32(INT32_MIN);
+    __m512 y[4], a[4], join[4], slope[4], shift[4], last[4];
+    __mmask16 above[4];
     __m512i r[4];
-    for (int j = 0; j < 4; j++)
-        r[j] = ranks_16(l, is_signed, _mm512_mul_ps(_mm512_loadu_ps(x + 16 * j), inverse));
+    EACH y[j] = _mm512_mul_ps(_mm512_loadu_ps(x + 16 * j), inverse);
+    EACH a[j] = is_signed ? larger(y[j], least) : _mm512_max_ps(y[j], least);
+    EACH r[j] = _mm512_srli_epi32(_mm512_castps_si512(a[j]), 24); // a permutation takes 4 bits
+    EACH join[j] = _mm512_permutexvar_ps(r[j], l->join);
+    EACH above[j] = _mm512_cmp_ps_mask(a[j], join[j], _CMP_GT_OQ);
+    EACH r[j] = _mm512_mask_add_epi32(r[j], above[j], r[j], one);
+    EACH slope[j] = _mm512_permutexvar_ps(r[j], l->slope);
+    EACH shift[j] = _mm512_permutexvar_ps(r[j], l->shift);
+    EACH last[j] = _mm512_permutexvar_ps(r[j], l->last);
+    EACH a[j] = _mm512_min_ps(_mm512_fmadd_ps(a[j], slope[j], shift[j]), last[j]);
+    EACH r[j] = _mm512_castps_si512(a[j]);
+    if (is_signed)
+        EACH r[j] = _mm512_ternarylogic_epi32(r[j], _mm512_castps_si512(y[j]), sign, XOR_WITH_AND);
+    EACH r[j] = _mm512_cvttps_epi32(_mm512_castsi512_ps(r[j]));
     __m512i lo = _mm512_packs_epi32(r[0], r[1]), hi = _mm512_packs_epi32(r[2], r[3]);
     if (is_signed) {
         lo = _mm512_add_epi16(lo, _mm512_set1_epi16(127));
@@ -108,28 +119,25 @@ INLINE void encode_64(const lines *l, bool is_signed, uint8_t *codes, const floa
     _mm512_storeu_si512(codes, transpose(_mm512_packus_epi16(lo, hi)));
 }
 
-INLINE void encode(const dopl_codec *q, bool is_signed, uint8_t *codes, float *scales,
+INLINE void encode(const dopl_codec *q, bool is_signed, uint8_t *codes, const float *scales,
                    const float *x, int n) {
-    const lines l = { _mm512_loadu_ps(q->edge), _mm512_loadu_ps(q->slope),
-                      _mm512_loadu_ps(q->first) };
-    int b = 0;
-    for (; b + DOPL_CODEC_BLOCK <= n; b += DOPL_CODEC_BLOCK) {
-        float scale = block_scale(x + b);
-        scales[b / DOPL_CODEC_BLOCK] = scale;
-        if (scale < 0x1p-100f) { // zeros, or a reciprocal that overflows
-            dopl_encode_portable(q, codes + b, scales + b / DOPL_CODEC_BLOCK, x + b,
-                                 DOPL_CODEC_BLOCK);
+    const lines l = { _mm512_loadu_ps(q->slope), _mm512_loadu_ps(q->shift),
+                      _mm512_loadu_ps(q->last), _mm512_loadu_ps(q->join) };
+    for (int b = 0; b < n; b += DOPL_CODEC_BLOCK) {
+        const float *scale = scales + b / DOPL_CODEC_BLOCK;
+        int size = n - b < DOPL_CODEC_BLOCK ? n - b : DOPL_CODEC_BLOCK;
+        if (size < DOPL_CODEC_BLOCK || *scale < 0x1p-100f) { // zeros; a reciprocal that overflows
+            dopl_encode_portable(q, codes + b, scale, x + b, size);
             continue;
         }
-        __m512 inverse = _mm512_set1_ps(q->unit / scale);
+        __m512 inverse = _mm512_set1_ps(q->unit / *scale);
         for (int i = b; i < b + DOPL_CODEC_BLOCK; i += 64)
             encode_64(&l, is_signed, codes + i, x + i, inverse);
     }
-    if (b < n) dopl_encode_portable(q, codes + b, scales + b / DOPL_CODEC_BLOCK, x + b, n - b);
 }
 
-VBMI void dopl_encode_avx512(const dopl_codec *q, uint8_t *codes, float *scales, const float *x,
-                             int n) {
+VBMI void dopl_encode_avx512(const dopl_codec *q, uint8_t *codes, const float *scales,
+                             const float *x, int n) {
     if (q->is_signed)
         encode(q, true, codes, scales, x, n);
     else

@@ -153,6 +153,10 @@ static void run_tile(const dopl_isa *isa, const dopl_pass *pass, const dopl_job 
                         (uint8_t *)job->data[s] + first, job->scale[s] + block, n);
         } else if (in->op == DOPL_PRIM_store8) {
             int s = in->y - p->n_reg;
+            if (i == 0 || in[-1].op != DOPL_PRIM_store8) // the scales of all stores in a row
+                for (const dopl_instr *to = in, *end = p->instr + p->n_instr;
+                     to < end && to->op == DOPL_PRIM_store8; to++)
+                    isa->scale(job->scale[to->y - p->n_reg] + block, place[to->in[0]], n);
             isa->encode(dopl_codec_get(p->kind[s] - DOPL_OPERAND_Q8),
                         (uint8_t *)job->data[s] + first, job->scale[s] + block, place[in->in[0]],
                         n);

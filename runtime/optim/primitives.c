@@ -62,7 +62,8 @@ enum { STRIP = 64 }; // elements between two looks ahead: four cache lines
 #endif
 
 static const dopl_isa portable = {
-    .name = "portable", .encode = dopl_encode_portable, .decode = dopl_decode_portable,
+    .name = "portable", .scale = dopl_scale_portable,
+    .encode = dopl_encode_portable, .decode = dopl_decode_portable,
     .prim = {
 #define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_portable,
 #include "optim.def"
@@ -70,21 +71,24 @@ static const dopl_isa portable = {
 };
 #if defined(__x86_64__)
 static const dopl_isa avx2 = {
-    .name = "avx2", .encode = dopl_encode_avx2, .decode = dopl_decode_avx2,
+    .name = "avx2", .scale = dopl_scale_avx2,
+    .encode = dopl_encode_avx2, .decode = dopl_decode_avx2,
     .prim = {
 #define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_avx2,
 #include "optim.def"
     },
 };
 static const dopl_isa avx512 = {
-    .name = "avx512", .encode = dopl_encode_avx2, .decode = dopl_decode_avx2,
+    .name = "avx512", .scale = dopl_scale_avx2,
+    .encode = dopl_encode_avx2, .decode = dopl_decode_avx2,
     .prim = {
 #define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_avx512,
 #include "optim.def"
     },
 };
 static const dopl_isa avx512_vbmi = { // the same, with byte permutations for the codec
-    .name = "avx512", .encode = dopl_encode_avx512, .decode = dopl_decode_avx512,
+    .name = "avx512", .scale = dopl_scale_avx512,
+    .encode = dopl_encode_avx512, .decode = dopl_decode_avx512,
     .prim = {
 #define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_avx512,
 #include "optim.def"

@@ -39,6 +39,7 @@ typedef struct {
 typedef struct {
     const char *name; // portable, avx2, avx512
     dopl_prim_fn *prim[DOPL_N_PRIM];
+    dopl_scale_fn *scale;
     dopl_encode_fn *encode;
     dopl_decode_fn *decode;
 } dopl_isa;
