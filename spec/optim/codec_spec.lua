@@ -2,8 +2,6 @@
 local core = require "dopl.core"
 local reference = require "spec.optim.reference"
 
-local f32 = reference.f32
-
 -- Codes of a list by the core, and its scales.
 local function encode(kind, values)
   local codes, scales = core.optim.encode(core.tensor(values), kind)

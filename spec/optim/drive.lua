@@ -10,7 +10,7 @@ local letters = { "forget", "retain", "third", "fourth" }
 local function scheme_of(case)
   local o, storage = { quantize_min = 0 }, case.storage or {}
   if case.scheme == "base_delta" then
-    o.timing, o.source, o.quantize = case.timing, case.source, {}
+    o.timing, o.source, o.floor, o.quantize = case.timing, case.source, case.floor, {}
     for _, part in ipairs { "base", "delta" } do
       if storage[part] == "8bit" then table.insert(o.quantize, part) end
     end

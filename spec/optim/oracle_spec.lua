@@ -48,6 +48,9 @@ describe("optimizer against plain Lua", function()
     ["8-bit base and delta"] = { storage = { base = "8bit", delta = "8bit" } },
     ["8-bit, base fed with g - delta"] = { storage = { base = "8bit", delta = "8bit" },
       source = "g-delta" },
+    ["a floor under the second moment"] = { floor = 0.1 },
+    ["8-bit, a floor under the second moment"] = { floor = 0.1,
+      storage = { base = "8bit", delta = "8bit" } },
     ["three objectives"] = { frequency = { 2, 1, 3 } },
     ["a learning rate per objective"] = { lr_ratio = { 0.5, 1 } },
   } do

@@ -125,7 +125,9 @@ function update.base_delta(run, m, s, i)
     base = push(m, old_base, fed, bb)
   end
   run.new_own[m.name][i], run.new_base[m.name][i] = d, base
-  return run.rule.lagged and old + old_base or reference_base + dhat
+  local value = run.rule.lagged and old + old_base or reference_base + dhat
+  if not case.floor or not m.nonnegative then return value end
+  return math.max(math.abs(value), case.floor * reference_base)
 end
 
 local function federated(minus_base)
@@ -224,7 +226,7 @@ local function one_step(run, hyper)
 end
 
 -- case: scheme, hyper, frequency, elements, steps, and where they apply storage { base, delta },
--- timing, source, decouple, lr_ratio. Returns theta, own[moment][objective], base[moment].
+-- timing, source, floor, decouple, lr_ratio. Returns theta, own[moment][objective], base[moment].
 function reference.run(rule, case)
   local hyper, split = case.hyper, nil
   if case.decouple then

@@ -3,8 +3,8 @@
 -- Sums of scalar x vector terms become `lin1..3` (any nesting of +, - and scaling that is used once
 -- is one instruction), products fold into them (`mac`), quotients by roots are one instruction
 -- (`divr`, `divar`), or part of the sum they enter (`step`, `step2`): an AdamW step is three
--- instructions. Every scalar-only sub-tree becomes a number of the step. A value that replaces a state is written over it as soon as nobody needs the
--- old one.
+-- instructions. Every scalar-only sub-tree becomes a number of the step. A value that replaces a
+-- state is written over it as soon as nobody needs the old one.
 -- @module dopl.optim.compile
 local expr = require "dopl.optim.expr"
 
@@ -132,7 +132,6 @@ end
 -- A sum of two terms, one of them a quotient by the root of an absolute value: a step of theta.
 -- Numerator and what is under the root may be sums of two terms (a base and a delta).
 function lower:fold_step(sum)
-  local g = self.graph
   local at = #sum == 2 and sum.constant == self.zero and (sum[1].x.op == "div" and 1 or 2)
   local x = at and sum[at].x
   if not x or x.op ~= "div" or not x.args[1].vector or self.uses[x] ~= 1

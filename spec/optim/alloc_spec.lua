@@ -1,0 +1,68 @@
+-- Attaching an optimizer and taking a step, in which the first, second, third ... allocation fails.
+local core = require "dopl.core"
+local optim = require "dopl.optim"
+local scheme = require "dopl.scheme"
+
+local function params()
+  local list = {}
+  for i, n in ipairs { 300, 5, 256 } do
+    local w = core.randn(3, i, 0.1, n)
+    w:requires_grad(true)
+    w:set_grad(core.randn(3, 10 + i, 0.1, n))
+    list[i] = { name = "w" .. i, tensor = w, kind = i == 2 and "bias" or "matrix" }
+  end
+  return list
+end
+
+local function values(list)
+  local out = {}
+  for i, p in ipairs(list) do out[i] = p.tensor:tolist() end
+  return out
+end
+
+local function attach_and_step(list, config)
+  local o = config:attach(list, { objectives = { "forget", "retain" }, period = 2 })
+  o:step { objective = "forget", clip = 1.0 }
+  o:step { objective = "retain" }
+end
+
+local function settle()
+  collectgarbage()
+  collectgarbage()
+  return core.blocks()
+end
+
+for name, config in pairs {
+  ["8-bit base_delta"] = optim.adamw {}:with(scheme.base_delta { quantize = { "base", "delta" },
+    quantize_min = 0 }),
+  ["local_adam"] = optim.adamw {}:with(scheme.local_adam {}),
+} do
+  describe("attach and step short of memory, " .. name, function()
+    after_each(function() core.fail_alloc(0) end)
+
+    it("fail cleanly or come out right, whichever allocation fails", function()
+      local right = params()
+      attach_and_step(right, config)
+      right = values(right)
+      local n, failures = 0, 0
+      while true do
+        n = n + 1
+        local list = params()
+        local start, blocks = values(list), settle()
+        core.fail_alloc(n)
+        local ok, message = pcall(attach_and_step, list, config)
+        local reached = core.fail_alloc(0) == 0
+        if not ok then
+          failures = failures + 1
+          assert.truthy(tostring(message):find("out of memory", 1, true), message)
+          assert.equal(blocks, settle(), ("after failure %d"):format(n))
+          assert.same(start, values(list)) -- running allocates nothing: no step is half taken
+          attach_and_step(list, config)
+        end
+        assert.same(right, values(list))
+        if not reached then break end
+      end
+      assert.is_true(failures > 15, ("%d allocations: %d failures"):format(n, failures))
+    end)
+  end)
+end
