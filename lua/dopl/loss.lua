@@ -50,13 +50,13 @@ function loss.new(definition)
   return setmetatable(o, Loss)
 end
 
--- Options of a loss as text: " {beta = 0.1}".
+-- Options of a loss as text: " { beta = 0.1 }".
 local function text_of(options)
   local parts = {}
   for _, key in ipairs(check.keys(options)) do
     parts[#parts + 1] = ("%s = %s"):format(key, tostring(options[key]))
   end
-  return #parts > 0 and (" {%s}"):format(table.concat(parts, ", ")) or ""
+  return #parts > 0 and (" { %s }"):format(table.concat(parts, ", ")) or ""
 end
 
 local function with_options(name, given, defaults)
