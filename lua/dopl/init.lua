@@ -20,6 +20,7 @@ dopl.modules = {
   inspect = "values as text",
   loss = "unlearning losses",
   metrics = "what unlearning is judged by",
+  microscope = "the optimizer watched at work",
   models = "architectures",
   nn = "layers and parameters",
   optim = "optimizer rules",

@@ -8,6 +8,7 @@
 local core = require "dopl.core"
 local check = require "dopl.check"
 local loss = require "dopl.loss"
+local microscope = require "dopl.microscope"
 local progress = require "dopl.progress"
 local reference = require "dopl.reference"
 local schedule = require "dopl.schedule"
@@ -30,6 +31,7 @@ local defaults = {
   stop = check.optional,       -- function(live) -> true to end now
   keep_best = check.optional,  -- name of an evaluation result, or function(result) -> score
   on_step = check.optional,    -- function(live), after each step
+  microscope = check.optional, -- { every = n }: see dopl.microscope
   run = check.optional,        -- from dopl.run: gets one row of metrics a step
   label = "train",             -- names the run's rows and the progress line
   progress = true,
@@ -142,10 +144,19 @@ local function evaluate(o, live, best)
   end
 end
 
+-- Logs what the microscope saw of the step.
+local function observe(o, scope, live)
+  for _, row in ipairs(scope:after(live.objective)) do
+    row.label, row.step, row.kind = o.label, live.step, "microscope"
+    live.microscope = row
+    if o.run then o.run:log(row) end
+  end
+end
+
 --- Trains a model.
 -- @tparam table options see `defaults` in the source: model, objectives, optimizer, schedule, steps,
--- warmup, decay, clip, micro_tokens, reference, evaluate, every, stop, keep_best, on_step, run,
--- label, progress
+-- warmup, decay, clip, micro_tokens, reference, evaluate, every, stop, keep_best, on_step,
+-- microscope, run, label, progress
 -- @treturn table { steps, losses = { [objective] = last value }, result (of the last or the kept
 -- evaluation), best_step, optimizer, tokens, seconds, stopped }
 function train.fit(options)
@@ -169,6 +180,8 @@ function train.fit(options)
   end
   local optimizer = o.optimizer:attach(o.model.parameters,
     { objectives = not joint and names or nil, period = plan.period })
+  local scope = o.microscope and microscope.new(o.microscope, { optimizer = optimizer,
+    parameters = o.model.parameters, objectives = names, joint = joint })
   prepare_reference(o, list, plan)
 
   local best, clock, total = {}, core.clock(), 0
@@ -189,6 +202,7 @@ function train.fit(options)
       local value, n_tokens, n_labels = accumulate(o, objective, t + 1)
       live.losses[objective.name] = value
       tokens, labels = tokens + n_tokens, labels + n_labels
+      if scope then scope:gradient(t, objective.name) end
     end
     local rate = schedule.rate(t, o.steps, o.warmup, o.decay)
     local done = optimizer:step { objective = name, lr = name and by_name[name].lr or nil,
@@ -207,6 +221,7 @@ function train.fit(options)
       end
       o.run:log(row)
     end
+    if scope then observe(o, scope, live) end
     line:step(t + 1, live.losses, names, tokens)
     if o.on_step then o.on_step(live) end
     if o.evaluate and (t + 1 == o.steps or o.every and (t + 1) % o.every == 0) then

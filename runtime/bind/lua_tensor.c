@@ -374,6 +374,31 @@ static int tensor_finite(lua_State *L) {
     return 1;
 }
 
+// t:dot(u): the inner product of two f32 tensors of one shape, summed in double precision over a
+// fixed division of the elements: the number of threads does not show
+static int tensor_dot(lua_State *L) {
+    enum { PARTS = 64 };
+    dopl_tensor *t = dopl_check_tensor(L, 1), *u = dopl_check_tensor(L, 2);
+    if (t->dtype != DOPL_F32 || u->dtype != DOPL_F32 || !dopl_shape_same(t, u))
+        return dopl_raise_text(L, "dot: %s %s and %s %s, needs two f32 of one shape",
+                               dopl_dtype_name(t->dtype), dopl_shape_str(t).s,
+                               dopl_dtype_name(u->dtype), dopl_shape_str(u).s);
+    const float *a = dopl_f32(t), *b = dopl_f32(u);
+    int64_t n = dopl_tensor_numel(t);
+    double part[PARTS];
+#pragma omp parallel for schedule(static) if (n > 16384)
+    for (int k = 0; k < PARTS; k++) {
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = n * k / PARTS; i < n * (k + 1) / PARTS; i++) sum += (double)a[i] * b[i];
+        part[k] = sum;
+    }
+    double sum = 0;
+    for (int k = 0; k < PARTS; k++) sum += part[k];
+    lua_pushnumber(L, sum);
+    return 1;
+}
+
 static int tensor_tostring(lua_State *L) {
     dopl_box *box = luaL_checkudata(L, 1, TENSOR);
     if (!box->t.storage)
@@ -480,6 +505,7 @@ static const luaL_Reg methods[] = {
     { "dtype", tensor_dtype },
     { "bytes", tensor_bytes },
     { "finite", tensor_finite },
+    { "dot", tensor_dot },
     { "fill", tensor_fill },
     { "copy", tensor_copy },
     { "clone", tensor_clone },

@@ -5,6 +5,7 @@ local check = require "dopl.check"
 local core = require "dopl.core"
 local json = require "dopl.json"
 local metrics = require "dopl.metrics"
+local microscope = require "dopl.microscope"
 local report = require "dopl.report"
 
 local summary = {}
@@ -115,9 +116,10 @@ function summary.show(bench, rows, options)
   local samples = rows[1].results and summary.side_by_side(rows, o.questions) or {}
   print_samples(samples)
   if not bench.run then return end
-  local logged = {}
+  local logged, seen = {}, {}
   for row in json.lines(bench.run.path .. "/metrics.jsonl") do
-    if row.kind == "step" then logged[#logged + 1] = row end
+    local list = row.kind == "step" and logged or row.kind == "microscope" and seen or {}
+    list[#list + 1] = row
   end
   local charts = table.move(o.charts, 1, #o.charts, 1, {})
   for _, objective in ipairs { "forget", "retain" } do
@@ -127,6 +129,7 @@ function summary.show(bench, rows, options)
       caption = ("Loss of each effective batch of the %s objective."):format(objective),
     }
   end
+  for _, chart in ipairs(microscope.charts(seen)) do charts[#charts + 1] = chart end
   local path = report.write(bench.run, {
     title = o.title, lead = o.lead, samples = samples, charts = charts, params = bench.p,
     recipe = core.files.read(bench.run.path .. "/recipe.lua"), notes = o.notes,

@@ -241,7 +241,7 @@ local method_defaults = {
   label = check.required, forget = check.required, retain = check.required,
   optimizer = check.required, schedule = check.required, steps = check.required,
   forget_weight = 1.0, retain_weight = 1.0, seed = check.optional, clip = check.optional,
-  evaluate = true,
+  evaluate = true, watch = check.optional, every = check.optional, microscope = check.optional,
 }
 
 local function refusal_mode(l)
@@ -256,13 +256,15 @@ end
 
 --- Unlearns from the original model and evaluates the result.
 -- @tparam table method label, forget and retain (losses), optimizer, schedule, steps, forget_weight,
--- retain_weight, seed, clip; evaluate = false: train only
+-- retain_weight, seed, clip; evaluate = false: train only; watch = function(model, step) -> numbers,
+-- asked every `every` steps; microscope = { every = n } (dopl.microscope)
 -- @treturn table the evaluation's row with seconds, tokens, state_bytes
 function Bench:compare(method)
   local m = check.options("bench:compare", method, method_defaults)
   local model, seed = self:original(), m.seed or core.options.seed
   local fit = train.fit {
     model = model, label = m.label, steps = m.steps, run = self.run, clip = m.clip,
+    evaluate = m.watch, every = m.every, microscope = m.microscope,
     objectives = {
       { name = "forget", loss = m.forget, weight = m.forget_weight,
         data = loader_of(self, m.forget, self.forget, "forget", seed) },
