@@ -1,7 +1,7 @@
 -- How close does an optimizer pass come to the memory's own speed? Goal: 0.85 of a read-modify-write
 -- loop over as many streams, for adamw and DO+ in f32; 8-bit passes no slower than f32 ones.
 -- Cost: 20 s, 1.2 GB at the default size. All in one run, interleaved; medians.
--- f32 passes are bound by memory. 8-bit ones move a quarter of the bytes and are bound by arithmetic,
+-- f32 passes are bound by memory. 8-bit ones move about half the bytes and are bound by arithmetic,
 -- most of it the codec's: on two AVX-512 cores they reach f32's time where f32's GB/s stay under
 -- about 40 (DO+) or 45 (adamw), by the rates measured, and are slower on faster memory.
 --
