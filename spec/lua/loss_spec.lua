@@ -157,7 +157,7 @@ describe("loss.new", function()
     assert.near(want, v:item(), 1e-4 * want)
     v:backward()
     assert.equal("loss.squared", tostring(squared))
-    assert.equal("loss.npo {beta = 0.1}", tostring(loss.npo()))
+    assert.equal("loss.npo { beta = 0.1 }", tostring(loss.npo()))
   end)
 
   it("refuses what is no loss, and options that are not there", function()
