@@ -18,6 +18,7 @@
 
 static const char USAGE[] =
     "usage: dopl [options] [recipe.lua [--param value ...]]\n"
+    "       dopl [options] compare RUN...\n"
     "\n"
     "  -e STAT         run the Lua statement STAT\n"
     "  -l MOD          require MOD into the global MOD; -l G=MOD into the global G\n"
@@ -31,6 +32,7 @@ static const char USAGE[] =
     "  --help          print this text; after a recipe, the recipe's parameters\n"
     "  -               run standard input; --  ends the options\n"
     "\n"
+    "compare prints runs side by side and writes the same as a page.\n"
     "Without a recipe: the prompt, or standard input where that is no terminal.\n"
     "--device, --threads, --seed and --out may also follow the recipe.\n";
 
@@ -251,10 +253,21 @@ static int run_action(lua_State *L, const action *a) {
     return 0;
 }
 
-static int run_recipe(lua_State *L, const options *o) {
+// `dopl compare RUN...`, unless a file has that name.
+static bool is_compare(const options *o) {
+    return o->recipe < o->argc && !strcmp(o->argv[o->recipe], "compare") &&
+           access("compare", F_OK) != 0;
+}
+
+static int load_recipe(lua_State *L, const options *o) {
     const char *name = o->argv[o->recipe];
+    if (is_compare(o)) return luaL_loadstring(L, "require('dopl.compare').main(...)");
     bool from_stdin = !strcmp(name, "-") && strcmp(o->argv[o->recipe - 1], "--") != 0;
-    if (luaL_loadfilex(L, from_stdin ? NULL : name, "t") != LUA_OK) return dopl_report(L);
+    return luaL_loadfilex(L, from_stdin ? NULL : name, "t");
+}
+
+static int run_recipe(lua_State *L, const options *o) {
+    if (load_recipe(L, o) != LUA_OK) return dopl_report(L);
     int n = o->argc - o->recipe - 1;
     if (!lua_checkstack(L, n + 8)) {
         fprintf(stderr, "dopl: too many arguments\n");
@@ -348,7 +361,7 @@ static int open_state(lua_State *L) { // the options, as a light userdata
     if (!find_root(root, sizeof root))
         return luaL_error(L, "the library lua/dopl is neither beside the executable nor in %s",
                           root);
-    bool has_recipe = o->recipe < o->argc && strcmp(o->argv[o->recipe], "-") != 0;
+    bool has_recipe = o->recipe < o->argc && strcmp(o->argv[o->recipe], "-") && !is_compare(o);
     dopl_shell shell = { .root = root,
                          .recipe = has_recipe ? o->argv[o->recipe] : NULL,
                          .trusted = o->trust || (o->prompt && o->recipe >= o->argc) };

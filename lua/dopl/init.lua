@@ -15,6 +15,7 @@ local dopl = {
 --- Modules, with what each holds.
 dopl.modules = {
   check = "checks of what users give",
+  compare = "runs side by side",
   data = "rows, batches, the fictitious authors, TOFU",
   generate = "greedy and sampled continuation of prompts",
   inspect = "values as text",
