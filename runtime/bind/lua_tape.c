@@ -113,7 +113,7 @@ static int tape_record(lua_State *L) {
     dopl_tensor *out = dopl_check_tensor(L, 2);
     luaL_checktype(L, 3, LUA_TTABLE);
     luaL_checktype(L, 4, LUA_TFUNCTION);
-    lua_Integer n_in = luaL_len(L, 3);
+    lua_Integer n_in = (lua_Integer)lua_rawlen(L, 3);
     if (n_in < 1 || n_in > DOPL_MAX_IN)
         return dopl_raise_text(L, "%s: %d inputs, needs 1 to %d", lua_tostring(L, 1), (int)n_in,
                                DOPL_MAX_IN);
@@ -125,7 +125,7 @@ static int tape_record(lua_State *L) {
     dopl_tensor *in[DOPL_MAX_IN];
     bool wanted = false;
     for (int i = 0; i < n_in; i++) {
-        lua_geti(L, 3, i + 1);
+        lua_rawgeti(L, 3, i + 1); // raw: no code runs between the checks and their use
         in[i] = dopl_check_tensor(L, -1);
         wanted |= in[i]->var != NULL;
     }

@@ -2,6 +2,9 @@
 //
 // A tensor userdata is one reference to a tensor of the core. Arithmetic and every operator whose
 // first input is a tensor are methods too (lua_op.c adds those).
+//
+// Tables are read raw: a metamethod would run a recipe's code while a tensor is half read, and that
+// code may release tensors, or answer otherwise the second time.
 #include "state.h"
 #include "../core/rng.h"
 
@@ -85,10 +88,10 @@ static int tensor_release(lua_State *L) {
 static int read_dims(lua_State *L, int first, int64_t *dim) {
     int n = 0;
     if (lua_istable(L, first)) {
-        lua_Integer len = luaL_len(L, first);
+        lua_Integer len = (lua_Integer)lua_rawlen(L, first);
         if (len > DOPL_MAX_DIM) dopl_raise_text(L, "tensor: %d dimensions, at most 4", (int)len);
         for (; n < len; n++) {
-            lua_geti(L, first, n + 1);
+            lua_rawgeti(L, first, n + 1);
             dim[n] = luaL_checkinteger(L, -1);
             lua_pop(L, 1);
         }
@@ -160,8 +163,8 @@ static int nested_shape(lua_State *L, int arg, int64_t *dim) {
     lua_pushvalue(L, arg);
     while (lua_istable(L, -1)) {
         if (n == DOPL_MAX_DIM) dopl_raise_text(L, "tensor: tables nested over 4 deep");
-        dim[n++] = luaL_len(L, -1);
-        lua_geti(L, -1, 1);
+        dim[n++] = (int64_t)lua_rawlen(L, -1);
+        lua_rawgeti(L, -1, 1);
         lua_remove(L, -2);
         if (dim[n - 1] == 0) break;
     }
@@ -191,12 +194,12 @@ static int64_t read_nested(lua_State *L, dopl_tensor *t, int level, int64_t at) 
         read_element(L, t, at);
         return at + 1;
     }
-    if (!lua_istable(L, -1) || luaL_len(L, -1) != t->dim[level])
+    if (!lua_istable(L, -1) || (int64_t)lua_rawlen(L, -1) != t->dim[level])
         dopl_raise_text(L, "tensor: ragged table: %lld elements are needed at depth %d",
                         (long long)t->dim[level], level + 1);
     luaL_checkstack(L, 2, "tensor");
     for (int64_t i = 0; i < t->dim[level]; i++) {
-        lua_geti(L, -1, i + 1);
+        lua_rawgeti(L, -1, i + 1);
         at = read_nested(L, t, level + 1, at);
         lua_pop(L, 1);
     }
@@ -228,12 +231,12 @@ static int tensor_i32(lua_State *L) {
 // gradient graph
 static int tensor_concat(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
-    lua_Integer n = luaL_len(L, 1);
+    lua_Integer n = (lua_Integer)lua_rawlen(L, 1);
     if (n < 1) return dopl_raise_text(L, "concat: an empty list, needs at least one tensor");
     dopl_tensor whole = { 0 };
     int64_t rows = 0;
     for (lua_Integer i = 1; i <= n; i++, lua_pop(L, 1)) {
-        lua_geti(L, 1, i);
+        lua_rawgeti(L, 1, i);
         const dopl_tensor *t = dopl_check_tensor(L, -1);
         if (i == 1) whole = *t;
         bool fits = t->n_dim == whole.n_dim && t->n_dim > 0 && t->dtype == whole.dtype;
@@ -248,10 +251,14 @@ static int tensor_concat(lua_State *L) {
     dopl_tensor *out = dopl_push_tensor(L);
     make(L, out, whole.dtype, whole.n_dim, whole.dim);
     char *to = dopl_data(out);
+    size_t left = (size_t)dopl_tensor_numel(out) * dopl_dtype_bytes(out->dtype);
     for (lua_Integer i = 1; i <= n; i++, lua_pop(L, 1)) {
-        lua_geti(L, 1, i);
+        lua_rawgeti(L, 1, i);
         const dopl_tensor *t = dopl_check_tensor(L, -1);
         size_t bytes = (size_t)dopl_tensor_numel(t) * dopl_dtype_bytes(t->dtype);
+        if (bytes > left) // a finalizer ran while memory was made
+            return dopl_raise_text(L, "concat: the list has changed");
+        left -= bytes;
         memcpy(to, dopl_data(t), bytes);
         to += bytes;
     }
