@@ -43,10 +43,17 @@ function loss.new(definition)
   local o = check.options("loss.new", definition, {
     name = check.required, value = check.required, needs = {}, text = "",
   })
+  check.type("loss.new: name", o.name, "string")
   check.type("loss.new: value", o.value, "function")
   o.needs = check.options("loss.new: needs", o.needs, {
     answers = check.optional, twin = check.optional, reference = check.optional,
   })
+  if o.needs.answers then
+    check.choice("loss.new: needs.answers", o.needs.answers, { "refusals" })
+  end
+  if o.needs.reference then
+    check.choice("loss.new: needs.reference", o.needs.reference, { "nll", "hidden" })
+  end
   return setmetatable(o, Loss)
 end
 
@@ -59,10 +66,27 @@ local function text_of(options)
   return #parts > 0 and (" { %s }"):format(table.concat(parts, ", ")) or ""
 end
 
+-- The options of a loss, all of them finite numbers; a loss divides by its beta.
 local function with_options(name, given, defaults)
-  local o = check.options("loss." .. name, given or {}, defaults)
+  local o = check.options("loss." .. name, given, defaults, 4)
+  for _, key in ipairs(check.keys(o)) do
+    local what = ("loss.%s: %s"):format(name, key)
+    local value = check.type(what, o[key], "number", 4)
+    local positive = key == "beta"
+    if value ~= value or math.abs(value) == math.huge or positive and value <= 0 then
+      error(("%s = %s, needs a finite number%s"):format(what, value, positive and " above 0" or ""),
+        3)
+    end
+  end
   return o, text_of(o)
 end
+
+local function no_options(name, ...)
+  if ... ~= nil then error(("loss.%s: takes no options"):format(name), 3) end
+end
+
+--- Whether a value is a loss.
+function loss.is_loss(value) return getmetatable(value) == Loss end
 
 -- The mean over the samples of the whole batch of -(k/beta) log sigmoid(beta x).
 local function preference(s, x, k, beta)
@@ -72,23 +96,27 @@ end
 local function token_mean(s) return op.sum(s.nll) * (1 / s.whole.n_labels) end
 
 --- Gradient descent on the answers: sum of l over sum of n.
-function loss.gd()
+function loss.gd(...)
+  no_options("gd", ...)
   return loss.new { name = "gd", value = token_mean }
 end
 
 --- Gradient ascent: -gd (Jang et al. 2023).
-function loss.ga()
+function loss.ga(...)
+  no_options("ga", ...)
   return loss.new { name = "ga", value = function(s) return token_mean(s) * -1 end }
 end
 
 --- gd on refusals in the place of the answers (Maini et al. 2024).
-function loss.idk()
+function loss.idk(...)
+  no_options("idk", ...)
   return loss.new { name = "idk", needs = { answers = "refusals" }, value = token_mean }
 end
 
 --- Maximum entropy: the mean over labelled positions of KL(uniform, p) = -log V - mean_v log p_v
 -- (Yuan et al. 2025). Their code counts pad positions too; there are none here.
-function loss.me()
+function loss.me(...)
+  no_options("me", ...)
   return loss.new { name = "me", value = function(s)
     local count = s.mean_logp:numel()
     return (op.sum(s.mean_logp) * -1 - count * math.log(s.vocab_size)) * (1 / s.whole.n_labels)
@@ -127,7 +155,8 @@ end
 
 --- KL(starting model, model), summed over labelled positions and divided by their number. A batch
 -- with mask = "all" labels every token.
-function loss.kl()
+function loss.kl(...)
+  no_options("kl", ...)
   return loss.new { name = "kl", needs = { reference = "hidden" }, value = function(s)
     return op.sum(s.kl()) * (1 / s.whole.n_labels)
   end }
@@ -195,7 +224,15 @@ function loss.of_batch(model, l, batch, reference)
       if batch.twin then s.reference.twin = { nll = reference:nll(batch.twin) } end
     end
   end
-  return l.value(s), s
+  local value = l.value(s)
+  if type(value) ~= "userdata" then
+    error(("loss.%s: its value function returned a %s, needs a tensor with one element")
+      :format(l.name, type(value)), 2)
+  elseif value:numel() ~= 1 then
+    error(("loss.%s: its value function returned a tensor of shape [%s], needs one element: sum it")
+      :format(l.name, table.concat(value:shape(), ", ")), 2)
+  end
+  return value, s
 end
 
 return loss

@@ -87,7 +87,11 @@ function nn.operator(definition)
     local y
     do
       local _ <close> = core.no_grad()
-      y = definition.forward(...):detach()
+      y = definition.forward(...)
+      if type(y) ~= "userdata" then
+        error(("%s: forward returned a %s, needs a tensor"):format(definition.name, type(y)), 2)
+      end
+      y = y:detach()
     end
     return core.record(definition.name, y, { ... }, definition.backward)
   end

@@ -71,9 +71,17 @@ end
 
 local function check_lr(kind, lr, level)
   if lr == nil then return end
-  local list = type(lr) == "table" and lr or { default = lr }
-  for _, name in ipairs(check.keys(list)) do
-    check.range(("scheme.%s: lr of '%s'"):format(kind, name), list[name], 0, math.huge, level + 2)
+  local what = ("scheme.%s: lr"):format(kind)
+  if type(lr) ~= "table" then
+    check.range(what, lr, 0, math.huge, level + 2)
+    return
+  end
+  local names = check.keys(lr)
+  if #names == 0 then
+    fail(kind, level + 1, "lr is a table without names, need { objective = lr }")
+  end
+  for _, name in ipairs(names) do
+    check.range(("%s of '%s'"):format(what, name), lr[name], 0, math.huge, level + 2)
   end
 end
 

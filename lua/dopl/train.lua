@@ -42,13 +42,37 @@ local objective_defaults = {
   lr = check.optional,
 }
 
+-- A number that is one: not a NaN, not infinite, and at least `low`.
+local function check_number(what, value, low)
+  check.type(what, value, "number", 6)
+  if value ~= value or math.abs(value) == math.huge or value < low then
+    error(("%s = %s, needs a finite number%s"):format(what, value,
+      low > -math.huge and " of at least " .. low or ""), 5)
+  end
+end
+
+local function check_objective(o, i)
+  check.type(("train.fit: name of objective %d"):format(i), o.name, "string", 5)
+  local where = ("train.fit: objective '%s': "):format(o.name)
+  if not loss.is_loss(o.loss) then
+    error(("%sloss is a %s, needs one like loss.gd() or loss.new { ... }"):format(where,
+      type(o.loss)), 4)
+  end
+  if type(o.data) ~= "table" or not o.data.steps_per_epoch then
+    error(("%sdata is a %s, needs a data.loader { ... }"):format(where,
+      type(o.data) == "table" and "table that is no loader" or type(o.data)), 4)
+  end
+  check_number(where .. "weight", o.weight, -math.huge)
+  if o.lr ~= nil then check_number(where .. "lr", o.lr, 0) end
+end
+
 local function read_objectives(given)
   check.type("train.fit: objectives", given, "table", 4)
   if #given == 0 then error("train.fit: no objectives", 4) end
   local list, by_name, names = {}, {}, {}
   for i, objective in ipairs(given) do
     local o = check.options(("train.fit: objective %d"):format(i), objective, objective_defaults, 4)
-    check.type(("train.fit: weight of '%s'"):format(o.name), o.weight, "number", 4)
+    check_objective(o, i)
     if by_name[o.name] then error(("train.fit: two objectives '%s'"):format(o.name), 4) end
     if o.loss.needs.answers == "refusals" and o.data.refuse ~= "replace" then
       error(("train.fit: objective '%s': loss.%s needs data whose answers are refusals "
@@ -113,7 +137,9 @@ local function accumulate(o, objective, step)
 end
 
 local function score_of(o, result)
-  if type(o.keep_best) == "function" then return o.keep_best(result) end
+  if type(o.keep_best) ~= "string" then
+    return check.type("train.fit: what keep_best returns", o.keep_best(result), "number")
+  end
   local score = result[o.keep_best]
   if type(score) ~= "number" then
     error(("train.fit: keep_best = '%s', but the evaluation gave no such number (it has %s)")
@@ -144,6 +170,48 @@ local function evaluate(o, live, best)
   end
 end
 
+-- What the options other than the objectives may be, said before anything is computed.
+local function check_options(o)
+  if type(o.model) ~= "table" or not o.model.parameters then
+    error(("train.fit: model is a %s, needs one of models.new"):format(type(o.model) == "table"
+      and "table without parameters" or type(o.model)), 3)
+  end
+  if type(o.optimizer) ~= "table" or not o.optimizer.attach then
+    error(("train.fit: optimizer is a %s, needs one like optim.adamw { lr = 1e-4 }"):format(
+      type(o.optimizer) == "table" and "table that is none" or type(o.optimizer)), 3)
+  end
+  for _, name in ipairs { "evaluate", "stop", "on_step" } do
+    if o[name] ~= nil then check.type("train.fit: " .. name, o[name], "callable", 4) end
+  end
+  check.choice("train.fit: decay", o.decay, { "linear", "none" }, 4)
+  check.type("train.fit: label", o.label, "string", 4)
+  check.type("train.fit: progress", o.progress, "boolean", 4)
+  if o.clip ~= nil then
+    check.type("train.fit: clip", o.clip, "number", 4)
+    if o.clip ~= o.clip or o.clip <= 0 then
+      error(("train.fit: clip = %s, needs a number above 0"):format(o.clip), 3)
+    end
+  end
+  for _, name in ipairs { "micro_tokens", "every" } do
+    local n = o[name]
+    if n ~= nil and (math.type(n) ~= "integer" or n < 1) then
+      error(("train.fit: %s = %s, needs an integer of at least 1"):format(name, tostring(n)), 3)
+    end
+  end
+  if o.keep_best ~= nil then
+    check.type("train.fit: keep_best", o.keep_best, "string|callable", 4)
+    if not o.evaluate then error("train.fit: keep_best needs evaluate", 3) end
+  end
+  if o.every and not o.evaluate then error("train.fit: every needs evaluate", 3) end
+  for _, name in ipairs { "run", "reference" } do
+    local needed = name == "run" and "log" or "prepare"
+    if o[name] ~= nil and not (type(o[name]) == "table" and o[name][needed]) then
+      error(("train.fit: %s is a %s, needs one of dopl.%s"):format(name, type(o[name]),
+        name == "run" and "run.open" or "reference.new"), 3)
+    end
+  end
+end
+
 -- Logs what the microscope saw of the step.
 local function observe(o, scope, live)
   for _, row in ipairs(scope:after(live.objective)) do
@@ -161,6 +229,7 @@ end
 -- evaluation), best_step, optimizer, tokens, seconds, stopped }
 function train.fit(options)
   local o = check.options("train.fit", options, defaults)
+  check_options(o)
   local list, by_name, names = read_objectives(o.objectives)
   local plan = schedule.from(o.schedule or (#list == 1 and schedule.joint())
     or error("train.fit: several objectives need a schedule", 2))

@@ -122,6 +122,11 @@ describe("nn.operator", function()
     assert.same({ 75.0 }, x:grad():tolist())
   end)
 
+  it("says so where its forward returns no tensor", function()
+    local broken = nn.operator { name = "broken", forward = function() end, backward = print }
+    assert.error_matches(function() broken(leaf { 1 }) end, "broken: forward returned a nil, needs")
+  end)
+
   it("checks its definition and what it is given", function()
     assert.error_matches(function() nn.operator { name = "x", forward = print } end, "backward")
     local nine = {}

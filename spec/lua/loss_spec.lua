@@ -166,6 +166,17 @@ describe("loss.new", function()
     assert.error_matches(function() loss.new { name = "x", value = print, needs = { twins = true } }
     end, "twins.*twin")
     assert.error_matches(function() loss.npo { bta = 1 } end, "loss.npo.*bta.*beta")
+    assert.error_matches(function() loss.npo { beta = "1" } end, "loss.npo: beta: the string '1'")
+    assert.error_matches(function() loss.npo { beta = 0 } end,
+      "loss.npo: beta = 0, needs a finite number above 0")
+    assert.error_matches(function() loss.simnpo { gamma = 0 / 0 } end, "gamma = %-?nan, needs")
+    assert.error_matches(function() loss.gd { beta = 1 } end, "loss.gd: takes no options")
+    assert.error_matches(function()
+      loss.new { name = "x", value = print, needs = { reference = "logits" } }
+    end, "needs.reference: 'logits'")
+    assert.error_matches(function()
+      loss.new { name = "x", value = print, needs = { answers = "refusal" } }
+    end, "did you mean 'refusals'")
   end)
 
   it("says what it misses", function()

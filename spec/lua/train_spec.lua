@@ -278,6 +278,61 @@ describe("train.fit refuses", function()
     refused({ objectives = { { name = "x", loss = loss.gd() } } }, "data")
   end)
 
+  it("values of the wrong kind, before anything is computed", function()
+    local evaluate = function() return { score = 1 } end
+    for pattern, given in pairs {
+      ["decay: 'linaer' %(did you mean 'linear'"] = { decay = "linaer" },
+      ["clip: the string '1', needs number"] = { clip = "1" },
+      ["clip = 0, needs a number above 0"] = { clip = 0 },
+      ["clip = %-?nan, needs"] = { clip = 0 / 0 },
+      ["micro_tokens = 0, needs an integer"] = { micro_tokens = 0 },
+      ["every = %-2, needs an integer"] = { every = -2, evaluate = evaluate },
+      ["every needs evaluate"] = { every = 2 },
+      ["keep_best needs evaluate"] = { keep_best = "score" },
+      ["keep_best: 3, needs string or callable"] = { keep_best = 3, evaluate = evaluate },
+      ["evaluate: 3, needs callable"] = { evaluate = 3 },
+      ["on_step: the string 'x', needs callable"] = { on_step = "x" },
+      ["stop: true, needs callable"] = { stop = true },
+      ["run is a table, needs one of dopl.run.open"] = { run = {} },
+      ["reference is a string, needs one of dopl.reference.new"] = { reference = "x" },
+      ["label: a table, needs string"] = { label = {} },
+      ["model is a table without parameters, needs one of models.new"] = { model = {} },
+      ["optimizer is a table that is none, needs one like optim.adamw"] = { optimizer = {} },
+    } do
+      refused(given, "train.fit: " .. pattern)
+    end
+  end)
+
+  it("objectives of the wrong kind", function()
+    local function with(field, value)
+      local o = objective("retain", loss.gd())
+      o[field] = value
+      return { objectives = { o } }
+    end
+    refused(with("name", 3), "train.fit: name of objective 1: 3, needs string")
+    for pattern, given in pairs {
+      ["loss is a function, needs one like loss.gd%(%)"] = with("loss", loss.gd),
+      ["data is a table that is no loader, needs a data.loader"] = with("data", {}),
+      ["weight: the string '1', needs number"] = with("weight", "1"),
+      ["weight = %-?nan, needs a finite number"] = with("weight", 0 / 0),
+      ["lr = %-1, needs a finite number of at least 0"] = with("lr", -1),
+    } do
+      refused(given, "train.fit: objective 'retain': " .. pattern)
+    end
+  end)
+
+  it("a loss whose value is no tensor with one element", function()
+    local function value(f) return { objectives = { objective("retain",
+      loss.new { name = "mine", value = f }) } } end
+    refused(value(function() end), "loss.mine: its value function returned a nil, needs a tensor")
+    refused(value(function(s) return s.nll end), "a tensor of shape %[6%], needs one element")
+  end)
+
+  it("a score that is no number", function()
+    refused({ evaluate = function() return {} end, keep_best = function() end },
+      "what keep_best returns: nil, needs number")
+  end)
+
   it("several objectives without a schedule, or one that does not name them", function()
     refused({ objectives = two(loss.ga()) }, "several objectives need a schedule")
     refused({ objectives = two(loss.ga()), schedule = schedule.alternate { forgot = 1 } },

@@ -91,6 +91,8 @@ describe("what is refused", function()
       scheme.base_delta { timing = "after_detla" }
     end)
     refuses("'bse'.*base", function() scheme.base_delta { quantize = { "bse" } } end)
+    refuses("joint: lr: %-1, needs", function() scheme.joint { lr = -1 } end)
+    refuses("lr is a table without names", function() scheme.joint { lr = { 1e-3 } } end)
   end)
 
   it("checks ranges", function()

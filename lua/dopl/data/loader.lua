@@ -31,14 +31,18 @@ local function read_options(opts, level)
       error(("data.loader: %s, given %s"):format(what, tostring(value)), level + 2)
     end
   end
+  need(type(o.stream) == "string", "stream must be a string", o.stream)
   need(type(o.samples) == "table", "samples must be a list", o.samples)
   need(#o.samples > 0, "samples must not be empty (objective '" .. o.stream .. "')", "none")
-  need(math.tointeger(o.batch_size) and o.batch_size >= 1,
+  need(type(o.batch_size) == "number" and math.tointeger(o.batch_size) and o.batch_size >= 1,
     "batch_size must be an integer of at least 1", o.batch_size)
   need(math.tointeger(o.seed), "seed must be an integer", o.seed)
   if o.refusals then
     need(type(o.refusals) == "table" and #o.refusals > 0, "refusals must be a list of texts",
       type(o.refusals) == "table" and "none" or o.refusals)
+    for _, text in ipairs(o.refusals) do
+      need(type(text) == "string", "refusals must be a list of texts", text)
+    end
     o.refuse = o.refuse or "replace"
   end
   need(not o.refuse or o.refuse == "replace" or o.refuse == "twin",
