@@ -57,6 +57,14 @@ describe("the launcher", function()
     assert.equal(1, builds())
   end)
 
+  it("says so where it cannot build", function()
+    if sanitized then return end
+    local status, _, err = shell.sh(("DOPL_BUILD=/dev/null/x %s/dopl"):format(tree))
+    assert.equal(1, status)
+    assert.equal("dopl: cannot write to /dev/null/x, where the build goes; DOPL_BUILD=DIR names "
+      .. "another folder\n", err)
+  end)
+
   it("builds again when a source changes, appears or goes", function()
     if sanitized then return end
     os.execute(("sleep 0.05; echo 'int y;' >%s/runtime/a.c"):format(tree))
