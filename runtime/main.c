@@ -124,6 +124,10 @@ static bool set_option(options *o, const char *name, char *value) {
         return true;
     }
     if (!strcmp(name, "--seed")) return read_integer(name, value, 0, LLONG_MAX, &o->seed);
+    if (!*value) {
+        fprintf(stderr, "dopl: --out: the name of a folder is needed\n");
+        return false;
+    }
     o->out = value; // --out
     return true;
 }
@@ -341,7 +345,7 @@ static dopl_status allow_writes(dopl_rt *rt, const options *o) {
             out = o->argv[i] + 6;
         else if (!strcmp(o->argv[i], "--out") && i + 1 < o->argc)
             out = o->argv[++i];
-        if (out) DOPL_TRY(dopl_roots_allow(rt, out));
+        if (out && *out) DOPL_TRY(dopl_roots_allow(rt, out));
     }
     const char *own = getenv("DOPL_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char cache[PATH_MAX] = "";

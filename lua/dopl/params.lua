@@ -179,6 +179,8 @@ local function apply_common(entry, value)
     if core.threads then core.threads(value) end
   elseif entry.name == "seed" and value < 0 then
     usage(2, ("--seed: %d given, 0 or more needed"):format(value))
+  elseif entry.name == "out" and value == "" then
+    usage(2, "--out: the name of a folder is needed")
   end
   core.options[entry.name] = value
 end

@@ -44,7 +44,7 @@ describe("dopl's options", function()
 
   it("refuses wrong values, status 2", function()
     for _, words in ipairs { { "--threads", "0" }, { "--threads", "two" }, { "--seed", "-1" },
-      { "--seed", "99999999999999999999" }, { "--seed" }, { "--device", "tpu" },
+      { "--seed", "99999999999999999999" }, { "--seed" }, { "--device", "tpu" }, { "--out", "" },
       { "--device", "cuda" }, { "--device=cuda:1" }, { "-e" }, { "-x" } } do
       local r = outcome(table.unpack(words))
       assert.equal(2, r.status, table.concat(words, " "))
