@@ -28,13 +28,14 @@ static const char USAGE[] =
     "  --threads N     threads to compute with (default: all cores)\n"
     "  --seed N        where random numbers start (default: 1)\n"
     "  --out DIR       folder for runs (default: runs)\n"
+    "  --resume RUN    go on with the run in the folder RUN, which this recipe began\n"
     "  --trust         give the recipe Lua's standard libraries, files and processes included\n"
     "  --help          print this text; after a recipe, the recipe's parameters\n"
     "  -               run standard input; --  ends the options\n"
     "\n"
     "compare prints runs side by side and writes the same as a page.\n"
     "Without a recipe: the prompt, or standard input where that is no terminal.\n"
-    "--device, --threads, --seed and --out may also follow the recipe.\n";
+    "--device, --threads, --seed, --out and --resume may also follow the recipe.\n";
 
 typedef struct {
     char kind; // 'e' or 'l'
@@ -49,6 +50,7 @@ typedef struct {
     int n_actions;
     const char *device;
     const char *out;
+    const char *resume; // "": begin a run
     long long seed;
     int threads; // 0: all cores
     bool help, version, interactive, trust, prompt;
@@ -76,7 +78,7 @@ static int edit_distance(const char *a, const char *b) {
 }
 
 static bool unknown_option(const char *given) {
-    static const char *const known[] = { "--device", "--threads", "--seed",    "--out",
+    static const char *const known[] = { "--device", "--threads", "--seed",    "--out", "--resume",
                                          "--trust",  "--help",    "--version", NULL };
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)strcspn(given, "="), given);
@@ -125,16 +127,20 @@ static bool set_option(options *o, const char *name, char *value) {
     }
     if (!strcmp(name, "--seed")) return read_integer(name, value, 0, LLONG_MAX, &o->seed);
     if (!*value) {
-        fprintf(stderr, "dopl: --out: the name of a folder is needed\n");
+        fprintf(stderr, "dopl: %s: the name of a folder is needed\n", name);
         return false;
     }
-    o->out = value; // --out
+    if (!strcmp(name, "--resume"))
+        o->resume = value;
+    else
+        o->out = value;
     return true;
 }
 
 // Long options with a value. *i is moved past a value that is an argument of its own.
 static bool read_long(options *o, int *i) {
-    static const char *const with_value[] = { "--device", "--threads", "--seed", "--out", NULL };
+    static const char *const with_value[] = { "--device", "--threads", "--seed",
+                                              "--out",    "--resume",  NULL };
     char *arg = o->argv[*i];
     for (int k = 0; with_value[k]; k++) {
         size_t n = strlen(with_value[k]);
@@ -318,7 +324,9 @@ static void set_arg(lua_State *L, const options *o) { // arg[0] is the recipe, a
 static void set_core_options(lua_State *L, const options *o) { // dopl.core.options
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
     lua_getfield(L, -1, "dopl.core");
-    lua_createtable(L, 0, 4);
+    lua_createtable(L, 0, 6);
+    lua_pushstring(L, o->resume);
+    lua_setfield(L, -2, "resume");
     lua_pushstring(L, o->device);
     lua_setfield(L, -2, "device");
     lua_pushstring(L, o->out);
@@ -335,17 +343,23 @@ static void set_core_options(lua_State *L, const options *o) { // dopl.core.opti
     lua_pop(L, 2);
 }
 
-// Where a recipe that is not trusted may write: the folder for runs, named before or after the
-// recipe, and the cache.
+// Where a recipe that is not trusted may write: the folder for runs and the run to go on with,
+// named before or after the recipe, and the cache.
 static dopl_status allow_writes(dopl_rt *rt, const options *o) {
+    static const char *const folders[] = { "--out", "--resume", NULL };
     DOPL_TRY(dopl_roots_allow(rt, o->out));
+    if (*o->resume) DOPL_TRY(dopl_roots_allow(rt, o->resume));
     for (int i = o->recipe + 1; i < o->argc; i++) {
-        const char *out = NULL;
-        if (!strncmp(o->argv[i], "--out=", 6))
-            out = o->argv[i] + 6;
-        else if (!strcmp(o->argv[i], "--out") && i + 1 < o->argc)
-            out = o->argv[++i];
-        if (out && *out) DOPL_TRY(dopl_roots_allow(rt, out));
+        const char *folder = NULL;
+        for (int k = 0; folders[k] && !folder; k++) {
+            size_t n = strlen(folders[k]);
+            if (strncmp(o->argv[i], folders[k], n) != 0) continue;
+            if (o->argv[i][n] == '=')
+                folder = o->argv[i] + n + 1;
+            else if (!o->argv[i][n] && i + 1 < o->argc)
+                folder = o->argv[++i];
+        }
+        if (folder && *folder) DOPL_TRY(dopl_roots_allow(rt, folder));
     }
     const char *own = getenv("DOPL_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char cache[PATH_MAX] = "";
@@ -376,6 +390,7 @@ static int open_state(lua_State *L) { // the options, as a light userdata
         if (s != DOPL_OK) return dopl_raise(L, dopl_check_rt(L));
     }
     set_core_options(L, o);
+    dopl_stop_bind(L);
     set_arg(L, o);
     return 0;
 }
@@ -412,7 +427,9 @@ static void spin_less(char **argv) {
 
 int main(int argc, char **argv) {
     spin_less(argv);
-    options o = { .argc = argc, .argv = argv, .device = "auto", .out = "runs", .seed = 1 };
+    options o = {
+        .argc = argc, .argv = argv, .device = "auto", .out = "runs", .resume = "", .seed = 1
+    };
     o.actions = calloc((size_t)argc + 1, sizeof *o.actions);
     lua_State *L = NULL;
     int status = 2;

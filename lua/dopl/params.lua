@@ -9,11 +9,13 @@
 -- `./dopl recipe.lua --steps 100 --adamw.lr 1e-5` sets two of them, `--help` lists them all. A default
 -- gives the type: integer, number, string or boolean (`--flag`, `--no-flag`). A table whose first
 -- element is the default and whose second is a text adds that text to the help; any other table is a
--- group. Every recipe also has seed, out, device and threads.
+-- group. Every recipe also has seed, out, device and threads, and `--resume RUN`, which takes all
+-- values from the run's params.json.
 -- @module dopl.params
 
 local core = require "dopl.core"
 local check = require "dopl.check"
+local json = require "dopl.json"
 
 local params = {}
 local resolved
@@ -24,6 +26,8 @@ local COMMON = {
   out = { help = "folder for runs", type = "string" },
   device = { help = "auto or cpu", type = "string" },
   threads = { help = "threads to compute with", type = "integer" },
+  resume = { help = "go on with the run in this folder, with its parameters", type = "string",
+    passing = true }, -- no parameter of the run itself
 }
 
 local function usage(status, message)
@@ -179,10 +183,57 @@ local function apply_common(entry, value)
     if core.threads then core.threads(value) end
   elseif entry.name == "seed" and value < 0 then
     usage(2, ("--seed: %d given, 0 or more needed"):format(value))
-  elseif entry.name == "out" and value == "" then
-    usage(2, "--out: the name of a folder is needed")
+  elseif (entry.name == "out" or entry.name == "resume") and value == "" then
+    usage(2, ("--%s: the name of a folder is needed"):format(entry.name))
   end
   core.options[entry.name] = value
+end
+
+-- ---- --resume
+
+-- Whether an option stands before the recipe's name.
+local function stands_before(name)
+  local words, i = rawget(_G, "arg") or {}, -1
+  while words[i] do
+    if words[i] == "--" .. name or words[i]:find("--" .. name .. "=", 1, true) == 1 then
+      return true
+    end
+    i = i - 1
+  end
+  return false
+end
+
+local function same(a, b)
+  return a == b or type(a) == "table" and json.encode(a) == json.encode(b)
+end
+
+-- The values a run has, by entry. What is given besides must be the same.
+local function values_of(run, list, given)
+  local ok, saved = pcall(json.load, run .. "/params.json")
+  if not ok or core.files.exists(run .. "/run.json") ~= "file" then
+    usage(2, ("--resume %s: there is no run in this folder"):format(run))
+  end
+  local values = {}
+  for _, entry in ipairs(list) do
+    local value = saved
+    for _, key in ipairs(entry.path) do
+      if type(value) == "table" then value = value[key] else value = nil end
+    end
+    if not entry.passing then
+      if value == nil then
+        usage(2, ("--resume %s: the run has no parameter %s: another version of the recipe began it")
+          :format(run, entry.name))
+      end
+      local word = given[entry]
+      if word == nil and entry.common and stands_before(entry.name) then word = entry.default end
+      if word ~= nil and not same(word, value) then
+        usage(2, ("--%s %s: the run %s has %s; beside --resume no other value can be given"):format(
+          entry.name, show(word), run, show(value)))
+      end
+      values[entry] = value
+    end
+  end
+  return values
 end
 
 --- Declares the parameters and reads them from the command line (the global `arg`).
@@ -198,10 +249,15 @@ function params.declare(declared, args)
     local default = core.options[name]
     if not own[name] and default ~= nil then
       list[#list + 1] = { name = name, path = { name }, default = default, common = true,
-        type = COMMON[name].type, help = COMMON[name].help }
+        type = COMMON[name].type, help = COMMON[name].help, passing = COMMON[name].passing }
     end
   end
   local given = read(list, args or rawget(_G, "arg") or {})
+  for _, entry in ipairs(list) do
+    if entry.passing and given[entry] ~= nil then apply_common(entry, given[entry]) end
+  end
+  local run = core.options.resume or ""
+  if run ~= "" then given = values_of(run, list, given) end
   local result = {}
   for _, entry in ipairs(list) do
     local value = given[entry]
@@ -212,7 +268,7 @@ function params.declare(declared, args)
       group[entry.path[i]] = group[entry.path[i]] or {}
       group = group[entry.path[i]]
     end
-    group[entry.path[#entry.path]] = value
+    if not entry.passing then group[entry.path[#entry.path]] = value end
   end
   for key, value in pairs(declared) do -- groups without fields
     if type(value) == "table" and result[key] == nil then result[key] = {} end

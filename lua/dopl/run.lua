@@ -5,14 +5,22 @@
 --     run.json        versions, seed, threads, command, when it began and how it ended; one that
 --                     says "running" and is not was killed
 --     metrics.jsonl   one object a line, in the order of `run:log`; a crash loses nothing logged
+--     checkpoints/    where trainings stand (dopl.checkpoint)
+--     results/        what pieces of work came to (`run:once`)
 --     report.html     and whatever else is written with `run:write`
 --
 -- The same recipe, parameters and seed give the same metrics.jsonl apart from `run.time_fields`.
+--
+-- A run that was ended early is gone on with by executing the recipe again (`--resume RUN`). What
+-- it had finished is then taken from the folder, each piece together with the rows it had logged;
+-- rows that are logged anew must be those that are there, and from the first that is not, the file
+-- is cut back. `run.rows` counts the rows up to where the recipe is.
 -- @module dopl.run
 local check = require("dopl.check")
 local core = require("dopl.core")
 local json = require("dopl.json")
 local params = require("dopl.params")
+local sealed = require("dopl.sealed")
 
 local run = {}
 
@@ -77,8 +85,54 @@ local function named_folder(path)
   return path
 end
 
+-- A file or a folder with all that is in it.
+local function remove_all(path)
+  local kind = core.files.exists(path)
+  if kind == "directory" then
+    for _, name in ipairs(core.files.list(path)) do remove_all(path .. "/" .. name) end
+  end
+  if kind then core.files.remove(path) end
+end
+
+local function now()
+  return os.date("!%Y-%m-%dT%H:%M:%SZ")
+end
+
+local resumed_path -- --resume goes on with one run
+
+-- Goes on with the run in a folder.
+local function resume(options, path)
+  if resumed_path then
+    error("--resume: this recipe opens several runs, and only one can be gone on with", 3)
+  end
+  resumed_path = path
+  local about = json.load(path .. "/run.json")
+  local text = core.files.read(path .. "/recipe.lua")
+  if options.recipe and text and options.recipe.text ~= text then
+    error(("--resume %s: the recipe has changed since (the run's is %s/recipe.lua)"):format(path,
+      path), 3)
+  end
+  for _, key in ipairs(check.keys(options.versions or {})) do
+    local was = about.versions and about.versions[key]
+    if was ~= options.versions[key] then
+      core.note(("--resume %s: it began with %s %s, this is %s; numbers may differ"):format(path,
+        key, tostring(was), tostring(options.versions[key])))
+    end
+  end
+  local self = setmetatable({ path = path, name = about.name, rows = 0, names = {}, resumed = true,
+    clock = core.clock() - (about.seconds or 0), about = about, old = {} }, Run)
+  local metrics = core.files.read(path .. "/metrics.jsonl") or ""
+  for line in metrics:gmatch("([^\n]*)\n") do self.old[#self.old + 1] = line end
+  about.status, about.message = "running", nil
+  about.resumed = json.array(about.resumed or {})
+  about.resumed[#about.resumed + 1] = now()
+  self:write("run.json", json.encode(about, { indent = 2 }) .. "\n")
+  return self
+end
+
 --- Opens a run folder and writes down how the run begins. What the command line says (--out, the
--- recipe, --seed, --threads, --device) need not be repeated.
+-- recipe, --seed, --threads, --device) need not be repeated. With --resume RUN it goes on with that
+-- run.
 -- @tparam table options
 -- @tparam ?string options.out exactly this folder; without it runs/<name>-<date>-<time>
 -- @tparam ?string options.name the recipe's file name where not given
@@ -97,33 +151,129 @@ function run.open(options)
     device = check.optional, command = check.optional,
   })
   from_command_line(options)
+  local old = core.options and core.options.resume or ""
+  if old ~= "" then return resume(options, old) end
   local name = recipe_name(options)
   local self = setmetatable({
     path = options.out and named_folder(options.out) or new_folder(name),
-    name = name, rows = 0, clock = core.clock(),
+    name = name, rows = 0, clock = core.clock(), names = {}, resumed = false,
   }, Run)
+  for _, of_older_run in ipairs { "run.json", "checkpoints", "results" } do
+    remove_all(self.path .. "/" .. of_older_run)
+  end
   self.about = {
-    name = name, status = "running", started = os.date("!%Y-%m-%dT%H:%M:%SZ"), seed = options.seed,
+    name = name, status = "running", started = now(), seed = options.seed,
     versions = options.versions, threads = options.threads, device = options.device,
     command = options.command and json.array(options.command),
     recipe = options.recipe and options.recipe.path,
   }
-  self:write("run.json", json.encode(self.about, { indent = 2 }) .. "\n")
   local resolved = options.params or params.resolved() or {}
   self:write("params.json", json.encode(resolved, { indent = 2 }) .. "\n")
   if options.recipe and options.recipe.text then self:write("recipe.lua", options.recipe.text) end
-  self:write("metrics.jsonl", "") -- of an older run in this folder
+  self:write("metrics.jsonl", "")
   self.metrics = core.files.append(self.path .. "/metrics.jsonl")
+  self:write("run.json", json.encode(self.about, { indent = 2 }) .. "\n") -- --resume needs no more
   return self
+end
+
+-- ---- metrics
+
+-- Leaves what the run had logged before it was resumed: from here on rows are appended.
+local function leave_old(self)
+  if not self.old then return end
+  local kept = table.concat(self.old, "\n", 1, self.rows) .. (self.rows > 0 and "\n" or "")
+  self.old = nil
+  self:write("metrics.jsonl", kept)
+  self.metrics = core.files.append(self.path .. "/metrics.jsonl")
+end
+
+local function timeless(text)
+  return json.encode(run.without_times(json.decode(text)))
+end
+
+-- Whether the row is the next of those that are there.
+local function is_old(self, text)
+  local line = self.old and self.old[self.rows + 1]
+  if not line then return false end
+  local ok, was = pcall(timeless, line)
+  return ok and was == timeless(text)
 end
 
 --- Appends a row to metrics.jsonl; on the disk's side when the call returns.
 -- @tparam table row numbers, strings, booleans and tables of them; a NaN is written as null
 function Run:log(row)
   check.type("run:log", row, "table")
-  self.metrics:line(json.encode(row, { nan = "null" }))
+  local text = json.encode(row, { nan = "null" })
+  if not is_old(self, text) then
+    leave_old(self)
+    self.metrics:line(text)
+  end
   self.rows = self.rows + 1
 end
+
+--- Makes sure that what was logged is on the disk.
+function Run:sync()
+  if self.metrics then self.metrics:sync() end
+end
+
+--- Whether a resumed run has the rows up to number `to`, so that work which logged them can be
+-- taken as done.
+function Run:has(to)
+  return self.old ~= nil and to >= self.rows and to <= #self.old
+end
+
+--- Goes on behind row number `to`.
+function Run:skip(to)
+  self.rows = to
+end
+
+-- ---- work that is done once
+
+-- A name for a file, the same in each execution of the recipe.
+local function name_for(self, kind, label)
+  local name, n = plain(label), 1
+  if name == "" then name = "unnamed" end
+  local stem = name
+  while self.names[kind .. "/" .. name] do
+    n = n + 1
+    name = ("%s.%d"):format(stem, n)
+  end
+  self.names[kind .. "/" .. name] = true
+  return ("%s/%s"):format(kind, name)
+end
+
+--- A folder of the run for something with a label; the second of the same label gets another.
+-- @tparam string kind "checkpoints"
+-- @tparam string label
+function Run:folder(kind, label)
+  return self.path .. "/" .. name_for(self, kind, label)
+end
+
+--- Does a piece of work and writes down what it returns, or, in a resumed run which had finished it,
+-- takes that.
+-- @tparam string label
+-- @tparam function work returns a table of plain values; may log rows and write files
+-- @treturn table
+function Run:once(label, work)
+  local path = self.path .. "/" .. name_for(self, "results", label) .. ".json"
+  local from = self.rows
+  if self.old and core.files.exists(path) then
+    local done, reason = sealed.load(path)
+    if done and done.label == label and done.from == from and self:has(done.to) then
+      self:skip(done.to)
+      return done.value
+    elseif not done then
+      core.note(("result refused: %s; it is worked out again"):format(reason))
+    end
+  end
+  local value = work()
+  self:sync()
+  core.files.mkdir(self.path .. "/results")
+  sealed.save(path, { label = label, from = from, to = self.rows, value = value })
+  return value
+end
+
+-- ---- files
 
 --- Writes a file of the run, whole or not at all.
 -- @tparam string name may lie in a folder of the run: "samples/joint.jsonl"
@@ -157,14 +307,31 @@ function Run:seconds()
   return core.clock() - self.clock
 end
 
+-- The command that goes on with the run.
+local function resume_command(self)
+  local words, given, i = { "dopl" }, rawget(_G, "arg") or {}, -1
+  while given[i] do
+    if given[i] == "--trust" then words[2] = "--trust" end
+    i = i - 1
+  end
+  for _, word in ipairs { self.about.recipe, "--resume", self.path } do
+    if word:find "[^%w_/.,:=+-]" then word = "'" .. word:gsub("'", "'\\''") .. "'" end
+    words[#words + 1] = word
+  end
+  return table.concat(words, " ")
+end
+
 local function close(self, status, message)
   if self.about.status ~= "running" then return end
+  if status == "finished" then leave_old(self) end -- else what is there is gone on with
   self.about.status = status
   self.about.message = message
   self.about.seconds = self:seconds()
   self.about.rows = self.rows
-  self.metrics:sync()
-  self.metrics:close()
+  if self.metrics then
+    self.metrics:sync()
+    self.metrics:close()
+  end
   self:write("run.json", json.encode(self.about, { indent = 2 }) .. "\n")
 end
 
@@ -182,7 +349,14 @@ end
 -- Leaving the scope of a run ends it; by an error it has failed. What goes wrong in writing that
 -- down must not hide the error itself.
 function Run:__close(message)
-  if message ~= nil then pcall(self.fail, self, message) else self:finish() end
+  if message ~= nil and core.stop and core.stop.asked() then
+    if self.about.recipe then core.note("to go on: " .. resume_command(self)) end
+    pcall(close, self, "stopped")
+  elseif message ~= nil then
+    pcall(self.fail, self, message)
+  else
+    self:finish()
+  end
 end
 
 --- A row without its time fields: what two runs that are the same have in common.

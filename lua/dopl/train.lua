@@ -7,6 +7,7 @@
 
 local core = require "dopl.core"
 local check = require "dopl.check"
+local checkpoint = require "dopl.checkpoint"
 local loss = require "dopl.loss"
 local microscope = require "dopl.microscope"
 local progress = require "dopl.progress"
@@ -32,6 +33,7 @@ local defaults = {
   keep_best = check.optional,  -- name of an evaluation result, or function(result) -> score
   on_step = check.optional,    -- function(live), after each step
   microscope = check.optional, -- { every = n }: see dopl.microscope
+  checkpoint = check.optional, -- { every = 50 steps, keep = 2 }: see dopl.checkpoint
   run = check.optional,        -- from dopl.run: gets one row of metrics a step
   label = "train",             -- names the run's rows and the progress line
   progress = true,
@@ -224,7 +226,7 @@ end
 --- Trains a model.
 -- @tparam table options see `defaults` in the source: model, objectives, optimizer, schedule, steps,
 -- warmup, decay, clip, micro_tokens, reference, evaluate, every, stop, keep_best, on_step,
--- microscope, run, label, progress
+-- microscope, checkpoint, run, label, progress
 -- @treturn table { steps, losses = { [objective] = last value }, result (of the last or the kept
 -- evaluation), best_step, optimizer, tokens, seconds, stopped }
 function train.fit(options)
@@ -251,12 +253,20 @@ function train.fit(options)
     { objectives = not joint and names or nil, period = plan.period })
   local scope = o.microscope and microscope.new(o.microscope, { optimizer = optimizer,
     parameters = o.model.parameters, objectives = names, joint = joint })
-  prepare_reference(o, list, plan)
 
-  local best, clock, total = {}, core.clock(), 0
-  local live = { step = 0, losses = {}, model = o.model, optimizer = optimizer }
+  local best, clock, totals = {}, core.clock(), { tokens = 0, seconds = 0.0 }
+  local live = { step = 0, losses = {}, saved = {}, model = o.model, optimizer = optimizer }
+  local keeper = o.checkpoint and checkpoint.keeper(o, { objectives = list, names = names,
+    plan = plan, optimizer = optimizer, microscope = scope, live = live, best = best,
+    totals = totals })
+  local ended = keeper and keeper:find() or false
+  -- one that is shared is asked even so: what it answers depends, in the last bit, on the order
+  if not ended or o.reference then prepare_reference(o, list, plan) end
+  if keeper then keeper:restore() end
+
+  local hold <close> = keeper and core.stop and core.stop.hold() -- no stop before a checkpoint
   local line <close> = progress.new(o.label, o.steps, o.progress)
-  for t = 0, o.steps - 1 do
+  for t = live.step, (ended and live.step or o.steps) - 1 do
     local name = plan:at(t, live)
     local served = list
     if name ~= nil then
@@ -279,7 +289,7 @@ function train.fit(options)
     if done.skipped then
       nan_error(served[1], t + 1, "the gradient norm", done.grad_norm)
     end
-    total = total + tokens
+    totals.tokens = totals.tokens + tokens
     live.step, live.objective, live.lr, live.grad_norm = t + 1, name, done.lr, done.grad_norm
     if o.run then
       local row = { label = o.label, step = t + 1, kind = "step", objective = name or "joint",
@@ -301,13 +311,15 @@ function train.fit(options)
       if o.evaluate and live.evaluated ~= live.step then evaluate(o, live, best) end
       break
     end
+    if keeper and keeper:step() then hold:close() end -- which raises the stop
   end
   o.model.parameters:zero_grad()
   if best.weights then o.model.parameters:restore(best.weights) end
+  if keeper and not ended then keeper:finish() end
   return {
-    steps = live.step, losses = live.losses, stopped = live.stopped or false, tokens = total,
+    steps = live.step, losses = live.losses, stopped = live.stopped or false, tokens = totals.tokens,
     result = best.result or live.result, best_step = best.step, optimizer = optimizer,
-    seconds = core.clock() - clock,
+    seconds = totals.seconds + core.clock() - clock,
   }
 end
 

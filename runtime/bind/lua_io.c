@@ -166,6 +166,18 @@ static int files_list(lua_State *L) {
     return 1;
 }
 
+// hash(path) -> what core.hash gives for the file's content, its bytes | nil, reason
+static int files_hash(lua_State *L) {
+    char hex[33];
+    int64_t n;
+    dopl_status s = dopl_file_hash(dopl_check_rt(L), hex, &n, dopl_check_path(L, 1));
+    if (s == DOPL_ENOMEM) return dopl_raise(L, dopl_check_rt(L));
+    if (s) return nil_reason(L);
+    lua_pushstring(L, hex);
+    lua_pushinteger(L, n);
+    return 2;
+}
+
 // remove(path): a file or an empty folder
 static int files_remove(lua_State *L) {
     dopl_rt *rt = dopl_check_rt(L);
@@ -286,10 +298,19 @@ void dopl_bind_io(lua_State *L) {
         { NULL, NULL },
     };
     static const luaL_Reg files[] = {
-        { "read", files_read },     { "lines", files_lines },   { "write", files_write },
-        { "append", files_append }, { "exists", files_exists }, { "mkdir", files_mkdir },
-        { "list", files_list },     { "remove", files_remove }, { "resolve", files_resolve },
-        { "allow", files_allow },   { "seal", files_seal },     { NULL, NULL },
+        { "read", files_read },
+        { "lines", files_lines },
+        { "write", files_write },
+        { "append", files_append },
+        { "exists", files_exists },
+        { "mkdir", files_mkdir },
+        { "list", files_list },
+        { "remove", files_remove },
+        { "resolve", files_resolve },
+        { "allow", files_allow },
+        { "seal", files_seal },
+        { "hash", files_hash },
+        { NULL, NULL },
     };
     new_type(L, BYTES, bytes_close, NULL);
     new_type(L, APPENDER, appender_gc, appender);

@@ -16,6 +16,9 @@
 // A hook belongs to one coroutine, so the one that is running is tracked here. Code that ends in
 // good order has GRACE instructions to do so, counted from each raise, before the hook fires again.
 //
+// A training can hold a stop back until its step is whole and saved (dopl.core.stop). The first
+// signal is then only noted; a second one does not wait.
+//
 // coroutine.close counts its nesting: Lua 5.4.4 resets its count of C calls there, and a chain of
 // 20,000 coroutines that close each other runs over the C stack.
 #include "shell.h"
@@ -35,6 +38,8 @@ static struct {
     volatile sig_atomic_t signal;
     struct timespec last; // of the last SIGINT
     int close_depth;
+    volatile sig_atomic_t holds;   // open values of hold()
+    volatile sig_atomic_t waiting; // the signal they hold back
 } stop;
 
 static int raise_stop(lua_State *L) {
@@ -55,9 +60,22 @@ static void arm(lua_State *L) {
     lua_sethook(L, on_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
 }
 
+static void begin_stop(int signal) {
+    stop.signal = signal;
+    stop.rt->stop = 1;
+    arm(stop.main);
+    if (stop.running != stop.main) arm(stop.running);
+}
+
 static void on_signal(int signal) {
     if (!pthread_equal(pthread_self(), stop.thread)) { // the hook may only be set from Lua's thread
         pthread_kill(stop.thread, signal);
+        return;
+    }
+    if (stop.holds && !stop.waiting && !stop.rt->stop) {
+        static const char text[] = "\ndopl: stopping after this step; once more: at once\n";
+        (void)!write(STDERR_FILENO, text, sizeof text - 1);
+        stop.waiting = signal;
         return;
     }
     if (signal == SIGINT) {
@@ -68,10 +86,7 @@ static void on_signal(int signal) {
         if (stop.rt->stop && stop.signal == SIGINT && since < 1.0) _exit(128 + SIGINT);
         stop.last = now;
     }
-    stop.signal = signal;
-    stop.rt->stop = 1;
-    arm(stop.main);
-    if (stop.running != stop.main) arm(stop.running);
+    begin_stop(signal);
 }
 
 void dopl_stop_install(lua_State *L) {
@@ -93,11 +108,69 @@ void dopl_stop_clear(lua_State *L) {
     stop.running = stop.main;
     stop.signal = 0;
     stop.close_depth = 0;
+    stop.waiting = 0;
     if (stop.rt) stop.rt->stop = 0;
 }
 
 void dopl_check_stop(lua_State *L) {
     if (stop.rt && stop.rt->stop) raise_stop(L);
+}
+
+// --- holding a stop back
+// -----------------------------------------------------------------------------
+
+#define HOLD "dopl.stop.hold"
+
+// hold() -> a value with :close(), and <close>; while it is open, the first signal only makes
+// asked() true
+static int stop_hold(lua_State *L) {
+    bool *open = lua_newuserdatauv(L, sizeof *open, 0);
+    *open = false;
+    luaL_setmetatable(L, HOLD);
+    *open = true;
+    stop.holds++;
+    return 1;
+}
+
+static int hold_close(lua_State *L) { // __close, __gc; may run twice
+    bool *open = luaL_checkudata(L, 1, HOLD);
+    if (!*open) return 0;
+    *open = false;
+    if (--stop.holds == 0 && stop.waiting) { // a signal from here on finds nothing that holds it
+        int signal = stop.waiting;
+        stop.waiting = 0;
+        begin_stop(signal);
+    }
+    return 0;
+}
+
+// asked() -> whether a signal came, held back or not
+static int stop_asked(lua_State *L) {
+    lua_pushboolean(L, stop.waiting || (stop.rt && stop.rt->stop));
+    return 1;
+}
+
+void dopl_stop_bind(lua_State *L) {
+    static const luaL_Reg functions[] = { { "hold", stop_hold },
+                                          { "asked", stop_asked },
+                                          { NULL, NULL } };
+    luaL_newmetatable(L, HOLD);
+    lua_pushcfunction(L, hold_close);
+    lua_setfield(L, -2, "__close");
+    lua_pushcfunction(L, hold_close);
+    lua_setfield(L, -2, "__gc");
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, hold_close);
+    lua_setfield(L, -2, "close");
+    lua_setfield(L, -2, "__index");
+    lua_pushliteral(L, "locked");
+    lua_setfield(L, -2, "__metatable");
+    lua_pop(L, 1);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    lua_getfield(L, -1, "dopl.core");
+    luaL_newlib(L, functions);
+    lua_setfield(L, -2, "stop");
+    lua_pop(L, 2);
 }
 
 // --- pcall, xpcall

@@ -15,6 +15,7 @@ typedef struct {
 // From here on SIGINT and SIGTERM stop the Lua code of `L` with an error that no Lua code can
 // catch. A second SIGINT within a second ends the process at once.
 void dopl_stop_install(lua_State *L);
+void dopl_stop_bind(lua_State *L);  // dopl.core.stop: how a training ends a step before it stops
 int dopl_stop_signal(void);         // the signal that asked for a stop; 0: none
 void dopl_stop_clear(lua_State *L); // the stop was obeyed; the next one is a new one
 

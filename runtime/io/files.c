@@ -4,6 +4,8 @@
 // synced, so that after a power cut either version is there whole.
 #include "files.h"
 
+#include "hash.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -72,6 +74,37 @@ dopl_status dopl_file_read(dopl_rt *rt, dopl_bytes *out, const char *path) {
         s = read_fd(rt, out, fd, path, S_ISREG(st.st_mode) ? (size_t)st.st_size : 0);
     close(fd);
     if (s) dopl_bytes_release(rt, out);
+    return s;
+}
+
+dopl_status dopl_file_hash(dopl_rt *rt, char hex[33], int64_t *n, const char *path) {
+    int fd = open_retry(path, O_RDONLY, 0);
+    if (fd < 0) return dopl_fail_errno(rt, "read", path);
+    struct stat st;
+    dopl_status s = DOPL_OK;
+    if (fstat(fd, &st) < 0)
+        s = dopl_fail_errno(rt, "read", path);
+    else if (!S_ISREG(st.st_mode))
+        s = dopl_fail(rt, DOPL_EIO, "read %s: a file is needed", path);
+    void *piece = NULL;
+    const size_t size = (size_t)1 << 20;
+    if (!s) s = dopl_rt_alloc(rt, &piece, size);
+    dopl_hash h;
+    dopl_hash_init(&h);
+    *n = 0;
+    for (ssize_t got = 1; !s && got != 0;) {
+        got = read(fd, piece, size);
+        if (got < 0 && errno != EINTR) s = dopl_fail_errno(rt, "read", path);
+        if (got <= 0) continue;
+        dopl_hash_more(&h, piece, (size_t)got);
+        *n += got;
+    }
+    if (!s) {
+        dopl_hash_end(&h, (uint64_t)*n);
+        dopl_hash_hex(&h, hex);
+    }
+    dopl_rt_free(rt, piece);
+    close(fd);
     return s;
 }
 

@@ -12,6 +12,9 @@
 // Reads a regular file or a pipe to its end. `out` is empty at first and after a failure.
 DOPL_CHECKED dopl_status dopl_file_read(dopl_rt *rt, dopl_bytes *out, const char *path);
 
+// The content hash of a regular file, as of one part (hash.h), and its length; reads it in pieces.
+DOPL_CHECKED dopl_status dopl_file_hash(dopl_rt *rt, char hex[33], int64_t *n, const char *path);
+
 // A file being written. Readers see the old file until dopl_writer_commit, then the new one, whole
 // and on the disk. Released without a commit it leaves no trace. Something that is there but is no
 // regular file (a pipe, a device) cannot be replaced and is written to as it is.

@@ -40,6 +40,7 @@ function tofu.params(more)
     rows = { settings.data.rows, "rows of each evaluation set" },
     model_seed = { 1, "seed of the small model and of the authors" },
     epochs = { 0, "epochs that train the small model; 0: until it answers by heart" },
+    checkpoint = { settings.checkpoint, "steps between checkpoints of a training; 0: none" },
     fresh = { false, "train the small models anew instead of taking them from the cache" },
   }
   for key, value in pairs(more or {}) do p[key] = value end
@@ -138,15 +139,23 @@ local function new_model(self)
   return models.new(config, self.p.model_seed)
 end
 
+-- Whether and where trainings write checkpoints; only a run can be gone on with.
+local function checkpoint_of(self, folder)
+  local every = self.p.checkpoint
+  if not self.run or every == 0 then return nil end
+  return { every = every, folder = folder, resume = self.run.resumed }
+end
+
 -- Trains the small model on rows until it answers by heart. Not a part of the run's metrics: they
 -- must be the same where the cache has the model.
-local function memorise(self, rows, label)
+local function memorise(self, rows, label, key)
   local pretrain, model = self.setting.pretrain, new_model(self)
   local loader = data.loader { samples = data.samples(self.tok, rows), seed = self.p.model_seed,
     batch_size = pretrain.batch_size, stream = "pretrain" }
+  local folder = self.run and ("%s/checkpoints/%s-%s"):format(self.run.path, label, key:sub(1, 8))
   train.fit {
     model = model, label = label, steps = self.epochs * loader:steps_per_epoch(),
-    warmup = loader:steps_per_epoch(), clip = 1.0,
+    warmup = loader:steps_per_epoch(), clip = 1.0, checkpoint = checkpoint_of(self, folder),
     objectives = { { name = "gd", loss = loss.gd(), data = loader } },
     optimizer = optim.adamw { lr = pretrain.lr, betas = { 0.9, 0.95 }, weight_decay = 0.01 },
   }
@@ -172,12 +181,12 @@ end
 -- @return model
 function Bench:trained(rows, label)
   local sorted, content = in_order(rows)
-  if self.p.fresh then return memorise(self, sorted, label) end
   local key = cache.key("bench.tofu", core.version, self.setting, self.epochs, self.p.model_seed,
     self.tok:hash(), content, core.threads())
+  if self.p.fresh then return memorise(self, sorted, label, key) end
   local model
   local weights, _, reason = cache.tensors("model", key, function()
-    model = memorise(self, sorted, label)
+    model = memorise(self, sorted, label, key)
     return model:export()
   end)
   if reason then self.note(("%s: not kept in the cache: %s"):format(label, reason)) end
@@ -207,12 +216,7 @@ end
 
 -- ---- evaluation
 
---- Evaluates a model on all sets.
--- @param model
--- @tparam string label
--- @tparam[opt=true] boolean targeted whether refusals are what is wanted (metrics.aggregate)
--- @treturn table a row: label, aggregates, forget_R, retain_R, refused, results
-function Bench:evaluate(model, label, targeted)
+local function evaluate(self, model, label, targeted)
   local results = {}
   local line <close> = progress.new("evaluate " .. label, #self.sets, true)
   for i, set in ipairs(self.sets) do
@@ -235,6 +239,16 @@ function Bench:evaluate(model, label, targeted)
     self.run:write_lines(("samples/%s.jsonl"):format((label:gsub("[^%w+.-]+", "-"))), lines)
   end
   return row
+end
+
+--- Evaluates a model on all sets. A run that is gone on with takes what it had found.
+-- @param model
+-- @tparam string label
+-- @tparam[opt=true] boolean targeted whether refusals are what is wanted (metrics.aggregate)
+-- @treturn table a row: label, aggregates, forget_R, retain_R, refused, results
+function Bench:evaluate(model, label, targeted)
+  local function work() return evaluate(self, model, label, targeted) end
+  return self.run and self.run:once(label, work) or work()
 end
 
 local method_defaults = {
@@ -272,6 +286,7 @@ function Bench:compare(method)
         data = loader_of(self, m.retain, self.retain, "retain", seed) },
     },
     optimizer = m.optimizer, schedule = m.schedule, reference = self.reference,
+    checkpoint = checkpoint_of(self),
   }
   local targeted = refusal_mode(m.forget) ~= nil
   local row = m.evaluate and self:evaluate(model, m.label, targeted) or { label = m.label }

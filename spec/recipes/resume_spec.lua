@@ -1,0 +1,92 @@
+-- resume_spec.lua - a run that is killed again and again ends as the one left alone.
+--
+-- DOPL_KILLS sets how often the long case kills.
+local json = require "dopl.json"
+local run = require "dopl.run"
+local shell = require "cli.shell"
+
+local sanitized = os.getenv "DOPL_SPEC" == "sanitized" -- minutes there, and nothing new to find
+local kills <const> = tonumber(os.getenv "DOPL_KILLS") or 5
+local folder
+
+local PARAMS <const> = "--authors 4 --questions 3 --epochs 2 --rows 4 --threads 2 --steps 9 "
+  .. "--checkpoint 2"
+
+-- Runs the quickstart, under a program that may end it.
+local function quickstart(under, words)
+  return shell.sh(("DOPL_CACHE=%s/cache %s %s recipes/quickstart.lua %s </dev/null"):format(folder,
+    under, shell.quote(shell.dopl), words))
+end
+
+local function metrics_of(out)
+  local rows = {}
+  for i, row in ipairs(run.load(folder .. "/" .. out).metrics) do
+    rows[i] = json.encode(run.without_times(row))
+  end
+  return rows
+end
+
+-- Final weights of every method, as one hash a file. (The starting models' folders end in a hash;
+-- who finds them in the cache has none.)
+local function weights_of(out)
+  local _, text = shell.sh(("cd %s/%s/checkpoints && find . -name '*.safetensors' | sort | "
+    .. "grep -v -- '-[0-9a-f]\\{8\\}/' | tr '\\n' '\\0' | xargs -0 sha256sum"):format(folder, out))
+  return text
+end
+
+describe("a run of a recipe", function()
+  setup(function()
+    if sanitized then return end
+    folder = os.tmpname()
+    os.remove(folder)
+    assert(os.execute("mkdir -p " .. folder))
+    assert.equal(0, (quickstart("", PARAMS .. " --out " .. folder .. "/whole")))
+  end)
+  teardown(function()
+    if not sanitized then os.execute("rm -rf " .. folder) end
+  end)
+
+  it("killed at random moments and resumed gives the same weights and metrics", function()
+    if sanitized then return end
+    local resume, killed = "--resume " .. folder .. "/k", 0
+    for i = 1, kills do
+      local begun = shell.sh(("test -e %s/k/run.json"):format(folder)) == 0
+      local words = begun and resume or PARAMS .. " --out " .. folder .. "/k"
+      -- any moment will do, so they need not be the same in every run of this spec
+      local seconds = 0.15 + (i + os.clock() * 1e6 % 100 / 100) % 5 * 0.12
+      local status = quickstart(("timeout -s KILL %.3f"):format(seconds), words)
+      assert.is_true(status == 137 or status == 0)
+      killed = killed + (status == 137 and 1 or 0)
+    end
+    assert.is_true(killed > 0)
+    local status, _, err = quickstart("", resume)
+    assert.equal(0, status, err)
+    assert.same(metrics_of "whole", metrics_of "k")
+    assert.equal(weights_of "whole", weights_of "k")
+    assert.truthy(weights_of("k"):find "DO%+%-8%-bit/done")
+    assert.equal("finished", run.load(folder .. "/k").about.status)
+  end)
+
+  it("stopped by a signal writes a checkpoint, and says how to go on", function()
+    if sanitized then return end
+    for signal, expected in pairs { INT = 130, TERM = 143 } do
+      local out = folder .. "/" .. signal
+      -- the signal comes when the first rows of a training are there
+      local status, _, err = shell.sh(([[
+        export DOPL_CACHE=%s/cache
+        %s recipes/quickstart.lua %s --checkpoint 1000 --steps 2000 --out %s </dev/null &
+        for _ in $(seq 200); do
+          grep -sq '"step": 3' %s/metrics.jsonl && break
+          sleep 0.05
+        done
+        kill -%s $!
+        wait $!]]):format(folder, shell.quote(shell.dopl), PARAMS, out, out, signal))
+      assert.equal(expected, status, err)
+      assert.truthy(err:find("to go on: dopl recipes/quickstart.lua --resume " .. out, 1, true), err)
+      assert.equal("stopped", run.load(out).about.status)
+      local rows = run.load(out).metrics
+      local last = rows[#rows].step
+      assert.equal(0, (shell.sh(("test -e %s/checkpoints/Joint/step-%06d.json"):format(out, last))))
+    end
+  end)
+end)
