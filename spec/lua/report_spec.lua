@@ -69,8 +69,8 @@ b  4    NaN  –
   it("refuses what it does not know", function()
     assert.match("unknown field 'colums' %(did you mean 'columns'%?%)",
       message(report.text, {}, { colums = {} }))
-    assert.match("paper table: 'table9' %(did you mean 'table", message(report.text, {},
-      { paper = "table9" }))
+    assert.match("paper table: 'table99' %(did you mean 'table", message(report.text, {},
+      { paper = "table99" }))
     assert.match("split of DualOptim%+, Table 1: 'forget5' %(did you mean 'forget05'",
       message(report.text, {}, { paper = { "table1", split = "forget5" } }))
     assert.match("column better: 'up'", message(report.text, {},

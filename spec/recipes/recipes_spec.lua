@@ -60,17 +60,30 @@ describe("recipes", function()
     assert.not_same(metrics_of "a", metrics_of "c")
   end)
 
-  it("ablation_timing prints mean and deviation over forget sets beside the paper's figures", function()
-    if sanitized then return end
-    local status, text, err = recipe("ablation_timing", "t", "--steps", "6", "--tasks", "2",
-      "--authors", "6")
-    assert.equal(0, status, err)
-    for _, label in ipairs { "before_delta", "after_delta", "after_theta" } do
-      local line = text:match("\n" .. label .. "[^\n]*")
-      assert.truthy(line and line:find "±", label)
-    end
-    assert.truthy(text:find("59.57", 1, true)) -- the paper's OVR of after_theta
-  end)
+  -- What each recipe's rows are called, and a figure of the paper that stands beside them.
+  for _, case in ipairs {
+    { "ablation_timing", { "before_delta", "after_delta", "after_theta" }, "59.57" },
+    { "ablation_rule", { "g", "g-delta" }, "59.08" },
+    { "ablation_momentum", { "fast, fast", "slow, slow" }, "57.59" },
+    { "ablation_quantize", { "none", "base", "delta", "base+delta" }, "58.55" },
+  } do
+    local name, labels, figure, more = table.unpack(case)
+    it(name .. " prints mean and deviation beside the paper's figures, and what they say", function()
+      if sanitized then return end
+      local status, text, err = recipe(name, name, "--steps", "6", "--tasks", "2", "--authors", "6",
+        table.unpack(more or {}))
+      assert.equal(0, status, err)
+      for _, label in ipairs(labels) do
+        local line = text:match("\n" .. label:gsub("%p", "%%%0") .. " [^\n]*")
+        assert.truthy(line and line:find "±", label)
+      end
+      assert.truthy(text:find(figure, 1, true))
+      assert.truthy(text:find "What this shows: ")
+      assert.truthy(text:find "Order by [^\n]*Kendall's tau [+-]")
+      assert.truthy(text:find "What this does not show: ")
+      assert.truthy(shell.read(folder .. "/" .. name .. "/report.html"):find "<svg")
+    end)
+  end
 
   it("theorem agrees with its closed form", function()
     local status, text = shell.run("recipes/theorem.lua")

@@ -1,0 +1,81 @@
+--- bench/order.lua - how an order of ours compares with a paper's, and what of it is more than chance.
+--
+-- Variants are compared on the same forget sets and seeds, so a difference is judged by the spread of
+-- the differences, not by that of the figures themselves.
+-- @module dopl.bench.order
+
+local metrics = require "dopl.metrics"
+
+local order = {}
+
+-- Student's t for a two-sided interval of 95%, by degrees of freedom.
+local T95 <const> = { 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201,
+  2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060,
+  2.056, 2.052, 2.048, 2.045, 2.042 }
+
+--- Half the width of the 95% confidence interval of a mean.
+-- @tparam {number,...} list
+-- @treturn ?number nil for fewer than two numbers
+function order.interval(list)
+  if #list < 2 then return nil end
+  return (T95[#list - 1] or 1.96) * metrics.spread(list).std / math.sqrt(#list)
+end
+
+local function sign(x) return x > 0 and 1 or x < 0 and -1 or 0 end
+
+--- Kendall's tau-a of two lists of figures for the same things: 1 the same order, -1 the reverse.
+-- @tparam {number,...} ours
+-- @tparam {number,...} theirs
+-- @treturn number tau; a tie counts as neither; NaN for fewer than two figures
+-- @treturn integer pairs in the same order
+-- @treturn integer pairs
+function order.tau(ours, theirs)
+  local sum, same, pairs_of = 0, 0, 0
+  for i = 1, #ours do
+    for j = i + 1, #ours do
+      local s = sign(ours[i] - ours[j]) * sign(theirs[i] - theirs[j])
+      sum, pairs_of = sum + s, pairs_of + 1
+      if s > 0 then same = same + 1 end
+    end
+  end
+  return sum / pairs_of, same, pairs_of
+end
+
+--- Pairs of variants whose difference is beyond chance: zero lies outside its 95% interval.
+-- @tparam {{number,...},...} lists the figures of each variant, over the same repetitions
+-- @treturn integer such pairs
+-- @treturn integer pairs
+function order.distinct(lists)
+  local n, pairs_of = 0, 0
+  for i = 1, #lists do
+    for j = i + 1, #lists do
+      local differences = {}
+      for k = 1, #lists[i] do differences[k] = lists[i][k] - lists[j][k] end
+      local half = order.interval(differences)
+      pairs_of = pairs_of + 1
+      if half and math.abs(metrics.mean(differences)) > half then n = n + 1 end
+    end
+  end
+  return n, pairs_of
+end
+
+--- One sentence on the order of variants beside a paper's.
+-- @tparam table o what = name of our figure; labels, ours = means, theirs = the paper's figures;
+-- their_name; lower = whether less is better in the paper's
+-- @treturn string
+function order.sentence(o)
+  if #o.ours < 2 then return "Too few rows have a figure of the paper to compare an order." end
+  local theirs = {}
+  for i, x in ipairs(o.theirs) do theirs[i] = o.lower and -x or x end
+  local tau, same, pairs_of = order.tau(o.ours, theirs)
+  local function best(list)
+    local at = 1
+    for i = 2, #list do if list[i] > list[at] then at = i end end
+    return o.labels[at]
+  end
+  return ("Order by %s beside the paper's %s: %d of %d pairs agree (Kendall's tau %+.2f); first here: "
+    .. "%s, first in the paper: %s."):format(o.what, o.their_name or o.what, same, pairs_of, tau,
+      best(o.ours), best(theirs))
+end
+
+return order

@@ -1,0 +1,252 @@
+--- bench/study.lua - variants compared over forget sets and seeds, and what a recipe says at its end.
+--
+--     local p = dopl.params(study.params())
+--     local run <close> = dopl.run.open {}
+--     local s = study.run(p, run, { { label = "a", optimizer = ... }, { label = "b", ... } })
+--     study.report(run, p, { s:part { title = "a or b", paper = "table6" } }, { title = "..." })
+--
+-- Every variant sees the same forget sets and the same seeds, so differences are judged in pairs.
+-- @module dopl.bench.study
+
+local check = require "dopl.check"
+local core = require "dopl.core"
+local loss = require "dopl.loss"
+local metrics = require "dopl.metrics"
+local order = require "dopl.bench.order"
+local report = require "dopl.report"
+local schedule = require "dopl.schedule"
+local settings = require "dopl.bench.settings"
+local summary = require "dopl.bench.summary"
+local tofu = require "dopl.bench.tofu"
+
+local study = {}
+local Study = {}
+Study.__index = Study
+
+local PERCENT <const> = 100
+
+--- The parameters of a recipe over variants: the bench's, and how often each variant is run.
+-- @tparam[opt] table more a recipe's own; they take precedence
+-- @treturn table for dopl.params
+function study.params(more)
+  local p = {
+    steps = { settings.unlearn.steps, "unlearning steps, all objectives counted" },
+    tasks = { 3, "disjoint forget sets: task 1 to this one" },
+    seeds = { 1, "seeds of each forget set: order of the data, choice of refusals" },
+    adamw = settings.unlearn.adamw,
+  }
+  for key, value in pairs(more or {}) do p[key] = value end
+  p = tofu.params(p)
+  p.task = nil
+  return p
+end
+
+--- The split whose figures of a paper stand beside ours: the authors made here lose one in ten.
+function study.split(p) return p.data == "" and "forget10" or p.split end
+
+local variant_defaults = {
+  label = check.required, optimizer = check.required, schedule = check.optional,
+  forget = check.optional, retain = check.optional, steps = check.optional,
+  forget_weight = 1.0, retain_weight = 1.0, paper_label = check.optional, evaluate = true,
+}
+
+--- Opens the bench of each forget set, with each seed: f(bench, seed, name of the repetition).
+-- @tparam table p resolved `study.params`
+-- @param run from dopl.run, or nil
+-- @tparam function f
+function study.each(p, run, f)
+  local own = {}
+  for key, value in pairs(p) do own[key] = value end
+  check.range("--tasks", p.tasks, 1, math.huge, 4)
+  check.range("--seeds", p.seeds, 1, math.huge, 4)
+  for task = 1, p.tasks do
+    own.task = task
+    local bench = tofu.open(own, { run = run })
+    for k = 1, p.seeds do
+      local name = ("task %d"):format(task) .. (p.seeds > 1 and (", seed %d"):format(k) or "")
+      f(bench, core.options.seed + k - 1, name)
+    end
+  end
+end
+
+--- Unlearns with every variant, on every forget set, with every seed.
+-- @tparam table p resolved `study.params`
+-- @param run from dopl.run, or nil
+-- @tparam {table,...} variants label and optimizer; forget = loss.idk(), retain = loss.gd(), schedule
+-- = one forget step to five retain steps, steps, forget_weight, retain_weight, evaluate as for
+-- bench:compare; paper_label: the paper's name of the row where it is not the label
+-- @tparam[opt] table options prefix: put before the labels of the run's rows; after =
+-- function(bench, variant, row), called while the bench still holds the trained model
+-- @treturn Study rows = mean and deviation by variant, results = one row a training
+function study.run(p, run, variants, options)
+  local o = check.options("study.run", options, { prefix = "", after = check.optional })
+  local self = setmetatable({ p = p, results = {}, repetitions = p.tasks * p.seeds }, Study)
+  study.each(p, run, function(bench, seed, name)
+    for i, given in ipairs(variants) do
+      local v = check.options(("study.run: variant %d"):format(i), given, variant_defaults, 5)
+      local row = bench:compare {
+        label = ("%s%s, %s"):format(o.prefix, v.label, name), seed = seed, optimizer = v.optimizer,
+        forget = v.forget or loss.idk(), retain = v.retain or loss.gd(), steps = v.steps or p.steps,
+        schedule = v.schedule or schedule.alternate { forget = 1, retain = 5 },
+        forget_weight = v.forget_weight, retain_weight = v.retain_weight, evaluate = v.evaluate,
+      }
+      row.label = v.label
+      row.bytes_per_parameter = row.state_bytes / bench.model.parameters:numel()
+      self.parameters = bench.model.parameters:numel()
+      if o.after then o.after(bench, v, row) end
+      self.results[#self.results + 1] = row
+    end
+  end)
+  self.rows = summary.over(self.results)
+  for i, row in ipairs(self.rows) do
+    row.paper_label, row.columns = variants[i].paper_label, nil
+    for _, key in ipairs { "state_bytes", "bytes_per_parameter" } do
+      row[key] = row[key] and row[key].mean -- alike in every repetition
+    end
+    local values = self:values(row.label, metrics.keys.OVR)
+    row.interval = values and order.interval(values)
+    row.deviation = values and metrics.spread(values).std
+  end
+  return self
+end
+
+--- The figures of a variant, one a repetition; nil where it has none.
+function Study:values(label, key)
+  local values = {}
+  for _, result in ipairs(self.results) do
+    if result.label == label then
+      if type(result[key]) ~= "number" then return nil end
+      values[#values + 1] = result[key]
+    end
+  end
+  return values
+end
+
+local columns = {
+  OVR = summary.columns[4],
+  interval = { key = "interval", label = "95% ±", digits = 1, scale = PERCENT },
+}
+
+-- The columns of a table: what the loss has of the metrics, the interval, what the recipe adds.
+local function columns_of(self, more)
+  local out = {}
+  for i = 1, 4 do
+    local column = summary.columns[i]
+    if self.rows[1][column.key] then out[#out + 1] = column end
+  end
+  if self.repetitions > 1 then out[#out + 1] = columns.interval end
+  if self.rows[1][metrics.keys.TFE] then out[#out + 1] = summary.columns[5] end
+  return table.move(more, 1, #more, #out + 1, out)
+end
+
+-- How our order compares with the paper's by each of the figures asked for.
+local function orders(self, o, found)
+  local out = {}
+  for _, by in ipairs(o.order) do
+    local labels, ours, theirs = {}, {}, {}
+    for _, row in ipairs(self.rows) do
+      local figures, x = found.rows[row.paper_label or row.label], row[by.key]
+      if type(x) == "table" then x = x.mean end
+      if figures and figures[by.paper] and x then
+        labels[#labels + 1], theirs[#theirs + 1] = row.label, figures[by.paper]
+        ours[#ours + 1] = by.less and -x or x
+      end
+    end
+    out[#out + 1] = order.sentence { what = by.name or by.key, their_name = by.paper, ours = ours,
+      labels = labels, theirs = theirs, lower = by.lower }
+  end
+  return out
+end
+
+local function distinct(self, key)
+  if self.repetitions < 2 then return "One repetition: nothing can be said of chance." end
+  local lists = {}
+  for i, row in ipairs(self.rows) do lists[i] = self:values(row.label, key) end
+  local n, pairs_of = order.distinct(lists)
+  return ("%d of %d pairs of rows differ in %s by more than chance (95%%, paired over %d %s)."):format(
+    n, pairs_of, key, self.repetitions, "repetitions")
+end
+
+local part_defaults = {
+  title = check.required, paper = check.optional, columns = {}, only = check.optional,
+  order = { { key = metrics.keys.OVR, paper = "OVR" } }, chart = check.optional,
+}
+
+--- A table of a report, with its picture and what its order says.
+-- @tparam table options title; paper = a table of a paper; columns: more of them, only: these and no
+-- others; order = { { key, paper, lower } }: figures to compare orders by, lower: less is better in
+-- the paper; chart: an SVG in place of bars of OVR
+-- @treturn table for `study.report`
+function Study:part(options)
+  local o = check.options("study:part", options, part_defaults)
+  local paper = require "dopl.paper"
+  local reference, sentences = nil, {}
+  if o.paper then
+    local split = paper.tables[o.paper] and paper.tables[o.paper].by_split and study.split(self.p)
+    reference = { o.paper, split = split or nil }
+    if split ~= "real_world" then
+      sentences = orders(self, o, paper.table(o.paper, reference.split))
+    else
+      reference = nil
+    end
+  end
+  if self.rows[1][metrics.keys.OVR] then
+    sentences[#sentences + 1] = distinct(self, metrics.keys.OVR)
+  end
+  local bars = self.rows[1][metrics.keys.OVR] and report.bars(study.scaled(self.rows,
+    metrics.keys.OVR), { columns = { metrics.keys.OVR }, title = o.title, y = { label = "%" } })
+  return { rows = self.rows, columns = o.only or columns_of(self, o.columns), paper = reference,
+    title = o.title, sentences = sentences, parameters = self.parameters, svg = o.chart or bars }
+end
+
+--- Rows with one figure in percent, for bars.
+function study.scaled(rows, key)
+  local out = {}
+  for i, row in ipairs(rows) do
+    local x = row[key]
+    out[i] = { label = row.label, [key] = type(x) == "table"
+      and { mean = PERCENT * x.mean, std = x.std and PERCENT * x.std } or x and PERCENT * x }
+  end
+  return out
+end
+
+local CAVEAT <const> = "What this does not show: the model has %.2f M parameters and answers by heart; "
+  .. "an order found here is a hypothesis for large models, and one within chance is none."
+
+--- Prints the tables and what they say, and writes the report.
+-- @param run from dopl.run
+-- @tparam table p resolved parameters
+-- @tparam {table,...} parts from `Study:part`
+-- @tparam table options title, lead; shows: what the recipe shows, first of the closing sentences;
+-- notes, charts: more of them; note = text below every table
+function study.report(run, p, parts, options)
+  local o = check.options("study.report", options, {
+    title = check.required, lead = check.optional, shows = check.required, notes = {}, charts = {},
+    note = summary.note,
+  })
+  o.lead = o.lead or ("Mean ± standard deviation; forget sets: %d, seeds of each: %d.")
+    :format(p.tasks, p.seeds)
+  local notes = { o.shows }
+  local tables, charts = {}, table.move(o.charts, 1, #o.charts, 1, {})
+  for _, part in ipairs(parts) do
+    print("\n" .. part.title)
+    report.table(part.rows, { columns = part.columns, paper = part.paper })
+    for _, sentence in ipairs(part.sentences) do
+      notes[#notes + 1] = #parts > 1 and part.title .. ": " .. sentence or sentence
+    end
+    tables[#tables + 1] = { rows = part.rows, title = part.title, columns = part.columns,
+      paper = part.paper, note = o.note }
+    if part.svg then charts[#charts + 1] = { svg = part.svg, caption = o.lead } end
+  end
+  table.move(o.notes, 1, #o.notes, #notes + 1, notes)
+  notes[#notes + 1] = CAVEAT:format(parts[1].parameters / 1e6)
+  print("\n" .. o.lead .. " " .. o.note)
+  for _, note in ipairs(notes) do print(note) end
+  if not run then return end
+  local path = report.write(run, { title = o.title, lead = o.lead, tables = tables, charts = charts,
+    notes = notes, params = p, recipe = core.files.read(run.path .. "/recipe.lua") })
+  print("\nreport: " .. path)
+  return path
+end
+
+return study
