@@ -29,6 +29,7 @@ static const char USAGE[] =
     "  --seed N        where random numbers start (default: 1)\n"
     "  --out DIR       folder for runs (default: runs)\n"
     "  --resume RUN    go on with the run in the folder RUN, which this recipe began\n"
+    "  --plan          say what the recipe will need, memory and time; write nothing\n"
     "  --trust         give the recipe Lua's standard libraries, files and processes included\n"
     "  --help          print this text; after a recipe, the recipe's parameters\n"
     "  -               run standard input; --  ends the options\n"
@@ -53,7 +54,7 @@ typedef struct {
     const char *resume; // "": begin a run
     long long seed;
     int threads; // 0: all cores
-    bool help, version, interactive, trust, prompt;
+    bool help, version, interactive, trust, prompt, plan;
 } options;
 
 // --- options
@@ -78,8 +79,8 @@ static int edit_distance(const char *a, const char *b) {
 }
 
 static bool unknown_option(const char *given) {
-    static const char *const known[] = { "--device", "--threads", "--seed",    "--out", "--resume",
-                                         "--trust",  "--help",    "--version", NULL };
+    static const char *const known[] = { "--device", "--threads", "--seed",    "--out",  "--resume",
+                                         "--trust",  "--help",    "--version", "--plan", NULL };
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)strcspn(given, "="), given);
     const char *nearest = NULL;
@@ -152,6 +153,7 @@ static bool read_long(options *o, int *i) {
         return false;
     }
     if (!strcmp(arg, "--trust")) return o->trust = true;
+    if (!strcmp(arg, "--plan")) return o->plan = true;
     if (!strcmp(arg, "--help")) return o->help = true;
     if (!strcmp(arg, "--version")) return o->version = true;
     return unknown_option(arg);
@@ -277,6 +279,11 @@ static int load_recipe(lua_State *L, const options *o) {
 }
 
 static int run_recipe(lua_State *L, const options *o) {
+    static const char begin[] = "require('dopl.plan').start()",
+                      end[] = "require('dopl.plan').finish()",
+                      failed[] = "require('dopl.plan').finish(true)";
+    int status = o->plan ? run_chunk(L, luaL_loadstring(L, begin), 0) : 0;
+    if (status) return status;
     if (load_recipe(L, o) != LUA_OK) return dopl_report(L);
     int n = o->argc - o->recipe - 1;
     if (!lua_checkstack(L, n + 8)) {
@@ -284,7 +291,9 @@ static int run_recipe(lua_State *L, const options *o) {
         return 2;
     }
     for (int i = 1; i <= n; i++) lua_pushstring(L, o->argv[o->recipe + i]);
-    return dopl_call(L, n, 0);
+    status = dopl_call(L, n, 0);
+    int planned = o->plan ? run_chunk(L, luaL_loadstring(L, status ? failed : end), 0) : 0;
+    return status ? status : planned;
 }
 
 // --- the state

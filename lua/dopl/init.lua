@@ -26,6 +26,7 @@ dopl.modules = {
   nn = "layers and parameters",
   optim = "optimizer rules",
   params = "parameters of a recipe",
+  plan = "what a recipe will need, before it is paid for",
   reference = "what the frozen starting model says, asked once",
   report = "tables, curves, the HTML report",
   rng = "random numbers that depend on nothing but seed, name and position",

@@ -249,6 +249,7 @@ function train.fit(options)
       .. "of them: take scheme.joint {}, or a schedule that names one, as schedule.alternate")
       :format(kind), 2)
   end
+  collectgarbage() -- states of a training before this one: to Lua a few bytes, in truth gigabytes
   local optimizer = o.optimizer:attach(o.model.parameters,
     { objectives = not joint and names or nil, period = plan.period })
   local scope = o.microscope and microscope.new(o.microscope, { optimizer = optimizer,

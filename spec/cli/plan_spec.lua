@@ -1,0 +1,90 @@
+-- plan_spec.lua - what `dopl --plan` says of recipes, against what they then take.
+local shell = require "cli.shell"
+
+local sanitized = os.getenv "DOPL_SPEC" == "sanitized" -- memory is another there
+
+local RECIPE <const> = [[
+  local tofu = require "dopl.bench.tofu"
+  local p = dopl.params(tofu.params { steps = 12, kind = "" })
+  local run <close> = dopl.run.open { params = p }
+  local bench = tofu.open(p, { run = run })
+  local kinds = {
+    plus = { loss.idk(), loss.gd(), optim.adamw { lr = 1e-3 }:with(scheme.base_delta {}),
+      schedule.alternate { forget = 1, retain = 2 } },
+    preference = { loss.npo(), loss.kl(), optim.adamw { lr = 1e-3 }:with(scheme.decoupled
+      { quantize = true }), schedule.phases { { serve = "forget", passes = 1 },
+      { serve = schedule.random { "forget", "retain" } } } },
+    joint = { loss.ga(), loss.gd(), optim.sgd { lr = 1e-3 }:with(scheme.joint {}), schedule.joint() },
+  }
+  local k = kinds[p.kind]
+  local rows = { bench:compare { label = p.kind, forget = k[1], retain = k[2], optimizer = k[3],
+    schedule = k[4], steps = p.steps, microscope = p.kind == "plus" and { every = 4 } or nil } }
+  bench:report(rows, { title = "x" })
+  print("PEAK", dopl.core.memory().peak / 2^20)
+]]
+
+describe("dopl --plan", function()
+  local folder, path
+
+  setup(function()
+    folder = os.tmpname()
+    os.remove(folder)
+    assert(os.execute("mkdir -p " .. folder))
+    path = folder .. "/recipe.lua"
+    shell.write(path, RECIPE)
+  end)
+  teardown(function() os.execute("rm -rf " .. folder) end)
+
+  local function run(kind, ...)
+    local words = { "DOPL_CACHE=" .. folder .. "/cache", shell.quote(shell.dopl) }
+    for _, word in ipairs { ... } do words[#words + 1] = shell.quote(word) end
+    words[#words + 1] = ("%s --kind %s --authors 4 --questions 3 --epochs 2 --rows 4 --threads 2 "
+      .. "--out %s/runs </dev/null"):format(shell.quote(path), kind, folder)
+    return shell.sh(table.concat(words, " "))
+  end
+
+  for _, kind in ipairs { "plus", "preference", "joint" } do
+    it("is within 10% of the measured peak: " .. kind, function()
+      if sanitized then return end
+      local status, text, err = run(kind, "--plan")
+      assert.equal(0, status, err)
+      assert.falsy(text:find "PEAK") -- the recipe's own printing is silent
+      local planned = tonumber(text:match "the whole recipe: peak memory ([%d.]+) MiB")
+      local _, measured, reason = run(kind)
+      local peak = tonumber(measured:match "PEAK%s+([%d.]+)")
+      assert.truthy(peak, reason)
+      assert.near(peak, planned, 0.1 * peak)
+      assert.truthy(text:find("\n" .. kind .. " +12 ")) -- its steps
+    end)
+  end
+
+  it("shows memory by kind, and writes nothing", function()
+    if sanitized then return end
+    os.execute(("rm -rf %s/cache %s/runs"):format(folder, folder))
+    local status, text = run("plus", "--plan")
+    assert.equal(0, status)
+    for _, label in ipairs { "parameters", "gradients", "state m.base", "state v.own.retain",
+      "activations, at their peak", "microscope" } do
+      assert.truthy(text:find("\n" .. label .. "  ", 1, true), label)
+    end
+    assert.truthy(text:find("8-bit states", 1, true))
+    assert.truthy(text:find("\noriginal +")) -- the small model is to be trained, and was not
+    assert.not_equal(0, (shell.sh(("ls %s/cache"):format(folder))))
+    assert.not_equal(0, (shell.sh(("ls %s/runs"):format(folder))))
+  end)
+
+  it("shows what was measured where the recipe fails, with its error", function()
+    shell.write(path, RECIPE .. "error 'broken'\n")
+    local status, text, err = run("joint", "--plan")
+    shell.write(path, RECIPE)
+    assert.equal(1, status)
+    assert.truthy(err:find "broken")
+    assert.truthy(text:find "^up to where the recipe failed:\n" and text:find "whole recipe")
+  end)
+
+  it("says so where nothing is trained", function()
+    local status, text = shell.run("--plan", "recipes/theorem.lua")
+    assert.equal(0, status)
+    assert.truthy(text:find "^nothing is trained; peak memory")
+  end)
+end)
