@@ -10,6 +10,8 @@
 -- Each is written beside, synced and renamed, the JSON last: a pair of which a part is missing, cut
 -- short or changed is refused, with the reason, and the one before it is taken. When a training has
 -- ended, `done` takes the place of its steps: the final weights and what train.fit returned.
+--
+-- (The function dopl.checkpoint, which trades time for memory, is dopl.nn's.)
 -- @module dopl.checkpoint
 
 local check = require "dopl.check"

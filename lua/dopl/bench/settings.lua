@@ -5,7 +5,7 @@
 
 return {
   vocab_size = 1024,
-  checkpoint = 50, -- steps between checkpoints of a training
+  checkpoint = 100, -- steps between checkpoints of a training
 
   data = {
     authors = 20,
