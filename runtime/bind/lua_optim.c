@@ -6,10 +6,12 @@
 //   plan:run { { scalars of pass 1 }, ... } -> jobs run      plan:norm() -> norm, gradients found
 //   encode(tensor, "q8") -> codes, scales    decode(codes, scales, "q8") -> tensor
 //   state(n, "q8") -> what holds a state     isa(["avx2"]) -> the instruction set in use
+//   transpose(matrix) -> its transpose       for transforms written in Lua
 //   ceiling { tensors } one pass at the memory's own speed, for bench/optimizer.lua
 #include "state.h"
 #include "../optim/ceiling.h"
 #include "../optim/pass.h"
+#include "../optim/transpose.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -284,6 +286,19 @@ static int state(lua_State *L) {
     return 2;
 }
 
+static int transpose(lua_State *L) {
+    dopl_rt *rt = dopl_check_rt(L);
+    dopl_tensor *x = dopl_check_tensor(L, 1);
+    if (x->dtype != DOPL_F32 || x->n_dim != 2)
+        return dopl_raise_text(L, "optim.transpose: %s %s, need an f32 matrix",
+                               dopl_dtype_name(x->dtype), dopl_shape_str(x).s);
+    dopl_tensor *y = dopl_push_tensor(L);
+    int64_t turned[2] = { x->dim[1], x->dim[0] };
+    if (dopl_tensor_new(rt, y, DOPL_F32, 2, turned) != DOPL_OK) return dopl_raise(L, rt);
+    dopl_transpose(dopl_f32(y), dopl_f32(x), x->dim[0], x->dim[1]);
+    return 1;
+}
+
 // ceiling { tensor, ... }: one read-modify-write pass over f32 tensors of one size, the last only
 // read
 static int ceiling(lua_State *L) {
@@ -346,9 +361,16 @@ static void new_class(lua_State *L, const char *name, const luaL_Reg *methods, l
 
 void dopl_bind_optim(lua_State *L) {
     static const luaL_Reg functions[] = {
-        { "program", program_new },     { "plan", plan_new }, { "encode", encode },
-        { "decode", decode },           { "state", state },   { "ceiling", ceiling },
-        { "codec_table", codec_table }, { "isa", isa },       { NULL, NULL },
+        { "program", program_new },
+        { "plan", plan_new },
+        { "encode", encode },
+        { "decode", decode },
+        { "state", state },
+        { "ceiling", ceiling },
+        { "codec_table", codec_table },
+        { "isa", isa },
+        { "transpose", transpose },
+        { NULL, NULL },
     };
     static const luaL_Reg program_methods[] = { { NULL, NULL } };
     static const luaL_Reg plan_methods[] = {

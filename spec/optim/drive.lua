@@ -41,14 +41,30 @@ function drive.config(rule, case)
   return rule(hyper):with(scheme_of(case))
 end
 
+-- A list as the parameter's tensor; the numbers of a tensor as a list.
+local function tensor_of(case, list)
+  if not case.shape then return core.tensor(list) end
+  return core.tensor(reference.reshape(list, case.shape[1], case.shape[2]))
+end
+
+local function list_of(case, tensor)
+  local list = tensor:tolist()
+  if not case.shape then return list end
+  local out = {}
+  for _, row in ipairs(list) do table.move(row, 1, #row, #out + 1, out) end
+  return out
+end
+
 local function gradient(case, t, k, theta)
   local g = {}
   for i = 1, case.elements do
     if case.scheme == "joint" then
       g[i] = 0.0
-      for j = 0, #case.frequency - 1 do g[i] = g[i] + reference.grad(j, t, i - 1, theta[i]) end
+      for j = 0, #case.frequency - 1 do
+        g[i] = g[i] + reference.gradient(case, j, t, i - 1, theta[i])
+      end
     else
-      g[i] = reference.grad(k - 1, t, i - 1, theta[i])
+      g[i] = reference.gradient(case, k - 1, t, i - 1, theta[i])
     end
   end
   return g
@@ -60,7 +76,7 @@ function drive.run(rule, case)
   for k = 1, K do objectives[k], period = letters[k], period + case.frequency[k] end
   local start = {}
   for i = 1, case.elements do start[i] = reference.theta0(i - 1) end
-  local w = core.tensor(start)
+  local w = tensor_of(case, start)
   w:requires_grad(true)
   local config = drive.config(rule, case)
   local o = config:attach({ { name = "w", tensor = w } },
@@ -68,13 +84,13 @@ function drive.run(rule, case)
   local out = { recorded = {}, optimizer = o }
   for t = 1, case.steps do
     local k = reference.objective(case.frequency, t)
-    w:set_grad(core.tensor(gradient(case, t, k, w:tolist())))
+    w:set_grad(tensor_of(case, gradient(case, t, k, list_of(case, w))))
     o:step { objective = case.scheme ~= "joint" and letters[k] or nil }
     for _, r in ipairs(case.record or {}) do
-      if r == t then out.recorded[t] = w:tolist() end
+      if r == t then out.recorded[t] = list_of(case, w) end
     end
   end
-  out.theta, out.own, out.base = w:tolist(), {}, {}
+  out.theta, out.own, out.base = list_of(case, w), {}, {}
   for name in pairs(rule.moments) do
     out.own[name] = {}
     local shared = o.params[1].state[name]

@@ -23,6 +23,13 @@ function reference.grad(k, t, i, theta)
     + 0.3 * math.sin(0.91 * t + 0.05 * i + k)) + 0.05 * theta
 end
 
+-- The gradient of a case. A matrix needs more: the above has so low a rank that orthogonalizing it
+-- magnifies what is rounding.
+function reference.gradient(case, k, t, i, theta)
+  local g = reference.grad(k, t, i, theta)
+  return case.shape and g + math.sin(1.7 * i * i + 2.3 * k + 0.4 * t) or g
+end
+
 -- ---- the 8-bit type
 
 local function dynamic_map(signed)
@@ -140,6 +147,71 @@ local function federated(minus_base)
 end
 update.scaffold, update.fedcm = federated(true), federated(false)
 
+-- ---- Muon's matrix step
+
+-- Products of matrices as lists of rows.
+local function product(a, b)
+  local out = {}
+  for i = 1, #a do
+    out[i] = {}
+    for j = 1, #b[1] do
+      local sum = 0.0
+      for k = 1, #b do sum = sum + a[i][k] * b[k][j] end
+      out[i][j] = sum
+    end
+  end
+  return out
+end
+
+local function transposed(a)
+  local out = {}
+  for j = 1, #a[1] do
+    out[j] = {}
+    for i = 1, #a do out[j][i] = a[i][j] end
+  end
+  return out
+end
+
+local function combine(a, x, b, y)
+  local out = {}
+  for i = 1, #x do
+    out[i] = {}
+    for j = 1, #x[1] do out[i][j] = a * x[i][j] + b * y[i][j] end
+  end
+  return out
+end
+
+-- Five Newton-Schulz steps on a matrix given as a list of rows.
+function reference.ns5(m)
+  local square = 0.0
+  for _, row in ipairs(m) do
+    for _, v in ipairs(row) do square = square + v * v end
+  end
+  local tall = #m > #m[1]
+  local x = tall and transposed(m) or m
+  x = combine(1 / (square ^ 0.5 + 1e-7), x, 0, x)
+  for _ = 1, 5 do
+    local gram = product(x, transposed(x))
+    x = combine(3.4445, x, 1, product(combine(-4.7750, gram, 2.0315, product(gram, gram)), x))
+  end
+  return tall and transposed(x) or x
+end
+
+local function reshape(list, rows, cols)
+  local out = {}
+  for i = 1, rows do out[i] = table.move(list, (i - 1) * cols + 1, i * cols, 1, {}) end
+  return out
+end
+reference.reshape = reshape
+
+local function ns5_of_list(list, shape)
+  local out = {}
+  for _, row in ipairs(reference.ns5(reshape(list, shape[1], shape[2]))) do
+    table.move(row, 1, #row, #out + 1, out)
+  end
+  return out
+end
+
 -- ---- a run
 
 -- The storage of a part: "f32", "q8" or "u8".
@@ -201,21 +273,23 @@ local function one_step(run, hyper)
   h.lr = hyper.lr * (case.lr_ratio and case.lr_ratio[run.k] or 1)
   run.new_own, run.new_base = {}, {}
   for name in pairs(rule.moments) do run.new_own[name], run.new_base[name] = {}, {} end
+  local from, directions = {}, {}
   for i = 1, N do
     local theta, g = run.theta[i], 0.0
     if case.scheme == "joint" then
-      for j = 0, K - 1 do g = g + reference.grad(j, run.t, i - 1, theta) end
+      for j = 0, K - 1 do g = g + reference.gradient(case, j, run.t, i - 1, theta) end
     else
-      g = reference.grad(run.k - 1, run.t, i - 1, theta)
+      g = reference.gradient(case, run.k - 1, run.t, i - 1, theta)
     end
     if case.clip then g = f32(g) * case.clip end
     if rule.couple then g = rule.couple(g, theta, h) end
     local mom = moments_of(run, g, h, i)
-    local direction = rule.direction(mom, g, h)
+    directions[i] = rule.direction(mom, g, h)
     for name in pairs(rule.moments) do local _ = mom[name] end
-    local from = rule.decay and rule.decay(theta, h) or theta
-    run.theta[i] = f32(from - h.lr * direction)
+    from[i] = rule.decay and rule.decay(theta, h) or theta
   end
+  if rule.transform then directions = ns5_of_list(directions, case.shape) end
+  for i = 1, N do run.theta[i] = f32(from[i] - h.lr * directions[i]) end
   for name, m in pairs(rule.moments) do
     local slot = run.slot(m)
     run.own[name][slot] = stored(reference.kind(case, m, "delta"), run.new_own[name])
@@ -226,7 +300,8 @@ local function one_step(run, hyper)
 end
 
 -- case: scheme, hyper, frequency, elements, steps, and where they apply storage { base, delta },
--- timing, source, floor, decouple, lr_ratio. Returns theta, own[moment][objective], base[moment].
+-- timing, source, floor, decouple, lr_ratio; shape { rows, columns } for a rule with a transform,
+-- which is taken to be Muon's. Returns theta, own[moment][objective], base[moment].
 function reference.run(rule, case)
   local hyper, split = case.hyper, nil
   if case.decouple then

@@ -8,9 +8,12 @@
 -- The rules below are all there is to them: a rule of your own is written the same way.
 -- @module dopl.optim
 local expr = require "dopl.optim.expr"
+local matrix = require "dopl.optim.matrix"
 local rule = require "dopl.optim.rule"
 
-local optim = { rule = rule.new }
+local optim = {
+  rule = rule.new, newton_schulz = matrix.newton_schulz, transpose = matrix.transpose,
+}
 
 -- Functions for rules: sqrt, abs, sign, exp, log, tanh of one value; min, max of two.
 for name, f in pairs(expr.functions) do optim[name] = f end
@@ -68,6 +71,18 @@ optim.lion = optim.rule {
   lagged = true,
   decay = shrink,
   direction = function(mom, g, h) return sign(h.beta1 * mom.m + (1 - h.beta1) * g) end,
+}
+
+--- Momentum, orthogonalized: a step of matrices in which every direction counts the same. Other
+-- parameters follow adamw, or what `otherwise` says.
+optim.muon = optim.rule {
+  name = "muon",
+  hyper = { lr = 2e-3, momentum = 0.95, weight_decay = 0 },
+  moments = { m = { decay = "momentum", kind = "sum" } },
+  direction = function(mom) return mom.m end,
+  transform = matrix.newton_schulz {},
+  decay = shrink,
+  otherwise = optim.adamw {},
 }
 
 return optim

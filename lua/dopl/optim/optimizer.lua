@@ -4,8 +4,8 @@
 -- torch does. Counters are global: t counts steps, t_k the steps of objective k.
 -- @module dopl.optim.optimizer
 local check = require "dopl.check"
-local compile = require "dopl.optim.compile"
 local core = require "dopl.core"
+local layout = require "dopl.optim.layout"
 local rule_class = require "dopl.optim.rule"
 local trace = require "dopl.optim.trace"
 
@@ -42,6 +42,8 @@ local function read_params(params, scheme)
     if seen[p.name] then error(("attach: two parameters named '%s'"):format(p.name), 3) end
     seen[p.name] = true
     p.n = p.tensor:numel()
+    local shape = p.tensor:shape()
+    p.matrix, p.rows, p.cols = p.kind == "matrix" and #shape == 2, shape[1], shape[2]
     p.decayed = kinds[p.kind]
     local embedding = p.kind == "embedding" or p.kind == "head"
     p.quantized = p.n >= scheme.quantize_min and (scheme.quantize_embeddings or not embedding)
@@ -52,19 +54,27 @@ local function read_params(params, scheme)
   return out
 end
 
+-- A rule, and the one of parameters that its transform does not concern.
+local function rules_of(config)
+  return { config.rule, config.otherwise and config.otherwise.rule }
+end
+
 local function base_decays(config, level)
-  local rule, given, map = config.rule, config.scheme.base_betas, {}
+  local given, map, has_beta2, decays = config.scheme.base_betas, {}, false, {}
   if given == nil then return map, {} end
+  for _, rule in ipairs(rules_of(config)) do
+    has_beta2 = has_beta2 or rule.hyper.beta2 ~= nil
+    for _, moment in pairs(rule.moments) do decays[moment.decay] = true end -- a set
+  end
   local values = given
   if #given > 0 then
-    if #given ~= 2 or rule.hyper.beta2 == nil then
+    if #given ~= 2 or not has_beta2 then
       error("scheme.base_delta: base_betas is a list, need { beta1, beta2 } and a rule with both, "
         .. "or a table by name", level)
     end
     values = { beta1 = given[1], beta2 = given[2] }
   end
-  local decays, hyper = {}, {}
-  for _, moment in pairs(rule.moments) do decays[moment.decay] = true end
+  local hyper = {}
   for _, name in ipairs(check.keys(values)) do
     if not decays[name] then
       check.choice("scheme.base_delta: base_betas", name, check.keys(decays), level + 1)
@@ -107,6 +117,12 @@ local function check_by_objective(self, what, values)
   end
 end
 
+local function check_hyper(self, config)
+  for _, name in ipairs(check.keys(config.hyper)) do
+    check_by_objective(self, ("optim.%s: %s"):format(config.rule.name, name), config.hyper[name])
+  end
+end
+
 -- The configuration of each objective that has one of its own (scheme.decoupled's `rules`).
 local function own_rules(self)
   local rules = self.scheme.rules
@@ -132,13 +148,12 @@ function optimizer.new(config, params, options)
   local scheme = config.scheme
   local self = setmetatable({
     config = config, rule = config.rule, scheme = scheme, t = 0, period = options.period,
-    plans = {},
+    plans = {}, scratch = {},
   }, optimizer)
   check_objectives(self, config, options)
   check_by_objective(self, "scheme: lr", scheme.lr)
-  for _, name in ipairs(check.keys(config.hyper)) do
-    check_by_objective(self, ("optim.%s: %s"):format(config.rule.name, name), config.hyper[name])
-  end
+  check_hyper(self, config)
+  if config.otherwise then check_hyper(self, config.otherwise) end
   self.own_rules = own_rules(self)
   self.params = read_params(params, scheme)
   self.trace_options = {
@@ -146,9 +161,11 @@ function optimizer.new(config, params, options)
     objectives = self.objectives,
   }
   for _, name in ipairs(scheme.only or {}) do
-    if not config.rule.moments[name] then
-      check.choice("scheme.decoupled: only", name, config.rule.moment_names, 4)
+    local known = {}
+    for _, rule in ipairs(rules_of(config)) do
+      for _, moment in ipairs(rule.moment_names) do known[moment] = true end
     end
+    if not known[name] then check.choice("scheme.decoupled: only", name, check.keys(known), 4) end
   end
   self.trace_options.base_decay, self.base_hyper = base_decays(config, 4)
   self:build()
@@ -171,56 +188,50 @@ function optimizer:state_of(param, part, objective)
   return state
 end
 
--- One pass: a traced graph, compiled per storage, laid over every parameter.
-function optimizer:plan(cx, objective)
-  local programs, scalars, decayed, jobs, pass_of = {}, {}, {}, {}, {}
-  local compiled = {}
-  for i, param in ipairs(self.params) do
-    local kind, operands = { theta = "f32", g = "f32" }, { param.tensor }
-    if cx.operands[2] == "g" then operands[2] = false end
-    for _, name in ipairs(cx.order) do
-      local state = self:state_of(param, cx.parts[name], objective)
-      kind[name] = state.kind
-      operands[#operands + 1] = state.scales and { state.value, state.scales } or state.value
-    end
-    local variant = param.quantized and "packed" or "plain"
-    if not compiled[variant] then
-      local listing = compile.program(cx.graph, cx.outputs, cx.operands, kind)
-      compiled[variant] = { listing = listing, program = core.optim.program(listing) }
-    end
-    local key = variant .. (param.decayed and " decayed" or "")
-    if not pass_of[key] then
-      local c = compiled[variant]
-      programs[#programs + 1] = c.program
-      scalars[#programs], decayed[#programs] = c.listing.scalars, param.decayed
-      pass_of[key] = #programs
-    end
-    jobs[i] = { pass = pass_of[key], operands = operands }
+-- The configuration that a parameter follows at a step of an objective.
+function optimizer:config_of(param, objective)
+  local config = self.own_rules[objective] or self.config
+  if config.rule.transform and not param.matrix then return config.otherwise end
+  return config
+end
+
+-- The passes of an objective's step, or of a period's end, laid over every parameter.
+function optimizer:lay(trace_of, objective)
+  return layout.new(self.params, function(param)
+    local config = self:config_of(param, objective)
+    return trace_of(config.rule), config
+  end, function(param, part)
+    return self:state_of(param, part, objective)
+  end, self.scratch)
+end
+
+-- `trace`, once for each rule.
+local function tracer(self, trace_pass)
+  local known = {}
+  return function(rule)
+    known[rule] = known[rule] or trace_pass(rule, self.scheme, self.trace_options)
+    return known[rule]
   end
-  return {
-    plan = core.optim.plan(programs, jobs), scalars = scalars, decayed = decayed,
-    compiled = compiled,
-  }
 end
 
 function optimizer:build()
-  local step = trace.step(self.rule, self.scheme, self.trace_options)
+  local step = tracer(self, trace.step)
   local by_objective = self.scheme.rules ~= nil
-  for _, name in ipairs(step.order) do
-    by_objective = by_objective or step.parts[name].part == "own"
+  for _, param in ipairs(self.params) do
+    local cx = step(self:config_of(param).rule)
+    for _, name in ipairs(cx.order) do
+      by_objective = by_objective or cx.parts[name].part == "own"
+    end
   end
   if by_objective then
     if #self.objectives == 0 then error("attach: objectives is empty, need at least one", 4) end
     for _, objective in ipairs(self.objectives) do
-      local own = self.own_rules[objective]
-      local traced = own and trace.step(own.rule, self.scheme, self.trace_options) or step
-      self.plans[objective] = self:plan(traced, objective)
+      self.plans[objective] = self:lay(step, objective)
     end
   else
-    self.shared_plan = self:plan(step, nil)
+    self.shared_plan = self:lay(step)
   end
-  local ending = trace.period_end(self.rule, self.scheme, self.trace_options)
-  if ending then self.ending = self:plan(ending, nil) end
+  if self.scheme.period_end then self.ending = self:lay(tracer(self, trace.period_end)) end
 end
 
 -- ---- a step
@@ -252,28 +263,32 @@ local function for_objective(what, value, objective)
   return v
 end
 
-function optimizer:numbers(objective, options, t, t_k, clip)
+function optimizer:numbers(config, objective, options, t, t_k, clip)
   local env = { step = t, objective_step = t_k, clip = clip }
-  local config = self.own_rules[objective] or self.config
   for name, value in pairs(config.hyper) do -- the order changes nothing
     env[name] = for_objective(name, value, objective)
   end
   for name, value in pairs(self.base_hyper) do env[name] = value end
   for name, n in pairs(self.count) do env["count:" .. name] = n end
-  if self.scheme.lr ~= nil then env.lr = for_objective("lr", self.scheme.lr, objective) end
-  if options.lr ~= nil then env.lr = options.lr end
+  local lr, main = options.lr, self.own_rules[objective] or self.config
+  if lr == nil and self.scheme.lr ~= nil then
+    lr = for_objective("lr", self.scheme.lr, objective)
+  end
+  if lr ~= nil and config == main then
+    env.lr = lr
+  elseif lr ~= nil then -- the two rates keep their ratio
+    local own = for_objective("lr", main.hyper.lr, objective)
+    env.lr = own > 0 and env.lr * lr / own or env.lr
+  end
   env.lr = env.lr * options.lr_scale
   return env
 end
 
-local function run(plan, env)
-  local decay, scalars = env.weight_decay, {}
-  for i, list in ipairs(plan.scalars) do
-    env.weight_decay = plan.decayed[i] and decay or 0.0
-    scalars[i] = compile.evaluate(list, env)
-  end
-  env.weight_decay = decay
-  return plan.plan:run(scalars)
+-- The numbers of a step, by configuration.
+function optimizer:environment(plan, ...)
+  local env = {}
+  for _, config in ipairs(plan.configs) do env[config] = self:numbers(config, ...) end
+  return env
 end
 
 function optimizer:check_norm(norm, objective)
@@ -301,7 +316,7 @@ function optimizer:step(options)
   local result, scale = { clipped = false }, 1.0
   if o.clip ~= nil or o.norm then
     if o.clip ~= nil then check.range("step: clip", o.clip, 0, math.huge) end
-    result.grad_norm = plan.plan:norm()
+    result.grad_norm = plan:norm()
     local finite = result.grad_norm == result.grad_norm and result.grad_norm < math.huge
     if o.norm and not finite then
       result.skipped = true
@@ -314,16 +329,17 @@ function optimizer:step(options)
     end
   end
   local t_k = o.objective and self.count[o.objective] and self.count[o.objective] + 1 or self.t + 1
-  local env = self:numbers(o.objective, o, self.t + 1, t_k, scale)
-  if run(plan, env) == 0 then
+  local main = self.own_rules[o.objective] or self.config
+  local numbers = self:numbers(main, o.objective, o, self.t + 1, t_k, scale)
+  if plan:run(self:environment(plan, o.objective, o, self.t + 1, t_k, scale)) == 0 then
     error("step: no parameter has a gradient: call loss:backward() first", 2)
   end
   self.t = self.t + 1
   if self.count[o.objective] then self.count[o.objective] = t_k end
   if self.ending and self.t % self.period == 0 then
-    run(self.ending, self:numbers(o.objective, o, self.t, t_k, 1.0))
+    self.ending:run(self:environment(self.ending, o.objective, o, self.t, t_k, 1.0))
   end
-  result.lr = env.lr
+  result.lr = numbers.lr
   return result
 end
 
@@ -401,12 +417,7 @@ end
 
 --- The compiled passes as text, one instruction a line.
 function optimizer:listing()
-  local plan, out = self.shared_plan or self.plans[self.objectives[1]], {}
-  for _, variant in ipairs { "plain", "packed" } do
-    local c = plan.compiled[variant]
-    if c then out[#out + 1] = variant .. ":\n" .. compile.listing(c.listing) end
-  end
-  return table.concat(out, "\n\n")
+  return (self.shared_plan or self.plans[self.objectives[1]]):listing()
 end
 
 return optimizer

@@ -30,6 +30,12 @@ local ranges = {
 }
 local below_one = 1 - 2 ^ -53
 
+local function copy(list)
+  local out = {}
+  for k, v in pairs(list) do out[k] = v end -- the order changes nothing
+  return out
+end
+
 local function identity(g)
   return g
 end
@@ -54,6 +60,22 @@ local function optional_function(where, options, name)
   end
 end
 
+-- Operands of a pass that are no states.
+local reserved = { theta = true, g = true, direction = true }
+
+-- The configuration of parameters a transform does not concern. It has no scheme of its own.
+local function read_otherwise(where, given, level)
+  if not rule.is_config(given) then
+    error(("%s is a %s, need what follows where there is no matrix, like optim.adamw { lr = 1e-3 }")
+      :format(where, type(given)), level)
+  elseif given.rule.transform then
+    error(("%s: optim.%s needs matrices too"):format(where, given.rule.name), level)
+  elseif given.chosen then
+    error(("%s: the scheme is that of the whole; leave :with(...) out"):format(where), level)
+  end
+  return setmetatable({ rule = given.rule, hyper = given.hyper, given = given.given }, config)
+end
+
 --- Declares a rule.
 -- @tparam table given
 --   `hyper`: defaults by name, `lr` among them;
@@ -63,12 +85,16 @@ end
 --   `decay(theta, h)`: what theta is before the step (decoupled weight decay);
 --   `couple(g, theta, h)`: what the gradient is (coupled weight decay);
 --   `correct` (true): ema moments are bias corrected; `lagged`: the direction sees the moments as
---   they were before the step; `ranges`: { name = { low, high } }; `name`
+--   they were before the step; `ranges`: { name = { low, high } }; `name`;
+--   `transform(M, h)`: a matrix step between moments and update: theta <- theta - lr transform(M),
+--   M the direction as a [R, C] tensor, h numbers. It concerns 2-D parameters of kind "matrix";
+--   `otherwise`: the configuration of every other parameter
 -- @treturn rule callable with hyper-parameters
 function rule.new(given)
   local self = check.options("optim.rule", given, {
     name = "rule", hyper = check.required, moments = {}, direction = check.required,
     decay = check.optional, couple = check.optional, correct = true, lagged = false, ranges = {},
+    transform = check.optional, otherwise = check.optional,
   }, 3)
   local where = ("optim rule '%s'"):format(self.name)
   check.type(where .. ": hyper", self.hyper, "table", 3)
@@ -79,9 +105,18 @@ function rule.new(given)
   check.type(where .. ": direction", self.direction, "function", 3)
   optional_function(where, self, "decay")
   optional_function(where, self, "couple")
+  optional_function(where, self, "transform")
+  if self.transform then
+    self.otherwise = read_otherwise(where .. ": otherwise", self.otherwise, 3)
+  elseif self.otherwise ~= nil then
+    error(where .. ": otherwise is for a rule with a transform", 2)
+  end
   local moments = {}
   self.moment_names = check.keys(self.moments)
   for _, name in ipairs(self.moment_names) do
+    if reserved[name] then
+      error(("%s: '%s' cannot be the name of a moment"):format(where, name), 2)
+    end
     moments[name] = read_moment(where, name, self.moments[name], self.correct, self.hyper)
   end
   self.moments = moments
@@ -109,8 +144,7 @@ end
 -- `betas = { a, b }` stands for beta1 and beta2 where the rule has both.
 local function expand_betas(self, given, level)
   if given.betas == nil then return given end
-  local out = {}
-  for k, v in pairs(given) do out[k] = v end
+  local out = copy(given)
   local betas = given.betas
   if type(betas) ~= "table" or #betas ~= 2 or self.hyper.beta2 == nil then
     error(("optim.%s: betas needs two numbers and a rule with beta1 and beta2"):format(self.name),
@@ -125,7 +159,14 @@ end
 function rule_class:__call(given)
   given = given or {}
   check.type("optim." .. self.name, given, "table", 3)
-  local expanded = expand_betas(self, given, 3)
+  local expanded, otherwise = expand_betas(self, given, 3), self.otherwise
+  if self.transform and given.otherwise ~= nil then
+    otherwise = read_otherwise(("optim.%s: otherwise"):format(self.name), given.otherwise, 3)
+    given = copy(given)
+    given.otherwise = otherwise
+    expanded = copy(expanded)
+    expanded.otherwise = nil
+  end
   local hyper = check.options("optim." .. self.name, expanded, self.hyper, 3)
   for _, name in ipairs(check.keys(hyper)) do
     local value = hyper[name]
@@ -137,8 +178,9 @@ function rule_class:__call(given)
       check_value(self, name, value, 3)
     end
   end
-  return setmetatable(
-    { rule = self, hyper = hyper, given = given, scheme = scheme.shared {} }, config)
+  return setmetatable({
+    rule = self, hyper = hyper, given = given, otherwise = otherwise, scheme = scheme.shared {},
+  }, config)
 end
 
 --- The same rule under another scheme.
@@ -148,8 +190,9 @@ function config:with(s)
     error(("optim.%s: with() needs a scheme (scheme.base_delta {}, ...), not a %s"):format(
       self.rule.name, type(s)), 2)
   end
-  return setmetatable({ rule = self.rule, hyper = self.hyper, given = self.given, scheme = s },
-    config)
+  local other = copy(self)
+  other.scheme, other.chosen = s, true
+  return setmetatable(other, config)
 end
 
 --- Ties the configuration to parameters: allocates the states.
@@ -159,6 +202,7 @@ function config:attach(params, options)
 end
 
 function config:__tostring()
+  if not self.scheme then return ("optim.%s %s"):format(self.rule.name, scheme.show(self.given)) end
   return ("optim.%s %s:with(%s)"):format(self.rule.name, scheme.show(self.given),
     tostring(self.scheme))
 end

@@ -98,8 +98,19 @@ local function moment_view(cx, g)
   end })
 end
 
+-- The pass after a transform: theta moves by what it made of the direction.
+local function update_pass(rule, scheme, options)
+  local cx = new_context(rule, scheme, options)
+  local theta, h = cx.graph:input("theta"), cx.h
+  local from = rule.decay and rule.decay(theta, h) or theta
+  cx.outputs[1] = { name = "theta", value = from - h.lr * cx.graph:input("direction") }
+  cx.operands = { "theta", "direction" }
+  return cx
+end
+
 --- The pass of a step.
--- @treturn table context with graph, outputs, operands
+-- @treturn table context with graph, outputs, operands; where the rule has a transform, it leaves
+-- the direction in the operand "direction", and `update` is the pass that follows
 function trace.step(rule, scheme, options)
   local cx = new_context(rule, scheme, options)
   local theta, h = cx.graph:input("theta"), cx.h
@@ -108,6 +119,12 @@ function trace.step(rule, scheme, options)
   local mom = moment_view(cx, g)
   local direction = rule.direction(mom, g, h)
   for _, name in ipairs(rule.moment_names) do local _ = mom[name] end
+  if rule.transform then
+    table.insert(cx.outputs, 1, { name = "direction", value = direction })
+    cx.operands = { "theta", "g", "direction", table.unpack(cx.order) }
+    cx.update = update_pass(rule, scheme, options)
+    return cx
+  end
   local from = rule.decay and rule.decay(theta, h) or theta
   -- theta comes first: the direction is the last to read states as they were (a base, under
   -- base_delta; all of them, in a lagged rule), and then each can be written over in place

@@ -1,0 +1,55 @@
+--- Matrix steps: what a rule's `transform` may be made of.
+-- @module dopl.optim.matrix
+local check = require "dopl.check"
+local core = require "dopl.core"
+
+local matrix = {}
+
+--- The transpose of a matrix, in memory of its own, outside the gradient graph.
+-- @tparam tensor m [R, C]
+-- @treturn tensor [C, R]
+function matrix.transpose(m)
+  return core.optim.transpose(m)
+end
+
+-- a X + (b A + c A^2) X with A = X X^T
+local function iterate(x, k)
+  local ops = core.ops
+  local gram <close> = ops.linear(x, x)
+  local square <close> = ops.matmul(gram, gram)
+  local first <close> = ops.scale(gram, k[2])
+  local second <close> = ops.scale(square, k[3])
+  local polynomial <close> = ops.add(first, second)
+  local turned <close> = ops.matmul(polynomial, x)
+  local straight <close> = ops.scale(x, k[1])
+  return ops.add(straight, turned)
+end
+
+--- Newton-Schulz steps towards the nearest orthogonal matrix: all singular values go to about 1,
+-- the singular vectors stay. Muon's coefficients are steep at 0 and let the values end between
+-- about 0.7 and 1.2; { 2, -1.5, 0.5 } converges, slowly.
+-- @tparam ?table options steps = 5, coefficients = { 3.4445, -4.7750, 2.0315 }, eps = 1e-7
+-- @treturn function a `transform`
+function matrix.newton_schulz(options)
+  local o = check.options("optim.newton_schulz", options, {
+    steps = 5, coefficients = { 3.4445, -4.7750, 2.0315 }, eps = 1e-7,
+  }, 3)
+  check.range("optim.newton_schulz: steps",
+    check.type("optim.newton_schulz: steps", o.steps, "integer", 3), 0, 1000, 3)
+  check.range("optim.newton_schulz: eps", o.eps, 0, math.huge, 3)
+  for i = 1, 3 do
+    check.type(("optim.newton_schulz: coefficient %d"):format(i), o.coefficients[i], "number", 3)
+  end
+  return function(m)
+    local shape = m:shape()
+    local tall = shape[1] > shape[2]
+    local x = core.ops.scale(tall and matrix.transpose(m) or m, 1 / (math.sqrt(m:dot(m)) + o.eps))
+    for _ = 1, o.steps do
+      local old <close> = x
+      x = iterate(old, o.coefficients)
+    end
+    return tall and matrix.transpose(x) or x
+  end
+end
+
+return matrix
