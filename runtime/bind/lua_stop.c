@@ -93,7 +93,13 @@ void dopl_stop_install(lua_State *L) {
     stop.main = stop.running = L;
     stop.rt = dopl_check_rt(L);
     stop.thread = pthread_self();
-    struct sigaction action = { .sa_handler = on_signal }; // no SA_RESTART: reads are interrupted
+    // A stack of its own: oneDNN's matrix products point the stack register into their buffers, where
+    // a signal's frame would overwrite what lies before them.
+    static char stack[1 << 16];
+    stack_t own = { .ss_sp = stack, .ss_size = sizeof stack };
+    sigaltstack(&own, NULL);
+    struct sigaction action = { .sa_handler = on_signal,
+                                .sa_flags = SA_ONSTACK }; // no SA_RESTART: reads are interrupted
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);

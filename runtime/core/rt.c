@@ -9,6 +9,8 @@
 #include "tape.h"
 
 #include <omp.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -168,7 +170,22 @@ void dopl_rt_reset_peak(dopl_rt *rt) {
     rt->bytes_peak = rt->bytes_live;
 }
 
+// Signals are for the thread that runs Lua. A worker may be inside a matrix product that uses its
+// stack register for something else, and has no stack where a handler could run.
+static void shield_workers(void) {
+#pragma omp parallel
+    if (omp_get_thread_num() != 0) {
+        static const int of_others[] = { SIGINT, SIGTERM, SIGHUP, SIGALRM, SIGCHLD, SIGWINCH };
+        sigset_t blocked;
+        sigemptyset(&blocked);
+        for (size_t i = 0; i < sizeof of_others / sizeof *of_others; i++)
+            sigaddset(&blocked, of_others[i]);
+        pthread_sigmask(SIG_BLOCK, &blocked, NULL);
+    }
+}
+
 void dopl_rt_set_threads(dopl_rt *rt, int n_threads) {
     rt->n_threads = n_threads >= 1 ? n_threads : omp_get_num_procs();
     omp_set_num_threads(rt->n_threads);
+    shield_workers();
 }
