@@ -262,6 +262,7 @@ local function evaluate_once(real, model, tok, set, options)
     known = { result = result, bytes = core.memory().peak - before,
       seconds = (core.clock() - clock) * #rows / #few.rows }
     state.evaluated[key] = known
+    state.evaluation = math.max(state.evaluation, known.bytes)
   end
   state.peak = math.max(state.peak, core.memory().live + known.bytes)
   state.seconds, state.evaluations = state.seconds + known.seconds, state.evaluations + 1
@@ -288,7 +289,8 @@ end
 --- Puts the stand-ins in place. There is no way back: the process plans and ends.
 function plan.start()
   local train, metrics = require "dopl.train", require "dopl.metrics"
-  state = { fits = {}, peak = 0, evaluated = {}, seconds = 0.0, evaluations = 0 }
+  state = { fits = {}, peak = 0, evaluated = {}, seconds = 0.0, evaluations = 0,
+    evaluation = 0 }
   local real_fit, real_evaluate = train.fit, metrics.evaluate
   train.fit = function(options) return measure(real_fit, options) end
   metrics.evaluate = function(...) return evaluate_once(real_evaluate, ...) end
@@ -370,13 +372,14 @@ end
 local function mib(key) return { key = key, label = key .. ", MiB", digits = 1 } end
 
 --- What the plan came to.
--- @treturn table { fits =, peak = bytes, seconds =, tokens =, evaluations = }
+-- @treturn table { fits =, peak = bytes, seconds =, tokens =, evaluations = how many,
+-- evaluation = bytes of the largest }
 function plan.result()
   note_peak()
   local tokens = 0
   for _, f in ipairs(state.fits) do tokens = tokens + f.tokens end
   return { fits = state.fits, peak = state.peak, seconds = state.seconds, tokens = tokens,
-    evaluations = state.evaluations }
+    evaluations = state.evaluations, evaluation = state.evaluation }
 end
 
 --- Prints the plan.
@@ -397,6 +400,10 @@ function plan.finish(failed)
     columns = { { key = "MiB", digits = 1 }, { key = "share", label = "%", digits = 0 } } }))
   print_now(("the whole recipe: peak memory %.1f MiB, %.0f tokens, %d evaluations of a set, about %s")
     :format(mebibytes(r.peak), r.tokens, r.evaluations, duration(r.seconds)))
+  if r.evaluation > 0 then
+    print_now(("an evaluation adds %.1f MiB to what is there, most of it keys and values of generation")
+      :format(mebibytes(r.evaluation)))
+  end
   local list = advice(f)
   if #list > 0 then
     print_now(("\nwhat would make '%s' smaller:\n%s"):format(f.label, table.concat(list, "\n")))
