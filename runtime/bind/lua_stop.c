@@ -93,8 +93,8 @@ void dopl_stop_install(lua_State *L) {
     stop.main = stop.running = L;
     stop.rt = dopl_check_rt(L);
     stop.thread = pthread_self();
-    // A stack of its own: oneDNN's matrix products point the stack register into their buffers, where
-    // a signal's frame would overwrite what lies before them.
+    // A stack of its own: oneDNN's matrix products point the stack register into their buffers,
+    // where a signal's frame would overwrite what lies before them.
     static char stack[1 << 16];
     stack_t own = { .ss_sp = stack, .ss_size = sizeof stack };
     sigaltstack(&own, NULL);
