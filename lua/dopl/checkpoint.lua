@@ -14,6 +14,7 @@
 -- (The function dopl.checkpoint, which trades time for memory, is dopl.nn's.)
 -- @module dopl.checkpoint
 
+local chat = require "dopl.data.chat"
 local check = require "dopl.check"
 local core = require "dopl.core"
 local sealed = require "dopl.sealed"
@@ -160,6 +161,8 @@ local function describe(o, training)
     local name = objective.name
     parts["loss of " .. name] = ("%s, weight %s, lr %s, batches of %s"):format(objective.loss.name,
       objective.weight, objective.lr, objective.data.batch_size)
+    local samples = objective.data.samples
+    parts["data of " .. name] = samples and chat.fingerprint(samples) or "unknown"
   end
   local weights = {}
   for i, p in ipairs(o.model.parameters) do weights[i] = p.tensor end

@@ -123,6 +123,8 @@ local function resume(options, path)
     clock = core.clock() - (about.seconds or 0), about = about, old = {} }, Run)
   local metrics = core.files.read(path .. "/metrics.jsonl") or ""
   for line in metrics:gmatch("([^\n]*)\n") do self.old[#self.old + 1] = line end
+  local whole = metrics:match("^.*\n") or ""
+  if whole ~= metrics then self:write("metrics.jsonl", whole) end -- without the half line
   about.status, about.message = "running", nil
   about.resumed = json.array(about.resumed or {})
   about.resumed[#about.resumed + 1] = now()

@@ -20,9 +20,11 @@ local tok <const> = { eos = 256 }
 function tok.encode(_, text) return { text:byte(1, -1) } end
 function tok.id() end
 
-local function objective(name, l)
+local function objective(name, l, mark)
   local rows = {}
-  for i = 1, 7 do rows[i] = { question = name .. i, answer = name:rep(1 + i % 3) } end
+  for i = 1, 7 do
+    rows[i] = { question = name .. i, answer = name:rep(1 + i % 3) .. (mark or "") }
+  end
   return { name = name, loss = l, data = loader.new { samples = chat.encode_all(tok, rows),
     batch_size = 3, seed = 1, stream = name, refusals = name == "forget" and { "No.", "I forget." } } }
 end
@@ -198,6 +200,8 @@ describe("a checkpoint", function()
     assert.match("its optimizer is optim.adamw .*, this training's is optim.sgd",
       resumed { optimizer = optim.sgd { lr = 0.1 }:with(scheme.decoupled {}) })
     assert.match("its steps is 11, this training's is 12", resumed { steps = 12 })
+    assert.match("its data of retain is %x+, this training's is %x+", resumed { objectives = {
+      objective("forget", loss.idk()), objective("retain", loss.gd(), "!") } })
     assert.match("its schedule is", resumed { schedule = schedule.alternate {
       forget = 2, retain = 2 } })
   end)
