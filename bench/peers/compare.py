@@ -1,6 +1,7 @@
 """dopl beside PyTorch on one training step: same weights, batches and threads, in turn, medians.
 
-    python compare.py [--dopl ../../build/dopl] [--threads 2] [--rounds 7] [--only qa|qa500|dense]
+    python compare.py [--dopl ../../build/dopl] [--debian /usr/bin/python3] [--threads 2]
+                      [--rounds 7] [--only qa|qa500|dense] [--modes default tuned ...]
 
 Needs requirements.txt and a built dopl; README.md has the two commands. Each side is one process
 that answers requests, one JSON object a line on its standard input and output:
@@ -29,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 
+import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -63,8 +65,10 @@ GPT2_SIZED = LLAMA | {
 }
 ADAMW = {"lr": 1e-5, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01}
 
+MODES = ("debian", "debian-tuned", "default", "tuned", "compiled", "best")
+
 # glibc: keep freed blocks, so that a step does not fault its pages in again.
-TUNED = {
+KEEP_PAGES = {
     "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
     "MALLOC_TOP_PAD_": str(256 << 20),
@@ -92,7 +96,8 @@ def dense_batch(vocab, length=256, seed=1):
 
 
 WORKLOADS = {
-    # name: config, batch, layout of the padded sides, what the targets ask of (mode, quantity)
+    # name: config, batch, layout of the padded sides, how many times faster than (mode, quantity)
+    # dopl is to be; a goal against "tuned" holds for "debian-tuned" too, and so on
     "qa": (SMALL, qa_batch, "longest", {("tuned", "step"): 2.2}),
     "qa500": (SMALL, qa_batch, 500, {}),
     "dense": (
@@ -102,8 +107,8 @@ WORKLOADS = {
         {
             ("tuned", "step"): 1.5,
             ("default", "step"): 5.5,
-            ("default", "adamw"): 3.5,
-            ("default", "cross-entropy"): 8,
+            ("tuned", "adamw"): 3.5,
+            ("tuned", "cross-entropy"): 8,
         },
     ),
 }
@@ -130,6 +135,39 @@ def believe_in_the_processor(folder):
     source.write_text("int mkl_serv_intel_cpu_true(void) { return 1; }\n")
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
     return str(library)
+
+
+def debian_environments(python, folder):
+    """Environment of Debian's PyTorch as installed, and as tuned; or None, with the reason printed.
+
+    As installed, OpenBLAS starts threads of its own beside OpenMP's, and may take a processor newer
+    than itself for an old one. safetensors, which Debian does not have, is lent from here: its
+    wheel serves any CPython.
+    """
+    modules = folder / "modules"
+    modules.mkdir()
+    (modules / "safetensors").symlink_to(pathlib.Path(safetensors.__file__).parent)
+    plain = {"PYTHONPATH": str(modules)}
+    asked = "import sysconfig as c, torch, safetensors.torch; print(c.get_config_var('MULTIARCH'))"
+    try:
+        found = subprocess.run(
+            [python, "-c", asked], env=os.environ | plain, capture_output=True, text=True
+        )
+    except OSError as error:
+        print(f"without Debian's PyTorch: {error}")
+        return None
+    if found.returncode:
+        print(f"without Debian's PyTorch: {python}: {found.stderr.strip().splitlines()[-1]}")
+        return None
+    tuned = plain | KEEP_PAGES
+    openmp = pathlib.Path("/usr/lib") / found.stdout.strip() / "openblas-openmp"
+    if openmp.exists():
+        tuned["LD_LIBRARY_PATH"] = str(openmp)
+    else:
+        print(f"debian-tuned without {openmp} (package libopenblas0-openmp)")
+    if "avx512f" in pathlib.Path("/proc/cpuinfo").read_text():
+        tuned["OPENBLAS_CORETYPE"] = "SkylakeX"
+    return {"debian": plain, "debian-tuned": tuned}
 
 
 class Side:
@@ -186,18 +224,24 @@ class Side:
 
 
 def start_sides(arguments, modes, folder):
-    threads = arguments.threads
+    """dopl first, then PyTorch in every mode there is."""
+    threads, step = arguments.threads, str(HERE / "step.py")
     library = believe_in_the_processor(folder)
-    tuned = TUNED | ({"LD_PRELOAD": library} if library else {})
+    tuned = KEEP_PAGES | ({"LD_PRELOAD": library} if library else {})
+    debian = None
+    if any(mode.startswith("debian") for mode in modes):
+        debian = debian_environments(arguments.debian, folder)
     sides = []
     if arguments.dopl.exists():
         command = [arguments.dopl, "--trust", "--threads", str(threads), HERE / "step.lua"]
         sides.append(Side("dopl", [str(c) for c in command], {}, threads))
     for mode in modes:
-        environment = {} if mode == "default" else tuned
-        sides.append(
-            Side(mode, [sys.executable, str(HERE / "step.py"), mode], environment, threads)
-        )
+        if not mode.startswith("debian"):
+            environment = {} if mode == "default" else tuned
+            sides.append(Side(mode, [sys.executable, step, mode], environment, threads))
+        elif debian:
+            command = [arguments.debian, step, "default"]
+            sides.append(Side(mode, command, debian[mode], threads))
     return sides
 
 
@@ -254,24 +298,33 @@ def measure(sides, rounds):
 
 
 def report(sides, medians, peaks, goals):
-    names = [side.name for side in sides]
-    print(f"  {'':14}" + "".join(f"{name:>12}" for name in names) + "   torch / dopl (goal)")
-    for quantity in ("step", "adamw", "head + loss", "cross-entropy"):
-        row = [medians[name, quantity] for name in names]
-        line = f"  {quantity:14}" + "".join(f"{1e3 * s:9.1f} ms" for s in row)
-        if names[0] == "dopl":
-            for name in names[1:]:
-                goal = goals.get((name, quantity))
-                aim = f" ({goal})" if goal else ""
-                line += f"   {name} {medians[name, quantity] / row[0]:.2f}{aim}"
-        print(line)
+    quantities = ("step", "adamw", "head + loss", "cross-entropy")
+    ours = sides[0].name if sides[0].name == "dopl" else None
+
+    def ratio(mode, quantity):
+        return medians[mode, quantity] / medians[ours, quantity]
+
+    print(f"  {'':13}" + "".join(f"{quantity:<20}" for quantity in quantities) + "peak memory")
     for side in sides:
-        peak = peaks[side.name]
-        line = f"  peak memory of a step, {side.name}: {peak / 2**30:.2f} GiB"
-        if side.name == "dopl":
-            planned = side.ask("memory")["planned_bytes"]
-            line += f", {peak / planned:.2f} of what its runtime accounts for (at most 1.15)"
-        print(line)
+        line = f"  {side.name:13}"
+        for quantity in quantities:
+            cell = f"{1e3 * medians[side.name, quantity]:.1f} ms"
+            if ours and side.name != ours:
+                cell += f" {ratio(side.name, quantity):.2f}x"
+            line += f"{cell:<20}"
+        print(line + f"{peaks[side.name] / 2**30:.2f} GiB")
+    if ours:
+        names = [side.name for side in sides]
+        for (goal_mode, quantity), goal in goals.items():
+            for mode in names:
+                if mode in (goal_mode, f"debian-{goal_mode}".removesuffix("-default")):
+                    reached = ratio(mode, quantity)
+                    verdict = "reached" if reached >= goal else "missed"
+                    print(f"  goal: {quantity} {goal}x against {mode}: {reached:.2f}x, {verdict}")
+        planned = sides[0].ask("memory")["planned_bytes"]
+        share = peaks[ours] / planned
+        verdict = "reached" if share <= 1.15 else "missed"
+        print(f"  goal: peak memory at most 1.15 of what dopl plans: {share:.2f}, {verdict}")
     disturbed = sum(side.disturbed for side in sides)
     if disturbed:
         print(f"  {disturbed} measurements were disturbed by other processes: run again when quiet")
@@ -279,7 +332,7 @@ def report(sides, medians, peaks, goals):
 
 def run(name, arguments):
     config, make_batch, layout, goals = WORKLOADS[name]
-    modes = ["default", "tuned", "compiled"] + (["best"] if layout == "longest" else [])
+    modes = [m for m in arguments.modes if m != "best" or layout == "longest"]
     rounds = arguments.rounds if layout == "longest" else -(-arguments.rounds // 3)
     batch = make_batch(config["vocab_size"])
     n = len(batch["offsets"]) - 1
@@ -311,6 +364,8 @@ def run(name, arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dopl", type=pathlib.Path, default=ROOT / "build" / "dopl")
+    parser.add_argument("--debian", default="/usr/bin/python3", help="Python of Debian's PyTorch")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, metavar="MODE")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", choices=sorted(WORKLOADS), action="append")

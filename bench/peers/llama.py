@@ -37,6 +37,19 @@ def weight_shapes(config):
     return shapes
 
 
+def rms_norm(x, weight, eps):
+    if hasattr(F, "rms_norm"):
+        return F.rms_norm(x, (x.shape[-1],), weight, eps)
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+
+
+def masked_attention(q, k, v, mask):
+    if hasattr(F, "scaled_dot_product_attention"):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+    return scores.masked_fill(~mask, float("-inf")).softmax(-1) @ v
+
+
 def rotate(x, cos, sin):
     """x: [..., T, width]; rotates the pairs (i, i + width / 2)."""
     a, b = x.chunk(2, dim=-1)
@@ -82,6 +95,7 @@ class Batch:
 class Llama:
     """Two ways to attend. explicit_mask: as transformers' padded path does, a mask tensor and keys
     repeated per query head. Without it: is_causal alone, enough when padding is on the right.
+    PyTorch before 2.0 has the first alone, written out.
     """
 
     def __init__(self, config, weights, explicit_mask=False):
@@ -120,7 +134,7 @@ class Llama:
         return self.rotations[length, dtype]
 
     def norm(self, x, weight):
-        return F.rms_norm(x, (x.shape[-1],), weight, self.eps)
+        return rms_norm(x, weight, self.eps)
 
     def attention(self, x, w, cos, sin, n, length, place, mask):
         """place: where packed rows go in the rectangle, or None where x is the rectangle."""
@@ -135,7 +149,7 @@ class Llama:
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if mask is not None:
             k, v = (t.repeat_interleave(self.heads // self.kv, dim=1) for t in (k, v))
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            y = masked_attention(q, k, v, mask)
         else:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         y = y.transpose(1, 2).reshape(n * length, self.heads * self.width)

@@ -5,7 +5,8 @@ ratios; the requests are documented there. Everything else this prints goes to s
 
     python step.py default|tuned|compiled|best
 
-default:  what a user gets: padded, explicit mask, logits of every row, AdamW as built.
+default:  what a user gets: padded, explicit mask, logits of every row, AdamW as built. Runs on
+          PyTorch 1.13 too, Debian's.
 tuned:    the same code in the environment that compare.py tunes for it.
 compiled: tuned, with compiled layers, causal attention without a mask and fused AdamW.
 best:     compiled, on packed tokens, with logits of labelled rows only: past what frameworks offer.
@@ -42,7 +43,7 @@ class Session:
             betas=tuple(betas),
             eps=eps,
             weight_decay=weight_decay,
-            fused=self.compiled,
+            **({"fused": True} if self.compiled else {}),
         )
         self.batches = {}
         return {"version": torch.__version__, "threads": torch.get_num_threads()}
