@@ -43,11 +43,16 @@ local function buffers(params)
   return list
 end
 
+-- The configuration that parameter i follows: not all need be under the same rule.
+local function config_of(self, i)
+  return self.optimizer:config_of(self.optimizer.params[i])
+end
+
 -- Second moments: what the square root of a denominator is taken of.
-local function nonnegative_moments(self)
-  local list = {}
-  for _, key in ipairs(check.keys(self.optimizer.rule.moments)) do
-    local moment = self.optimizer.rule.moments[key]
+local function nonnegative_moments(self, i)
+  local list, moments = {}, config_of(self, i).rule.moments
+  for _, key in ipairs(check.keys(moments)) do
+    local moment = moments[key]
     if moment.nonnegative then list[#list + 1] = moment end
   end
   return list
@@ -73,10 +78,11 @@ function microscope.new(options, subject)
   for _, name in ipairs(subject.objectives) do self.ema[name] = buffers(params) end
   local scheme = self.optimizer.scheme
   self.base_delta = scheme.kind == "base_delta" and scheme or nil
-  for _, moment in ipairs(self.base_delta and nonnegative_moments(self) or {}) do
-    local bases = {}
-    for i, p in ipairs(params) do bases[i] = core.zeros(p.tensor:numel()) end
-    self.bases[moment.name] = bases
+  for i, p in ipairs(self.base_delta and params or {}) do
+    for _, moment in ipairs(nonnegative_moments(self, i)) do
+      self.bases[moment.name] = self.bases[moment.name] or {}
+      self.bases[moment.name][i] = core.zeros(p.tensor:numel())
+    end
   end
   return self
 end
@@ -114,12 +120,12 @@ local function number_of(value, objective)
 end
 
 -- What bias correction multiplies a moment with after n pushes.
-local function correction(self, moment, objective, n)
+local function correction(self, i, moment, objective, n)
   if moment.kind == "sum" or not moment.correct or n == 0 then return 1.0 end
   local decay = moment.decay
   if type(decay) == "string" then
     local base = objective == nil and self.optimizer.base_hyper["base_" .. decay]
-    decay = base or number_of(self.optimizer.config.hyper[decay], objective or self.any)
+    decay = base or number_of(config_of(self, i).hyper[decay], objective or self.any)
   end
   return 1 / (1 - decay ^ n)
 end
@@ -129,17 +135,17 @@ local function seen_by_step(self, i, moment, objective, counters)
   local name, key = self.params[i].name, moment.name
   local old = self.base_delta.timing == "after_theta"
   local base = old and self.bases[key][i] or self.optimizer:state(name, key .. ".base")
-  base = base * correction(self, moment, nil, old and counters.step - 1 or counters.step)
+  base = base * correction(self, i, moment, nil, old and counters.step - 1 or counters.step)
   return base, self.optimizer:state(name, key .. ".own." .. objective)
-    * correction(self, moment, objective, counters.objectives[objective])
+    * correction(self, i, moment, objective, counters.objectives[objective])
 end
 
 -- Counts elements with |B + D| < NEAR^2 B for the step just taken.
 local function count_near_zero(self, objective)
   if not self.base_delta then return end
   local counters, counts = self.optimizer:counters(), {}
-  for _, moment in ipairs(nonnegative_moments(self)) do
-    for i, p in ipairs(self.params) do
+  for i, p in ipairs(self.params) do
+    for _, moment in ipairs(nonnegative_moments(self, i)) do
       local scope <close> = core.scope()
       local base, delta = seen_by_step(self, i, moment, objective, counters)
       local short = core.ops.abs(base + delta) - base * NEAR ^ 2 -- negative where too small
@@ -156,16 +162,18 @@ local function add_norms(self, sums)
   if not self.base_delta then return end
   local optimizer = self.optimizer
   local counters = optimizer:counters()
-  for _, key in ipairs(check.keys(optimizer.rule.moments)) do
-    local moment = optimizer.rule.moments[key]
-    for _, p in ipairs(self.params) do
+  for i, p in ipairs(self.params) do
+    local moments = config_of(self, i).rule.moments
+    for _, key in ipairs(check.keys(moments)) do
+      local moment = moments[key]
       local scope <close> = core.scope()
       local layer, base = microscope.layer(p.name), optimizer:state(p.name, key .. ".base")
-      add(sums, layer, "base_" .. key, base:dot(base) * correction(self, moment, nil,
+      add(sums, layer, "base_" .. key, base:dot(base) * correction(self, i, moment, nil,
         counters.step) ^ 2)
       for _, name in ipairs(optimizer.objectives) do
         local delta = optimizer:state(p.name, key .. ".own." .. name)
-        local size = delta:dot(delta) * correction(self, moment, name, counters.objectives[name]) ^ 2
+        local size = delta:dot(delta)
+          * correction(self, i, moment, name, counters.objectives[name]) ^ 2
         add(sums, layer, ("delta_%s_%s"):format(key, name), size)
       end
     end
@@ -264,7 +272,8 @@ local function keep_what_was(self)
   for _, key in ipairs(check.keys(self.bases)) do
     for i, p in ipairs(self.params) do
       local scope <close> = core.scope()
-      self.bases[key][i]:copy(self.optimizer:state(p.name, key .. ".base"))
+      local base = self.bases[key][i]
+      if base then base:copy(self.optimizer:state(p.name, key .. ".base")) end
     end
   end
 end

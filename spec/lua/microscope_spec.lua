@@ -126,6 +126,24 @@ describe("the microscope", function()
     end
   end)
 
+  it("corrects each parameter's states as its own rule has them", function()
+    local states, step = { "m.base", "m.own.retain" }, 5
+    local records, rows, model = watch { states = states, optimizer = optim.muon {
+      lr = 1e-2, otherwise = optim.adamw { lr = 1e-2, betas = { BETA1, BETA2 } },
+    }:with(scheme.base_delta {}) }
+    local base, own = 0, 0
+    for _, p in ipairs(model.parameters) do
+      local is_muons = p.kind == "matrix"
+      local b, o = records[step].states["m.base"][p.name],
+        records[step].states["m.own.retain"][p.name]
+      base = base + dot(b, b) / (is_muons and 1 or (1 - BETA1 ^ step) ^ 2)
+      own = own + dot(o, o) / (is_muons and 1 or (1 - BETA1 ^ 3) ^ 2)
+    end
+    local want = math.sqrt(own / base)
+    assert.near(want, rows[2].delta_over_base_m_retain, 1e-5 * want)
+    assert.truthy(rows[2].near_zero_v_retain)
+  end)
+
   it("measures deltas and denominators", function()
     local states = { "m.base", "m.own.forget", "m.own.retain", "v.base", "v.own.forget",
       "v.own.retain" }
