@@ -95,7 +95,13 @@ function checkpoint.remove(folder, name)
   end
 end
 
---- Removes all but the newest checkpoints, and what broken-off writing left.
+-- Whether a file is a part of a checkpoint, or of one whose writing broke off.
+local function is_ours(file)
+  local name = file:match "^%.?([^.]+)%.json" or file:match "^%.?([^.]+)%.safetensors"
+  return name == DONE or name ~= nil and name:find "^step%-%d+$" ~= nil
+end
+
+--- Removes all but the newest checkpoints, and what broken-off writing left. Other files stay.
 -- @tparam string folder
 -- @tparam integer keep how many stay
 function checkpoint.prune(folder, keep)
@@ -104,7 +110,7 @@ function checkpoint.prune(folder, keep)
     if i <= keep then kept[name .. ".json"], kept[name .. ".safetensors"] = true, true end
   end
   for _, file in ipairs(core.files.list(folder) or {}) do -- of a pair the JSON first
-    if not kept[file] then core.files.remove(folder .. "/" .. file) end
+    if is_ours(file) and not kept[file] then core.files.remove(folder .. "/" .. file) end
   end
 end
 

@@ -119,6 +119,27 @@ describe("a checkpoint", function()
     end)
   end
 
+  -- Every scheme's states, for rules with one moment, two, and a matrix step of their own.
+  for _, kind in ipairs { "joint", "shared", "decoupled", "base_delta", "scaffold", "fedcm",
+    "local_adam" } do
+    it("brings back every state of scheme." .. kind, function()
+      for _, rule in ipairs { "lion", "adamw", "muon" } do
+        local function more()
+          local quantize = rule ~= "muon" and { quantize = true, quantize_min = 16 } or {}
+          return { optimizer = optim[rule] { lr = 1e-3 }:with(scheme[kind](quantize)), steps = 8,
+            schedule = kind == "joint" and schedule.joint() or nil,
+            checkpoint = { every = 4, folder = dir .. "/" .. rule, resume = true } }
+        end
+        local function whole()
+          local o = more()
+          o.checkpoint.folder = o.checkpoint.folder .. "/whole"
+          return o
+        end
+        assert.equal(trained(dir, whole), (trained(dir, more, { 5 })), rule)
+      end
+    end)
+  end
+
   it("keeps codes and scales of 8-bit states as they are", function()
     trained(dir, trainings["8-bit states"], { 5 })
     -- the run died after step 5 and went on to its end; look at one that did not
@@ -180,6 +201,18 @@ describe("a checkpoint", function()
       end
       core.files.write(file, whole)
     end
+  end)
+
+  it("leaves alone what else is in its folder", function()
+    leave_two()
+    local left = dir .. "/c/.step-000006.safetensors.123.tmp" -- by writing that was killed
+    for _, file in ipairs { left, dir .. "/c/notes.json", dir .. "/c/model.safetensors" } do
+      core.files.write(file, "x")
+    end
+    core.files.mkdir(dir .. "/c/more")
+    checkpoint.prune(dir .. "/c", 1)
+    assert.equal("model.safetensors more notes.json step-000004.json step-000004.safetensors",
+      folder.names(dir .. "/c"))
   end)
 
   it("that is damaged changes nothing but the way", function()
