@@ -38,6 +38,7 @@ return walker.check("matmul", {
       layer(3, 4, 5, true), layer(3, 4, 5, false), layer(1, 1, 1, true), layer(2, 65, 300, true),
       layer(70, 17, 33, false), layer(2, 1025, 3, true), layer(0, 4, 5, true), layer(3, 0, 5, true),
       layer(3, 4, 0, true),
+      layer(130, 129, 70, true), layer(129, 70, 130, false), -- large enough for oneDNN's matmul
     },
     wrong = {
       { zeros { 2, 3 }, zeros { 4, 5 },
@@ -50,7 +51,7 @@ return walker.check("matmul", {
   matmul = {
     reference = matmul, elements = 4,
     samples = { plain(3, 4, 5), plain(1, 1, 1), plain(33, 17, 70), plain(2, 1025, 3),
-      plain(0, 4, 5), plain(3, 0, 5) },
+      plain(0, 4, 5), plain(3, 0, 5), plain(130, 70, 129) },
     wrong = {
       { zeros { 2, 3 }, zeros { 4, 5 },
         says = "matmul: [2, 3] and [4, 5], need [M, K] and [K, N]" },
