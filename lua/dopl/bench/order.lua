@@ -26,14 +26,16 @@ local function sign(x) return x > 0 and 1 or x < 0 and -1 or 0 end
 --- Kendall's tau-a of two lists of figures for the same things: 1 the same order, -1 the reverse.
 -- @tparam {number,...} ours
 -- @tparam {number,...} theirs
--- @treturn number tau; a tie counts as neither; NaN for fewer than two figures
+-- @treturn number tau; a tie of one counts as neither, a tie of both as agreement; NaN for fewer than
+-- two figures
 -- @treturn integer pairs in the same order
 -- @treturn integer pairs
 function order.tau(ours, theirs)
   local sum, same, pairs_of = 0, 0, 0
   for i = 1, #ours do
     for j = i + 1, #ours do
-      local s = sign(ours[i] - ours[j]) * sign(theirs[i] - theirs[j])
+      local a, b = sign(ours[i] - ours[j]), sign(theirs[i] - theirs[j])
+      local s = a == b and 1 or a * b
       sum, pairs_of = sum + s, pairs_of + 1
       if s > 0 then same = same + 1 end
     end

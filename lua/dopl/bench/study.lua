@@ -13,6 +13,7 @@ local core = require "dopl.core"
 local loss = require "dopl.loss"
 local metrics = require "dopl.metrics"
 local order = require "dopl.bench.order"
+local plot = require "dopl.plot"
 local report = require "dopl.report"
 local schedule = require "dopl.schedule"
 local settings = require "dopl.bench.settings"
@@ -139,6 +140,50 @@ local function columns_of(self, more)
   return table.move(more, 1, #more, #out + 1, out)
 end
 
+--- Columns and orders of a table of DualOptim's, whose figures are gaps to the retrained model on
+-- CIFAR-10 and deviations over runs, smaller is better; beside them stand OVR and its deviation.
+study.gap_columns = {
+  summary.columns[1], summary.columns[2], summary.columns[3],
+  { key = metrics.keys.OVR, digits = 1, scale = PERCENT, better = "higher", paper = "Gap" },
+  { key = "deviation", label = "deviation", digits = 1, scale = PERCENT, better = "lower",
+    paper = "Std" },
+  columns.interval, summary.columns[5],
+}
+study.gap_order = {
+  { key = metrics.keys.OVR, paper = "Gap", lower = true },
+  { key = "deviation", paper = "Std", lower = true, less = true },
+}
+
+--- The row with the largest mean of a figure, among those that pass.
+function Study:best(key, passes)
+  local best
+  for _, row in ipairs(self.rows) do
+    if (not passes or passes(row)) and (not best or row[key].mean > best[key].mean) then best = row end
+  end
+  return best
+end
+
+--- Means in percent as lines with a shaded deviation, where labels hold a series' name and a number.
+-- @tparam string key of a figure
+-- @tparam table options title; x = label of the axis; point = function(label) -> name, number
+-- @treturn string SVG
+function Study:curves(key, options)
+  local list, by_name = {}, {}
+  for _, row in ipairs(self.rows) do
+    local name, x = options.point(row.label)
+    local s = by_name[name]
+    if not s then
+      s = { name = name, x = {}, y = {}, low = {}, high = {} }
+      list[#list + 1], by_name[name] = s, s
+    end
+    local mean, std = PERCENT * row[key].mean, PERCENT * (row[key].std or 0)
+    s.x[#s.x + 1], s.y[#s.y + 1] = tonumber(x), mean
+    s.low[#s.low + 1], s.high[#s.high + 1] = mean - std, mean + std
+  end
+  return plot.line { title = options.title, x = { label = options.x }, y = { label = "%" },
+    series = list }
+end
+
 -- How our order compares with the paper's by each of the figures asked for.
 local function orders(self, o, found)
   local out = {}
@@ -174,8 +219,8 @@ local part_defaults = {
 
 --- A table of a report, with its picture and what its order says.
 -- @tparam table options title; paper = a table of a paper; columns: more of them, only: these and no
--- others; order = { { key, paper, lower } }: figures to compare orders by, lower: less is better in
--- the paper; chart: an SVG in place of bars of OVR
+-- others; order = { { key, paper, less, lower } }: figures to compare orders by, less: less is better
+-- in ours, lower: in the paper's; chart: an SVG in place of bars of OVR
 -- @treturn table for `study.report`
 function Study:part(options)
   local o = check.options("study:part", options, part_defaults)
