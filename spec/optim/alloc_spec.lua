@@ -66,3 +66,35 @@ for name, config in pairs {
     end)
   end)
 end
+
+-- A transform allocates while the step runs: what it had done stays, but nothing leaks, and another
+-- step can follow.
+describe("muon short of memory", function()
+  after_each(function() core.fail_alloc(0) end)
+
+  it("fails cleanly, whichever allocation fails", function()
+    local function matrix()
+      local w = core.randn(3, 1, 0.1, 20, 10)
+      w:requires_grad(true)
+      w:set_grad(core.randn(3, 11, 0.1, 20, 10))
+      return { { name = "w", tensor = w }, { name = "b", tensor = params()[2].tensor, kind = "bias" } }
+    end
+    local config = optim.muon {}:with(scheme.base_delta {})
+    local n, failures = 0, 0
+    repeat
+      n = n + 1
+      local list = matrix()
+      local blocks = settle()
+      core.fail_alloc(n)
+      local ok, message = pcall(attach_and_step, list, config)
+      local reached = core.fail_alloc(0) == 0
+      if not ok then
+        failures = failures + 1
+        assert.truthy(tostring(message):find("out of memory", 1, true), message)
+        assert.equal(blocks, settle(), ("after failure %d"):format(n))
+        attach_and_step(list, config)
+      end
+    until not reached
+    assert.is_true(failures > 30, ("%d allocations: %d failures"):format(n, failures))
+  end)
+end)

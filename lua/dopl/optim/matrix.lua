@@ -25,6 +25,13 @@ local function iterate(x, k)
   return ops.add(straight, turned)
 end
 
+-- The matrix, or its transpose, times k.
+local function start(m, tall, k)
+  if not tall then return core.ops.scale(m, k) end
+  local turned <close> = matrix.transpose(m)
+  return core.ops.scale(turned, k)
+end
+
 --- Newton-Schulz steps towards the nearest orthogonal matrix: all singular values go to about 1,
 -- the singular vectors stay. Muon's coefficients are steep at 0 and let the values end between
 -- about 0.7 and 1.2; { 2, -1.5, 0.5 } converges, slowly.
@@ -41,14 +48,16 @@ function matrix.newton_schulz(options)
     check.type(("optim.newton_schulz: coefficient %d"):format(i), o.coefficients[i], "number", 3)
   end
   return function(m)
-    local shape = m:shape()
+    local shape, size = m:shape(), math.sqrt(m:dot(m))
     local tall = shape[1] > shape[2]
-    local x = core.ops.scale(tall and matrix.transpose(m) or m, 1 / (math.sqrt(m:dot(m)) + o.eps))
+    local x = start(m, tall, 1 / (size + o.eps))
     for _ = 1, o.steps do
       local old <close> = x
       x = iterate(old, o.coefficients)
     end
-    return tall and matrix.transpose(x) or x
+    if not tall then return x end
+    local wide <close> = x
+    return matrix.transpose(wide)
   end
 end
 
