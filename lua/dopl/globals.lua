@@ -19,6 +19,20 @@ globals.modules = {
   report = "dopl.report",
 }
 
+--- Makes reading a field that a module does not have an error which names the nearest.
+-- @tparam table module
+-- @tparam string name as recipes write it
+-- @treturn table the module
+function globals.strict(module, name)
+  if type(module) ~= "table" or getmetatable(module) then return module end
+  return setmetatable(module, { __index = function(t, key)
+    local check = require "dopl.check"
+    local nearest = type(key) == "string" and check.nearest(key, check.keys(t))
+    error(("%s.%s: no such name%s"):format(name, tostring(key),
+      nearest and (" (did you mean '%s'?)"):format(nearest) or ""), 2)
+  end })
+end
+
 --- Installs the names.
 -- @tparam table env the table of globals
 -- @tparam function is_strict whether the code that reads an undefined global should be stopped
@@ -27,7 +41,7 @@ function globals.install(env, is_strict, locked)
   local function missing(t, name)
     local module = globals.modules[name]
     if module and is_strict() then
-      local value = require(module)
+      local value = globals.strict(require(module), name)
       rawset(t, name, value)
       return value
     end

@@ -19,10 +19,11 @@ dopl_status dopl_fail_errno(dopl_rt *rt, const char *verb, const char *path) {
     return dopl_fail(rt, DOPL_EIO, "%s %s: %s", verb, path, strerror(errno));
 }
 
-static int open_retry(const char *path, int flags, mode_t mode) {
+// A stop ends the wait for a pipe's other end.
+static int open_retry(const dopl_rt *rt, const char *path, int flags, mode_t mode) {
     int fd;
     do fd = open(path, flags | O_CLOEXEC, mode);
-    while (fd < 0 && errno == EINTR);
+    while (fd < 0 && errno == EINTR && !rt->stop);
     return fd;
 }
 
@@ -50,7 +51,7 @@ static dopl_status read_fd(dopl_rt *rt, dopl_bytes *out, int fd, const char *pat
     for (size_t step = guess + 1;; step = 1 << 16) {
         DOPL_TRY(dopl_bytes_reserve(rt, out, step));
         ssize_t k = read(fd, out->data + out->n, out->capacity - out->n - 1);
-        if (k < 0 && errno == EINTR) continue;
+        if (k < 0 && errno == EINTR && !rt->stop) continue;
         if (k < 0) return dopl_fail_errno(rt, "read", path);
         if (k == 0) break;
         out->n += (size_t)k;
@@ -60,7 +61,7 @@ static dopl_status read_fd(dopl_rt *rt, dopl_bytes *out, int fd, const char *pat
 }
 
 dopl_status dopl_file_read(dopl_rt *rt, dopl_bytes *out, const char *path) {
-    int fd = open_retry(path, O_RDONLY, 0);
+    int fd = open_retry(rt, path, O_RDONLY, 0);
     if (fd < 0) return dopl_fail_errno(rt, "read", path);
     struct stat st;
     dopl_status s;
@@ -78,7 +79,7 @@ dopl_status dopl_file_read(dopl_rt *rt, dopl_bytes *out, const char *path) {
 }
 
 dopl_status dopl_file_hash(dopl_rt *rt, char hex[33], int64_t *n, const char *path) {
-    int fd = open_retry(path, O_RDONLY, 0);
+    int fd = open_retry(rt, path, O_RDONLY, 0);
     if (fd < 0) return dopl_fail_errno(rt, "read", path);
     struct stat st;
     dopl_status s = DOPL_OK;
@@ -126,11 +127,11 @@ dopl_status dopl_writer_open(dopl_rt *rt, dopl_writer *w, const char *path) {
     w->direct = kind == DOPL_OTHER;
     w->temp[0] = 0;
     if (w->direct) {
-        w->fd = open_retry(w->path, O_WRONLY | O_NOFOLLOW, 0);
+        w->fd = open_retry(rt, w->path, O_WRONLY | O_NOFOLLOW, 0);
     } else {
         DOPL_TRY(temp_name(rt, w->temp, w->path));
         unlink(w->temp); // of a process that died and had our number
-        w->fd = open_retry(w->temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
+        w->fd = open_retry(rt, w->temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
     }
     if (w->fd < 0) return dopl_fail_errno(rt, "write", path);
     w->open = true;
@@ -143,12 +144,12 @@ dopl_status dopl_writer_put(dopl_rt *rt, dopl_writer *w, const void *data, size_
     return DOPL_OK;
 }
 
-static bool sync_folder(const char *path) {
+static bool sync_folder(const dopl_rt *rt, const char *path) {
     char folder[PATH_MAX];
     size_t n = (size_t)(strrchr(path, '/') - path);
     memcpy(folder, path, n);
     strcpy(folder + n, n ? "" : "/");
-    int fd = open_retry(folder, O_RDONLY | O_DIRECTORY, 0);
+    int fd = open_retry(rt, folder, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0) return errno == EACCES; // writable but not readable: nothing to be done
     bool ok = sync_fd(fd);
     close(fd);
@@ -169,7 +170,7 @@ dopl_status dopl_writer_commit(dopl_rt *rt, dopl_writer *w) {
         if (!w->direct) unlink(w->temp);
         return s;
     }
-    if (!w->direct && !sync_folder(w->path)) return dopl_fail_errno(rt, "write", w->path);
+    if (!w->direct && !sync_folder(rt, w->path)) return dopl_fail_errno(rt, "write", w->path);
     return DOPL_OK;
 }
 
@@ -192,7 +193,7 @@ dopl_status dopl_file_write(dopl_rt *rt, const char *path, const void *data, siz
 dopl_status dopl_appender_open(dopl_rt *rt, dopl_appender *a, const char *path) {
     a->open = false;
     DOPL_TRY(dopl_roots_check(rt, a->path, "append to", path));
-    a->fd = open_retry(a->path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0666);
+    a->fd = open_retry(rt, a->path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0666);
     if (a->fd < 0) return dopl_fail_errno(rt, "append to", path);
     a->open = true;
     return DOPL_OK;
