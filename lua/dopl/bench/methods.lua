@@ -9,7 +9,9 @@ local scheme = require "dopl.scheme"
 
 local methods = {}
 
-local function alternate(o) return schedule.alternate { forget = o.forget, retain = o.retain } end
+local function alternate(o)
+  return o.alternate or schedule.alternate { forget = o.forget, retain = o.retain }
+end
 
 local known = {
   { "Joint", function() return scheme.joint {}, schedule.joint() end },
@@ -27,11 +29,12 @@ for i, entry in ipairs(known) do methods.names[i] = entry[1] end
 
 --- Methods as { label, optimizer, schedule }, in the order asked for.
 -- @tparam table options optimizer = a configuration; names (default: all); forget = 1 and
--- retain = 5 steps of a period
+-- retain = 5 steps of a period, or alternate = a schedule of other objectives
 -- @treturn {table,...}
 function methods.list(options)
   local o = check.options("bench.methods", options, {
     optimizer = check.required, names = methods.names, forget = 1, retain = 5,
+    alternate = check.optional,
   })
   local out = {}
   for i, name in ipairs(o.names) do

@@ -20,6 +20,14 @@ return {
     adamw = { lr = 1e-3, betas = { 0.9, 0.95 }, eps = 1e-5, weight_decay = 0.01 },
   },
 
+  -- by forget loss: its weight, and the learning rate over that of `unlearn`
+  losses = {
+    idk = { weight = 1.0, lr_factor = 1.0 },
+    me = { weight = 0.1, lr_factor = 1.0 },
+    dpo = { weight = 0.1, lr_factor = 1.0 },
+    npo = { weight = 1.0, lr_factor = 1.0 },
+  },
+
   -- the fictitious authors
   authors = {
     model = {

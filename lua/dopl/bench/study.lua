@@ -98,13 +98,34 @@ function study.run(p, run, variants, options)
       self.results[#self.results + 1] = row
     end
   end)
-  self.rows = summary.over(self.results)
+  self:summarise()
   for i, row in ipairs(self.rows) do
-    row.paper_label, row.columns = variants[i].paper_label, nil
+    row.paper_label = variants[i].paper_label
     for _, key in ipairs { "state_bytes", "bytes_per_parameter" } do
       row[key] = row[key] and row[key].mean -- alike in every repetition
     end
+  end
+  return self
+end
+
+--- A study of results that were made elsewhere.
+-- @tparam table p resolved parameters
+-- @tparam {table,...} results one row a training, several with the same label
+-- @tparam table options repetitions of each label; parameters of the model
+-- @treturn Study
+function study.of(p, results, options)
+  local o = check.options("study.of", options,
+    { repetitions = check.required, parameters = check.required })
+  return setmetatable({ p = p, results = results, repetitions = o.repetitions,
+    parameters = o.parameters }, Study):summarise()
+end
+
+-- Mean and deviation by label, and the interval of OVR.
+function Study:summarise()
+  self.rows = summary.over(self.results)
+  for _, row in ipairs(self.rows) do
     local values = self:values(row.label, metrics.keys.OVR)
+    row.columns = nil
     row.interval = values and order.interval(values)
     row.deviation = values and metrics.spread(values).std
   end
@@ -235,8 +256,10 @@ function Study:part(options)
       reference = nil
     end
   end
-  if self.rows[1][metrics.keys.OVR] then
-    sentences[#sentences + 1] = distinct(self, metrics.keys.OVR)
+  for _, by in ipairs(o.order) do
+    if self:values(self.rows[1].label, by.key) then
+      sentences[#sentences + 1] = distinct(self, by.key)
+    end
   end
   local bars = self.rows[1][metrics.keys.OVR] and report.bars(study.scaled(self.rows,
     metrics.keys.OVR), { columns = { metrics.keys.OVR }, title = o.title, y = { label = "%" } })
