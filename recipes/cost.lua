@@ -23,7 +23,10 @@ end
 local compared = study.run(p, run, variants, { after = function(bench, _, row)
   row.memory = row.state_bytes + 8 * bench.model.parameters:numel() -- f32 weights and gradients
 end })
-for _, row in ipairs(compared.rows) do row.memory = row.memory.mean end
+for _, row in ipairs(compared.rows) do
+  row.memory = row.memory.mean
+  row.fastest = math.min(table.unpack(compared:values(row.label, "seconds")))
+end
 
 study.report(run, p, { compared:part {
   title = ("Cost of %d steps"):format(p.steps), paper = "table11",
@@ -31,19 +34,21 @@ study.report(run, p, { compared:part {
     { key = "memory", label = "MB: weights, gradients, state", scale = 1e-6, digits = 1,
       better = "lower", paper = "GB" },
     { key = "bytes_per_parameter", label = "state, bytes/parameter", digits = 2, better = "lower" },
-    { key = "seconds", digits = 2, better = "lower" },
+    { key = "seconds", digits = 2, paper = "" },
+    { key = "fastest", digits = 2, better = "lower", paper = "seconds" },
   },
   order = {
     { key = "memory", paper = "GB", less = true, lower = true },
-    { key = "seconds", paper = "seconds", less = true, lower = true },
+    { key = "fastest", paper = "seconds", less = true, lower = true },
   },
-  chart = report.bars(compared.rows, { columns = { "seconds" }, title = "Seconds by method" }),
+  chart = report.bars(compared.rows, { columns = { "fastest" }, title = "Seconds by method" }),
 } }, {
   title = "What a method costs (Table 11)",
   lead = ("Mean ± standard deviation over %d timings."):format(p.tasks * p.seeds),
-  note = "Bytes are counted, not estimated; the paper's GB hold activations and logits as well.",
+  note = "Bytes are counted; the paper's GB hold activations and logits as well. Other work on the "
+    .. "machine only adds time, so the fastest of the timings is compared.",
   shows = ("What this shows: DO+ takes %.2f times the time of Alternate, and in 8 bits %.2f bytes of "
     .. "state a parameter in place of %.2f."):format(
-      compared.rows[5].seconds.mean / compared.rows[2].seconds.mean,
+      compared.rows[5].fastest / compared.rows[2].fastest,
       compared.rows[6].bytes_per_parameter, compared.rows[5].bytes_per_parameter),
 })

@@ -94,6 +94,18 @@ describe("recipes", function()
     end)
   end
 
+  it("multitask shows the accuracy of each task beside the paper's", function()
+    if sanitized then return end
+    local status, text, err = shell.sh(("%s recipes/multitask.lua --steps 3 --start 2 --seeds 2 "
+      .. "--train 20 --test 4 --out %s/multitask </dev/null"):format(shell.quote(shell.dopl), folder))
+    assert.equal(0, status, err)
+    for _, label in ipairs { "start", "Joint", "Alternate", "DO 8%-bit", "DO%+", "DO%+ 8%-bit" } do
+      assert.truthy(text:find("\n" .. label .. " +[%d.]+ ±"), label)
+    end
+    assert.truthy(text:find("67.14", 1, true))
+    assert.truthy(text:find "Order by average [^\n]*Kendall's tau [+-]")
+  end)
+
   it("theorem agrees with its closed form", function()
     local status, text = shell.run("recipes/theorem.lua")
     assert.equal(0, status)

@@ -1,0 +1,111 @@
+--- bench/multitask.lua - a small model that learns several tasks at once: accuracy by task.
+--
+-- Every method fine-tunes the same model, which has seen the tasks for a while, jointly.
+-- @module dopl.bench.multitask
+
+local check = require "dopl.check"
+local chat = require "dopl.data.chat"
+local data = require "dopl.data"
+local generate = require "dopl.generate"
+local loss = require "dopl.loss"
+local metrics = require "dopl.metrics"
+local models = require "dopl.models"
+local optim = require "dopl.optim"
+local schedule = require "dopl.schedule"
+local settings = require "dopl.bench.settings"
+local tasks = require "dopl.data.tasks"
+local text = require "dopl.text"
+local train = require "dopl.train"
+
+local multitask = {}
+local Bench = {}
+Bench.__index = Bench
+
+--- Makes the tasks' rows and a tokenizer of them.
+-- @tparam table options run = where metrics go; train, test = rows of each task; seed of the rows;
+-- start = joint steps that make the model which is fine-tuned
+-- @treturn Bench names = the tasks'
+function multitask.open(options)
+  local o = check.options("bench.multitask.open", options, {
+    run = check.optional, train = 320, test = 60, seed = 1, start = 150,
+  })
+  local self = setmetatable({ run = o.run, seed = o.seed, steps = o.start, names = tasks.names,
+    samples = {}, asked = {} }, Bench)
+  local learnt, texts = {}, {}
+  for _, name in ipairs(self.names) do
+    learnt[name], self.asked[name] = tasks.generate(name,
+      { train = o.train, test = o.test, seed = o.seed })
+    for _, row in ipairs(learnt[name]) do
+      texts[#texts + 1], texts[#texts + 2] = row.question, row.answer
+    end
+  end
+  self.tok = text.train(texts, { vocab_size = 512, special = { "<|endoftext|>" } })
+  for _, name in ipairs(self.names) do self.samples[name] = data.samples(self.tok, learnt[name]) end
+  return self
+end
+
+--- The share of a task's questions whose greedy answer is the right one, to the letter.
+function Bench:accuracy(model, name)
+  local prompts, right = {}, 0
+  for i, row in ipairs(self.asked[name]) do
+    prompts[i] = chat.prompt(self.tok, row.question, "plain")
+  end
+  local eos = chat.answer(self.tok, "", "plain")
+  local answers = generate.run(model, prompts, { eos = eos[#eos], max_tokens = 100 })
+  for i, row in ipairs(self.asked[name]) do
+    if self.tok:decode(answers[i]) == row.answer then right = right + 1 end
+  end
+  return right / #prompts
+end
+
+local function fit(self, m)
+  local objectives = {}
+  for i, name in ipairs(self.names) do
+    objectives[i] = { name = name, loss = loss.gd(), data = data.loader {
+      samples = self.samples[name], batch_size = 16, seed = m.seed, stream = m.stream .. name } }
+  end
+  return train.fit { model = self.model, label = m.label, steps = m.steps, run = self.run, clip = 1.0,
+    objectives = objectives, optimizer = m.optimizer, schedule = m.schedule }
+end
+
+-- The model to fine-tune, with its first weights.
+local function original(self)
+  if not self.model then
+    local config = { vocab_size = self.tok:size() }
+    for key, value in pairs(settings.authors.model) do config[key] = value end
+    self.model = models.new(config, self.seed)
+    fit(self, { label = "start", steps = self.steps, seed = self.seed, stream = "start ",
+      optimizer = optim.adamw { lr = 2e-3, betas = { 0.9, 0.95 }, weight_decay = 0.01 },
+      schedule = schedule.joint() })
+    self.first = self.model.parameters:snapshot()
+  end
+  self.model.parameters:restore(self.first)
+  return self.model
+end
+
+--- Fine-tunes the model on all tasks.
+-- @tparam table method label, optimizer, schedule, steps (0: the model as it is); seed of the order of
+-- the data
+-- @treturn table label, one accuracy a task, average, parameters
+function Bench:compare(method)
+  local m = check.options("bench:compare", method, {
+    label = check.required, optimizer = check.optional, schedule = check.optional,
+    steps = check.required, seed = 1, stream = "",
+  })
+  local model = original(self)
+  if m.steps > 0 then fit(self, m) end
+  local row, all = { label = m.label }, {}
+  for i, name in ipairs(self.names) do
+    row[name] = self:accuracy(model, name)
+    all[i] = row[name]
+  end
+  row.average, row.parameters = metrics.mean(all), model.parameters:numel()
+  if self.run then
+    local logged = { kind = "result" }
+    for key, value in pairs(row) do logged[key] = value end
+    self.run:log(logged)
+  end
+  return row
+end
+
+return multitask
