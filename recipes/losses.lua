@@ -3,7 +3,7 @@
 -- IDK + GD and DPO + GD aim at refusals, ME + GD and NPO + GD only away from the answers; OVR weighs
 -- TFE in for the first two. One table a loss, with the paper's figures for Phi 1.5. Weights and
 -- learning rates by loss are those of the search in docs/bench.md, the same for every method.
--- About six minutes on two cores; with --losses idk --tasks 5 the main result over five forget sets.
+-- About eight minutes on two cores; with --losses idk --tasks 5 the main result over five forget sets.
 
 local dopl = require "dopl"
 local methods = require "dopl.bench.methods"
