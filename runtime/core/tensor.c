@@ -1,5 +1,6 @@
 // tensor.c - storage, shapes, reference counts.
 #include "tensor.h"
+#include "bf16.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -142,9 +143,11 @@ dopl_status dopl_tensor_fill(dopl_rt *rt, dopl_tensor *t, double value) {
     case DOPL_U8:
         memset(dopl_data(t), (int)value, (size_t)n);
         return DOPL_OK;
+    case DOPL_BF16:
+        for (int64_t i = 0; i < n; i++) dopl_bf16(t)[i] = dopl_bf16_of_float((float)value);
+        return DOPL_OK;
     default:
-        return dopl_fail(rt, DOPL_EDTYPE, "fill: a %s tensor, needs f32, i32 or u8",
-                         dopl_dtype_name(t->dtype));
+        return dopl_fail(rt, DOPL_EDTYPE, "fill: an unknown type");
     }
 }
 
@@ -163,8 +166,8 @@ void dopl_var_drop(dopl_rt *rt, dopl_var *var) {
 }
 
 dopl_status dopl_tensor_require_grad(dopl_rt *rt, dopl_tensor *t) {
-    if (t->dtype != DOPL_F32)
-        return dopl_fail(rt, DOPL_EDTYPE, "requires_grad: a %s tensor, needs f32",
+    if (t->dtype != DOPL_F32 && t->dtype != DOPL_BF16)
+        return dopl_fail(rt, DOPL_EDTYPE, "requires_grad: a %s tensor, needs f32 or bf16",
                          dopl_dtype_name(t->dtype));
     if (t->var && !t->var->leaf)
         return dopl_fail(rt, DOPL_ESTATE, "requires_grad: the result of an operator; detach it");

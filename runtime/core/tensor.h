@@ -76,7 +76,7 @@ void dopl_tensor_release(dopl_rt *rt, dopl_tensor *t);           // idempotent
 void dopl_tensor_drop_data(dopl_rt *rt, dopl_tensor *t);         // keeps shape and var
 DOPL_CHECKED dopl_status dopl_tensor_fill(dopl_rt *rt, dopl_tensor *t, double value);
 
-// Makes `t` a leaf whose gradient accumulates.
+// Makes `t`, f32 or bf16, a leaf whose gradient accumulates, in f32.
 DOPL_CHECKED dopl_status dopl_tensor_require_grad(dopl_rt *rt, dopl_tensor *t);
 DOPL_CHECKED dopl_status dopl_var_new(dopl_rt *rt, dopl_var **out);
 void dopl_var_drop(dopl_rt *rt, dopl_var *var); // NULL-safe
@@ -92,6 +92,9 @@ static inline int32_t *dopl_i32(const dopl_tensor *t) {
 }
 static inline uint8_t *dopl_u8(const dopl_tensor *t) {
     return (uint8_t *)dopl_data(t);
+}
+static inline uint16_t *dopl_bf16(const dopl_tensor *t) {
+    return (uint16_t *)dopl_data(t);
 }
 
 #endif

@@ -22,6 +22,7 @@ static dopl_status check_inputs(dopl_rt *rt, const dopl_op_call *c) {
     const char *want = c->op->in;
     for (int i = 0; *want; i++, want++) {
         dopl_dtype dtype = *want == 'i' ? DOPL_I32 : DOPL_F32;
+        bool weight = *want == 'w';
         bool optional = want[1] == '?';
         want += optional;
         const dopl_tensor *t = i < c->n_in ? c->in[i] : NULL;
@@ -29,10 +30,10 @@ static dopl_status check_inputs(dopl_rt *rt, const dopl_op_call *c) {
         if (!t) return dopl_fail(rt, DOPL_EARG, "%s: input %d is missing", c->op->name, i + 1);
         if (!t->storage)
             return dopl_fail(rt, DOPL_ESTATE, "%s: input %d has been released", c->op->name, i + 1);
-        if (t->dtype != dtype)
-            return dopl_fail(rt, DOPL_EDTYPE, "%s: input %d is %s %s, needs %s", c->op->name, i + 1,
-                             dopl_dtype_name(t->dtype), dopl_shape_str(t).s,
-                             dopl_dtype_name(dtype));
+        if (t->dtype != dtype && !(weight && t->dtype == DOPL_BF16))
+            return dopl_fail(rt, DOPL_EDTYPE, "%s: input %d is %s %s, needs %s%s", c->op->name,
+                             i + 1, dopl_dtype_name(t->dtype), dopl_shape_str(t).s,
+                             dopl_dtype_name(dtype), weight ? " or bf16" : "");
     }
     return DOPL_OK;
 }
