@@ -49,5 +49,9 @@ static inline int dopl_result(lua_State *L, dopl_rt *rt, dopl_status status, int
 dopl_tensor *dopl_push_tensor(lua_State *L);
 dopl_tensor *dopl_check_tensor(lua_State *L, int arg); // raises on another type or a released box
 dopl_tensor *dopl_test_tensor(lua_State *L, int arg);  // NULL where it is no live tensor
+// Numbers just made in host memory move to where the runtime puts numbers.
+void dopl_settle_tensor(lua_State *L, dopl_tensor *t);
+// The elements in host memory: the tensor itself, or a copy in a new box on top of the stack.
+const dopl_tensor *dopl_host_tensor(lua_State *L, const dopl_tensor *t);
 
 #endif

@@ -4,6 +4,7 @@
 // raises, since a result nobody could keep is not to be passed over.
 #include "bytes.h"
 
+#include "../core/device.h"
 #include "../io/files.h"
 #include "../io/hash.h"
 
@@ -219,12 +220,20 @@ static int core_hash(lua_State *L) {
     dopl_hash_init(&h);
     for (int i = 1; i <= lua_gettop(L); i++) {
         const dopl_tensor *t = dopl_test_tensor(L, i);
+        dopl_tensor here = { 0 };
         if (t) {
+            dopl_rt *rt = dopl_check_rt(L);
+            if (t->device != DOPL_CPU) {
+                if (dopl_tensor_to(rt, &here, t, DOPL_CPU, t->dtype) != DOPL_OK)
+                    return dopl_raise(L, rt);
+                t = &here;
+            }
             int64_t head[2 + DOPL_MAX_DIM] = { t->dtype, t->n_dim };
             memcpy(head + 2, t->dim, (size_t)t->n_dim * sizeof *head);
             dopl_hash_put(&h, head, sizeof head);
             size_t n = (size_t)dopl_tensor_numel(t) * dopl_dtype_bytes(t->dtype);
             dopl_hash_put(&h, n ? dopl_data(t) : "", n);
+            dopl_tensor_release(rt, &here);
         } else {
             if (lua_type(L, i) != LUA_TSTRING)
                 return dopl_raise_text(L, "hash: a %s, a string or tensor is needed",

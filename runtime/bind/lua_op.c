@@ -145,8 +145,10 @@ static int tensor_div(lua_State *L) {
     // k / x with k a scalar tensor, which stretches
     dopl_tensor *k = dopl_push_tensor(L);
     dopl_rt *rt = dopl_check_rt(L);
-    if (dopl_tensor_new(rt, k, DOPL_F32, 0, NULL) != DOPL_OK) return dopl_raise(L, rt);
-    *dopl_f32(k) = (float)lua_tonumber(L, 1);
+    const dopl_tensor *x = dopl_check_tensor(L, 2);
+    if (dopl_tensor_new_on(rt, k, x->device, x->dtype, 0, NULL) != DOPL_OK ||
+        dopl_tensor_fill(rt, k, lua_tonumber(L, 1)) != DOPL_OK)
+        return dopl_raise(L, rt);
     lua_replace(L, 1);
     return with_tensor(L, DOPL_OP_div);
 }

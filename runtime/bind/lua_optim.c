@@ -9,6 +9,7 @@
 //   transpose(matrix) -> its transpose       for transforms written in Lua
 //   ceiling { tensors } one pass at the memory's own speed, for bench/optimizer.lua
 #include "state.h"
+#include "../core/device.h"
 #include "../optim/ceiling.h"
 #include "../optim/pass.h"
 #include "../optim/transpose.h"
@@ -229,13 +230,18 @@ static int encode(lua_State *L) {
     const dopl_codec *codec = check_codec(L, 2);
     if (x->dtype != DOPL_F32) return dopl_raise_text(L, "optim.encode: need an f32 tensor");
     dopl_tensor *codes = dopl_push_tensor(L), *scales = dopl_push_tensor(L);
+    int results = lua_gettop(L) - 1;
     int64_t n = dopl_tensor_numel(x);
     int64_t blocks = (n + DOPL_CODEC_BLOCK - 1) / DOPL_CODEC_BLOCK;
     if (dopl_tensor_new(rt, codes, DOPL_U8, x->n_dim, x->dim) != DOPL_OK ||
         dopl_tensor_new(rt, scales, DOPL_F32, 1, &blocks) != DOPL_OK)
         return dopl_raise(L, rt);
-    dopl_isa_get()->scale(dopl_f32(scales), dopl_f32(x), (int)n);
-    dopl_isa_get()->encode(codec, dopl_u8(codes), dopl_f32(scales), dopl_f32(x), (int)n);
+    const float *from = dopl_f32(dopl_host_tensor(L, x));
+    dopl_isa_get()->scale(dopl_f32(scales), from, (int)n);
+    dopl_isa_get()->encode(codec, dopl_u8(codes), dopl_f32(scales), from, (int)n);
+    lua_settop(L, results + 1);
+    dopl_settle_tensor(L, codes);
+    dopl_settle_tensor(L, scales);
     return 2;
 }
 
@@ -248,10 +254,13 @@ static int decode(lua_State *L) {
     if (codes->dtype != DOPL_U8 || scales->dtype != DOPL_F32 || dopl_tensor_numel(scales) != blocks)
         return dopl_raise_text(L, "optim.decode: need u8 codes and an f32 scale per %d of them",
                                DOPL_CODEC_BLOCK);
+    const uint8_t *from = dopl_u8(dopl_host_tensor(L, codes));
+    const float *scale = dopl_f32(dopl_host_tensor(L, scales));
     dopl_tensor *x = dopl_push_tensor(L);
     if (dopl_tensor_new(rt, x, DOPL_F32, codes->n_dim, codes->dim) != DOPL_OK)
         return dopl_raise(L, rt);
-    dopl_isa_get()->decode(codec, dopl_f32(x), dopl_u8(codes), dopl_f32(scales), (int)n);
+    dopl_isa_get()->decode(codec, dopl_f32(x), from, scale, (int)n);
+    dopl_settle_tensor(L, x);
     return 1;
 }
 
@@ -265,6 +274,13 @@ static int codec_table(lua_State *L) {
     return 1;
 }
 
+static dopl_status new_state(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, int64_t n,
+                             double value) {
+    DOPL_TRY(dopl_tensor_make(rt, out, dtype, 1, &n));
+    dopl_tensor_assign(rt, out, DOPL_MEMORY_STATE);
+    return dopl_tensor_fill(rt, out, value);
+}
+
 // state(n, "f32") -> tensor of zeros; state(n, "q8") -> codes, scales that read as zeros. A state
 // lives as long as its optimizer, so it joins no scope.
 static int state(lua_State *L) {
@@ -274,15 +290,16 @@ static int state(lua_State *L) {
     if (n < 0) return dopl_raise_text(L, "optim.state: %lld elements", (long long)n);
     dopl_tensor *value = dopl_push_tensor(L);
     dopl_box_leave((dopl_box *)value);
-    if (kind == DOPL_OPERAND_F32)
-        return dopl_result(L, rt, dopl_tensor_zeros(rt, value, DOPL_F32, 1, &n), 1);
+    if (kind == DOPL_OPERAND_F32) {
+        if (new_state(rt, value, DOPL_F32, n, 0) != DOPL_OK) return dopl_raise(L, rt);
+        return 1;
+    }
     dopl_tensor *scales = dopl_push_tensor(L);
     dopl_box_leave((dopl_box *)scales);
     int64_t blocks = (n + DOPL_CODEC_BLOCK - 1) / DOPL_CODEC_BLOCK;
-    dopl_status s = dopl_tensor_new(rt, value, DOPL_U8, 1, &n);
-    if (s == DOPL_OK) s = dopl_tensor_zeros(rt, scales, DOPL_F32, 1, &blocks);
-    if (s != DOPL_OK) return dopl_raise(L, rt);
-    memset(dopl_u8(value), dopl_codec_get(kind - DOPL_OPERAND_Q8)->zero_code, (size_t)n);
+    if (new_state(rt, value, DOPL_U8, n, dopl_codec_get(kind - DOPL_OPERAND_Q8)->zero_code) ||
+        new_state(rt, scales, DOPL_F32, blocks, 0))
+        return dopl_raise(L, rt);
     return 2;
 }
 
@@ -294,7 +311,9 @@ static int transpose(lua_State *L) {
                                dopl_dtype_name(x->dtype), dopl_shape_str(x).s);
     dopl_tensor *y = dopl_push_tensor(L);
     int64_t turned[2] = { x->dim[1], x->dim[0] };
-    if (dopl_tensor_new(rt, y, DOPL_F32, 2, turned) != DOPL_OK) return dopl_raise(L, rt);
+    if (dopl_tensor_new_on(rt, y, x->device, DOPL_F32, 2, turned) != DOPL_OK)
+        return dopl_raise(L, rt);
+    if (x->device != DOPL_CPU) return dopl_result(L, rt, rt->backend->transpose(rt, y, x), 1);
     dopl_transpose(dopl_f32(y), dopl_f32(x), x->dim[0], x->dim[1]);
     return 1;
 }
@@ -313,8 +332,8 @@ static int ceiling(lua_State *L) {
         lua_rawgeti(L, 1, i + 1);
         dopl_tensor *t = dopl_check_tensor(L, 2);
         if (n < 0) n = dopl_tensor_numel(t);
-        if (t->dtype != DOPL_F32 || dopl_tensor_numel(t) != n)
-            return dopl_raise_text(L, "optim.ceiling: need f32 tensors of one size");
+        if (t->dtype != DOPL_F32 || dopl_tensor_numel(t) != n || t->device != DOPL_CPU)
+            return dopl_raise_text(L, "optim.ceiling: need f32 tensors of one size on the CPU");
         stream[i] = dopl_f32(t);
         lua_pop(L, 1);
     }

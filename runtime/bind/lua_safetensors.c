@@ -100,6 +100,7 @@ static int safetensors_load(lua_State *L) {
         }
         dopl_tensor *t = dopl_push_tensor(L);
         if (dopl_safetensors_read(rt, t, f, i)) return dopl_raise(L, rt);
+        dopl_settle_tensor(L, t);
         lua_setfield(L, -2, f->entry[i].name);
     }
     push_metadata(L, f);

@@ -1,5 +1,6 @@
 // lua_tape.c - backward, scopes, no_grad, operators written in Lua, and the runtime's counters.
 #include "state.h"
+#include "../core/device.h"
 #include "../core/tape.h"
 
 #include <stdio.h>
@@ -65,7 +66,7 @@ static int run_function(lua_State *L) {
         int at = 2 + i;
         if (!dopl_grad_wants(n, i) || lua_isnil(L, at)) continue;
         dopl_tensor *g = dopl_check_tensor(L, at);
-        if (!dopl_shape_same(g, &n->in[i]) || g->dtype != DOPL_F32)
+        if (!dopl_shape_same(g, &n->in[i]) || (g->dtype != DOPL_F32 && g->dtype != n->in[i].dtype))
             return dopl_raise_text(L, "%s: backward gave %s %s for input %d, needs f32 %s", n->name,
                                    dopl_dtype_name(g->dtype), dopl_shape_str(g).s, i + 1,
                                    dopl_shape_str(&n->in[i]).s);
@@ -231,9 +232,29 @@ static void set_integer(lua_State *L, const char *name, size_t value) {
     lua_setfield(L, -2, name);
 }
 
-// core.memory(): bytes { live, peak, cached } and blocks of the runtime
+// core.memory(): bytes { live, peak, cached } and blocks of the runtime; core.memory("cuda"): bytes
+// of the tensors there, { live, peak, by_kind = { parameters, gradients, ... }, at_peak }
 static int rt_memory(lua_State *L) {
+    static const char *const devices[] = { "cpu", "cuda", NULL };
+    static const char *const kinds[] = {
+#define X(id, name) #name,
+        DOPL_MEMORY_KINDS(X)
+#undef X
+    };
     const dopl_rt *rt = dopl_check_rt(L);
+    if (!lua_isnoneornil(L, 1)) {
+        const dopl_memory *m = &rt->memory[luaL_checkoption(L, 1, NULL, devices)];
+        lua_createtable(L, 0, 4);
+        set_integer(L, "live", m->live);
+        set_integer(L, "peak", m->peak);
+        for (int peak = 0; peak < 2; peak++) {
+            lua_createtable(L, 0, DOPL_N_MEMORY);
+            for (int k = 0; k < DOPL_N_MEMORY; k++)
+                set_integer(L, kinds[k], peak ? m->at_peak[k] : m->by_kind[k]);
+            lua_setfield(L, -2, peak ? "at_peak" : "by_kind");
+        }
+        return 1;
+    }
     lua_createtable(L, 0, 4);
     set_integer(L, "live", rt->bytes_live);
     set_integer(L, "peak", rt->bytes_peak);
@@ -248,7 +269,30 @@ static int rt_reset_peak(lua_State *L) {
 }
 
 static int rt_trim(lua_State *L) {
-    dopl_rt_trim(dopl_check_rt(L));
+    dopl_rt *rt = dopl_check_rt(L);
+    dopl_rt_trim(rt);
+    if (rt->backend) rt->backend->trim(rt);
+    return 0;
+}
+
+// core.device(name): puts new tensors of numbers there ("cpu", "cuda") from now on. Returns the
+// device in use and what it is.
+static int rt_device(lua_State *L) {
+    static const char *const devices[] = { "cpu", "cuda", NULL };
+    dopl_rt *rt = dopl_check_rt(L);
+    if (!lua_isnoneornil(L, 1)) {
+        dopl_device device = (dopl_device)luaL_checkoption(L, 1, NULL, devices);
+        if (dopl_device_use(rt, device) != DOPL_OK) return dopl_raise(L, rt);
+    }
+    lua_pushstring(L, dopl_device_name(rt->device));
+    lua_pushstring(L, rt->device == DOPL_CPU ? "" : rt->backend->describe(rt));
+    return 2;
+}
+
+// core.sync(): waits until the device has done what was asked of it
+static int rt_sync(lua_State *L) {
+    dopl_rt *rt = dopl_check_rt(L);
+    if (rt->backend && rt->backend->sync(rt) != DOPL_OK) return dopl_raise(L, rt);
     return 0;
 }
 
@@ -322,6 +366,8 @@ static const luaL_Reg functions[] = {
     { "memory", rt_memory },
     { "reset_peak", rt_reset_peak },
     { "trim", rt_trim },
+    { "device", rt_device },
+    { "sync", rt_sync },
     { "blocks", rt_blocks },
     { "fail_alloc", rt_fail_alloc },
     { "poison", rt_poison },

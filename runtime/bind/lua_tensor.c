@@ -6,6 +6,7 @@
 // Tables are read raw: a metamethod would run a recipe's code while a tensor is half read, and that
 // code may release tensors, or answer otherwise the second time.
 #include "state.h"
+#include "../core/device.h"
 #include "../core/rng.h"
 
 #include <math.h>
@@ -39,9 +40,13 @@ void dopl_box_join(dopl_box *box, dopl_scope *scope) {
 // last sweep left asks for another one.
 static void pace_collector(lua_State *L, dopl_bind_state *s) {
     enum { SLACK = 64 << 20 };
-    if (s->rt.bytes_live < 2 * s->live_at_sweep + SLACK) return;
+    size_t live = s->rt.bytes_live;
+    for (int d = 1; d < DOPL_N_DEVICE; d++) live += s->rt.memory[d].live;
+    if (live < 2 * s->live_at_sweep + SLACK) return;
     lua_gc(L, LUA_GCCOLLECT);
-    s->live_at_sweep = s->rt.bytes_live;
+    live = s->rt.bytes_live;
+    for (int d = 1; d < DOPL_N_DEVICE; d++) live += s->rt.memory[d].live;
+    s->live_at_sweep = live;
 }
 
 dopl_tensor *dopl_push_tensor(lua_State *L) {
@@ -105,14 +110,37 @@ static int read_dims(lua_State *L, int first, int64_t *dim) {
 }
 
 // Runs a core constructor; where memory is short, collects garbage and tries once more.
-static int make(lua_State *L, dopl_tensor *out, dopl_dtype dtype, int n_dim, const int64_t *dim) {
+static int make(lua_State *L, dopl_tensor *out, dopl_device device, dopl_dtype dtype, int n_dim,
+                const int64_t *dim) {
     dopl_rt *rt = dopl_check_rt(L);
-    dopl_status s = dopl_tensor_new(rt, out, dtype, n_dim, dim);
+    dopl_status s = dopl_tensor_new_on(rt, out, device, dtype, n_dim, dim);
     if (s == DOPL_ENOMEM) {
         lua_gc(L, LUA_GCCOLLECT);
-        s = dopl_tensor_new(rt, out, dtype, n_dim, dim);
+        s = dopl_tensor_new_on(rt, out, device, dtype, n_dim, dim);
     }
     return dopl_result(L, rt, s, 1);
+}
+
+void dopl_settle_tensor(lua_State *L, dopl_tensor *t) {
+    dopl_rt *rt = dopl_check_rt(L);
+    if (t->dtype == DOPL_I32 || t->device == rt->device) return;
+    dopl_tensor moved = { 0 };
+    dopl_status s = dopl_tensor_to(rt, &moved, t, rt->device, t->dtype);
+    if (s == DOPL_ENOMEM) {
+        lua_gc(L, LUA_GCCOLLECT);
+        s = dopl_tensor_to(rt, &moved, t, rt->device, t->dtype);
+    }
+    if (s != DOPL_OK) dopl_raise(L, rt);
+    dopl_tensor_release(rt, t);
+    *t = moved;
+}
+
+const dopl_tensor *dopl_host_tensor(lua_State *L, const dopl_tensor *t) {
+    if (t->device == DOPL_CPU) return t;
+    dopl_tensor *here = dopl_push_tensor(L);
+    dopl_rt *rt = dopl_check_rt(L);
+    if (dopl_tensor_to(rt, here, t, DOPL_CPU, t->dtype) != DOPL_OK) dopl_raise(L, rt);
+    return here;
 }
 
 // dopl.zeros(d1, ...): an f32 tensor of zeros
@@ -120,9 +148,9 @@ static int tensor_zeros(lua_State *L) {
     int64_t dim[DOPL_MAX_DIM];
     int n = read_dims(L, 1, dim);
     dopl_tensor *t = dopl_push_tensor(L);
-    make(L, t, DOPL_F32, n, dim);
-    memset(dopl_data(t), 0, t->storage->bytes);
-    return 1;
+    dopl_rt *rt = dopl_check_rt(L);
+    make(L, t, rt->device, DOPL_F32, n, dim);
+    return dopl_result(L, rt, dopl_tensor_fill(rt, t, 0), 1);
 }
 
 // dopl.full(value, d1, ...)
@@ -131,8 +159,9 @@ static int tensor_full(lua_State *L) {
     int64_t dim[DOPL_MAX_DIM];
     int n = read_dims(L, 2, dim);
     dopl_tensor *t = dopl_push_tensor(L);
-    make(L, t, DOPL_F32, n, dim);
-    return dopl_result(L, dopl_check_rt(L), dopl_tensor_fill(dopl_check_rt(L), t, value), 1);
+    dopl_rt *rt = dopl_check_rt(L);
+    make(L, t, rt->device, DOPL_F32, n, dim);
+    return dopl_result(L, rt, dopl_tensor_fill(rt, t, value), 1);
 }
 
 // dopl.randn(seed, stream, std, d1, ...): normal numbers, a function of seed, stream and position
@@ -142,7 +171,7 @@ static int tensor_randn(lua_State *L) {
     int64_t dim[DOPL_MAX_DIM];
     int n_dim = read_dims(L, 4, dim);
     dopl_tensor *t = dopl_push_tensor(L);
-    make(L, t, DOPL_F32, n_dim, dim);
+    make(L, t, DOPL_CPU, DOPL_F32, n_dim, dim);
     int64_t n = dopl_tensor_numel(t);
     float *p = dopl_f32(t);
 #pragma omp parallel for schedule(static) if (n > 4096)
@@ -154,6 +183,7 @@ static int tensor_randn(lua_State *L) {
             p[i + j] = (float)(radius * (j & 1 ? sin(angle) : cos(angle)));
         }
     }
+    dopl_settle_tensor(L, t);
     return 1;
 }
 
@@ -210,10 +240,11 @@ static int from_table(lua_State *L, dopl_dtype dtype) {
     int64_t dim[DOPL_MAX_DIM];
     int n = nested_shape(L, 1, dim);
     dopl_tensor *t = dopl_push_tensor(L);
-    make(L, t, dtype, n, dim);
+    make(L, t, DOPL_CPU, dtype, n, dim);
     lua_pushvalue(L, 1);
     read_nested(L, t, 0, 0);
     lua_pop(L, 1);
+    dopl_settle_tensor(L, t);
     return 1;
 }
 
@@ -239,7 +270,8 @@ static int tensor_concat(lua_State *L) {
         lua_rawgeti(L, 1, i);
         const dopl_tensor *t = dopl_check_tensor(L, -1);
         if (i == 1) whole = *t;
-        bool fits = t->n_dim == whole.n_dim && t->n_dim > 0 && t->dtype == whole.dtype;
+        bool fits = t->n_dim == whole.n_dim && t->n_dim > 0 && t->dtype == whole.dtype &&
+                    t->device == whole.device;
         for (int d = 1; fits && d < t->n_dim; d++) fits = t->dim[d] == whole.dim[d];
         if (!fits)
             return dopl_raise_text(L, "concat: tensor %d is %s %s, the first %s %s", (int)i,
@@ -249,8 +281,9 @@ static int tensor_concat(lua_State *L) {
     }
     whole.dim[0] = rows;
     dopl_tensor *out = dopl_push_tensor(L);
-    make(L, out, whole.dtype, whole.n_dim, whole.dim);
-    char *to = dopl_data(out);
+    make(L, out, whole.device, whole.dtype, whole.n_dim, whole.dim);
+    dopl_rt *rt = dopl_check_rt(L);
+    dopl_tensor part = *out; // borrowed
     size_t left = (size_t)dopl_tensor_numel(out) * dopl_dtype_bytes(out->dtype);
     for (lua_Integer i = 1; i <= n; i++, lua_pop(L, 1)) {
         lua_rawgeti(L, 1, i);
@@ -259,8 +292,9 @@ static int tensor_concat(lua_State *L) {
         if (bytes > left) // a finalizer ran while memory was made
             return dopl_raise_text(L, "concat: the list has changed");
         left -= bytes;
-        memcpy(to, dopl_data(t), bytes);
-        to += bytes;
+        part.dim[0] = t->dim[0];
+        if (dopl_tensor_copy(rt, &part, t) != DOPL_OK) return dopl_raise(L, rt);
+        part.offset += (int64_t)bytes;
     }
     return 1;
 }
@@ -293,7 +327,7 @@ static int tensor_item(lua_State *L) {
     if (dopl_tensor_numel(t) != 1)
         return dopl_raise_text(L, "item: a tensor of shape %s, needs one element",
                                dopl_shape_str(t).s);
-    push_element(L, t, 0);
+    push_element(L, dopl_host_tensor(L, t), 0);
     return 1;
 }
 
@@ -313,7 +347,7 @@ static int64_t push_nested(lua_State *L, const dopl_tensor *t, int level, int64_
 
 // t:tolist(): nested tables (a number for a scalar)
 static int tensor_tolist(lua_State *L) {
-    push_nested(L, dopl_check_tensor(L, 1), 0, 0);
+    push_nested(L, dopl_host_tensor(L, dopl_check_tensor(L, 1)), 0, 0);
     return 1;
 }
 
@@ -324,7 +358,10 @@ static int tensor_at(lua_State *L) {
     if (i < 1 || i > dopl_tensor_numel(t))
         return dopl_raise_text(L, "at: element %lld of %lld", (long long)i,
                                (long long)dopl_tensor_numel(t));
-    push_element(L, t, i - 1);
+    dopl_tensor one = *t; // borrowed: a window of one element
+    one.n_dim = 0;
+    one.offset += (i - 1) * (int64_t)dopl_dtype_bytes(t->dtype);
+    push_element(L, dopl_host_tensor(L, &one), 0);
     return 1;
 }
 
@@ -364,6 +401,12 @@ static int tensor_dtype(lua_State *L) {
     return 1;
 }
 
+// t:device(): "cpu" or "cuda"
+static int tensor_device(lua_State *L) {
+    lua_pushstring(L, dopl_device_name(dopl_check_tensor(L, 1)->device));
+    return 1;
+}
+
 static int tensor_bytes(lua_State *L) {
     dopl_tensor *t = dopl_check_tensor(L, 1);
     lua_pushinteger(L, dopl_tensor_numel(t) * (lua_Integer)dopl_dtype_bytes(t->dtype));
@@ -372,7 +415,7 @@ static int tensor_bytes(lua_State *L) {
 
 // t:finite(): whether no element is NaN or infinite
 static int tensor_finite(lua_State *L) {
-    dopl_tensor *t = dopl_check_tensor(L, 1);
+    const dopl_tensor *t = dopl_host_tensor(L, dopl_check_tensor(L, 1));
     int64_t n = dopl_tensor_numel(t);
     bool finite = true;
     for (int64_t i = 0; t->dtype == DOPL_F32 && finite && i < n; i++)
@@ -390,6 +433,16 @@ static int tensor_dot(lua_State *L) {
         return dopl_raise_text(L, "dot: %s %s and %s %s, needs two f32 of one shape",
                                dopl_dtype_name(t->dtype), dopl_shape_str(t).s,
                                dopl_dtype_name(u->dtype), dopl_shape_str(u).s);
+    if (t->device != u->device)
+        return dopl_raise_text(L, "dot: one tensor is on %s, the other on %s",
+                               dopl_device_name(t->device), dopl_device_name(u->device));
+    if (t->device != DOPL_CPU) {
+        dopl_rt *rt = dopl_check_rt(L);
+        double product;
+        if (rt->backend->dot(rt, &product, t, u) != DOPL_OK) return dopl_raise(L, rt);
+        lua_pushnumber(L, product);
+        return 1;
+    }
     const float *a = dopl_f32(t), *b = dopl_f32(u);
     int64_t n = dopl_tensor_numel(t);
     double part[PARTS];
@@ -428,25 +481,37 @@ static int tensor_fill(lua_State *L) {
     return dopl_result(L, rt, s, 1);
 }
 
-// t:copy(from): overwrites the elements in place with those of a tensor of the same shape and type
+// t:copy(from): overwrites the elements in place with those of a tensor of the same shape, from any
+// device; f32 and bf16 convert, other types must be equal
 static int tensor_copy(lua_State *L) {
+    dopl_rt *rt = dopl_check_rt(L);
     dopl_tensor *t = dopl_check_tensor(L, 1), *from = dopl_check_tensor(L, 2);
-    if (!dopl_shape_same(t, from) || t->dtype != from->dtype)
-        return dopl_raise_text(L, "copy: %s %s into %s %s", dopl_dtype_name(from->dtype),
-                               dopl_shape_str(from).s, dopl_dtype_name(t->dtype),
-                               dopl_shape_str(t).s);
-    memmove(dopl_data(t), dopl_data(from),
-            (size_t)dopl_tensor_numel(t) * dopl_dtype_bytes(t->dtype));
     lua_settop(L, 1);
-    return 1;
+    return dopl_result(L, rt, dopl_tensor_copy(rt, t, from), 1);
+}
+
+// t:to(where): a copy on a device ("cpu", "cuda") or of a type ("f32", "bf16"), outside the
+// gradient graph; t itself where it is so already. Indices stay in host memory.
+static int tensor_to(lua_State *L) {
+    static const char *const targets[] = { "cpu", "cuda", "f32", "bf16", NULL };
+    dopl_rt *rt = dopl_check_rt(L);
+    const dopl_tensor *t = dopl_check_tensor(L, 1);
+    int target = luaL_checkoption(L, 2, NULL, targets);
+    dopl_device device = target < 2 ? (dopl_device)target : t->device;
+    dopl_dtype dtype = target == 2 ? DOPL_F32 : target == 3 ? DOPL_BF16 : t->dtype;
+    lua_settop(L, 1);
+    if (device == t->device && dtype == t->dtype) return 1;
+    if (device == DOPL_CUDA && !rt->backend)
+        return dopl_raise_text(L, "to: no device cuda is in use: start with --device cuda");
+    return dopl_result(L, rt, dopl_tensor_to(rt, dopl_push_tensor(L), t, device, dtype), 1);
 }
 
 // t:clone(): a copy with memory of its own, outside the gradient graph
 static int tensor_clone(lua_State *L) {
     dopl_tensor *t = dopl_check_tensor(L, 1), *out = dopl_push_tensor(L);
-    make(L, out, t->dtype, t->n_dim, t->dim);
-    memcpy(dopl_data(out), dopl_data(t), out->storage->bytes);
-    return 1;
+    make(L, out, t->device, t->dtype, t->n_dim, t->dim);
+    dopl_rt *rt = dopl_check_rt(L);
+    return dopl_result(L, rt, dopl_tensor_copy(rt, out, t), 1);
 }
 
 // t:detach(): the same memory, outside the gradient graph
@@ -510,11 +575,13 @@ static const luaL_Reg methods[] = {
     { "shape", tensor_shape },
     { "numel", tensor_numel },
     { "dtype", tensor_dtype },
+    { "device", tensor_device },
     { "bytes", tensor_bytes },
     { "finite", tensor_finite },
     { "dot", tensor_dot },
     { "fill", tensor_fill },
     { "copy", tensor_copy },
+    { "to", tensor_to },
     { "clone", tensor_clone },
     { "detach", tensor_detach },
     { "requires_grad", tensor_requires_grad },

@@ -6,7 +6,7 @@
 // part above is never touched. Each block carries a 64-byte header, which keeps the user pointer
 // aligned to a cache line and lets free() know the class without being told.
 #include "rt.h"
-#include "tape.h"
+#include "device.h"
 
 #include <omp.h>
 #include <pthread.h>
@@ -55,6 +55,7 @@ dopl_status dopl_rt_init(dopl_rt *rt) {
 void dopl_rt_release(dopl_rt *rt) {
     dopl_tape_free(rt, rt->tape);
     rt->tape = NULL;
+    dopl_device_close(rt);
     if (!rt->pool) return;
     dopl_rt_trim(rt);
     free(rt->pool);
@@ -168,6 +169,11 @@ void dopl_rt_trim(dopl_rt *rt) {
 
 void dopl_rt_reset_peak(dopl_rt *rt) {
     rt->bytes_peak = rt->bytes_live;
+    for (int d = 0; d < DOPL_N_DEVICE; d++) {
+        dopl_memory *m = &rt->memory[d];
+        m->peak = m->live;
+        memcpy(m->at_peak, m->by_kind, sizeof m->at_peak);
+    }
 }
 
 // Signals are for the thread that runs Lua. A worker may be inside a matrix product that uses its

@@ -33,6 +33,33 @@ typedef enum {
         if (status_ != DOPL_OK) return status_;                                                    \
     } while (0)
 
+// Where a tensor lives (device.h).
+typedef enum { DOPL_CPU, DOPL_CUDA, DOPL_N_DEVICE } dopl_device;
+
+// What memory is for: the one list. A report of memory has a line for each.
+#define DOPL_MEMORY_KINDS(X)                                                                       \
+    X(OTHER, other)            /* made by a recipe: batches, caches, copies */                     \
+    X(PARAMETER, parameters)   /* leaves of the gradient graph */                                  \
+    X(GRADIENT, gradients)     /* of parameters */                                                 \
+    X(STATE, states)           /* of optimizers */                                                 \
+    X(ACTIVATION, activations) /* results of operators, what backward keeps, their gradients */    \
+    X(SCRATCH, scratch)        /* gone before the operator returns */
+
+typedef enum {
+#define X(id, name) DOPL_MEMORY_##id,
+    DOPL_MEMORY_KINDS(X)
+#undef X
+        DOPL_N_MEMORY
+} dopl_memory_kind;
+
+// Bytes of tensors on one device.
+typedef struct {
+    size_t live, peak;
+    size_t by_kind[DOPL_N_MEMORY]; // now
+    size_t at_peak[DOPL_N_MEMORY]; // when `live` was `peak`
+} dopl_memory;
+
+struct dopl_backend;
 typedef struct dopl_tape dopl_tape;
 typedef struct dopl_pool dopl_pool;
 typedef struct dopl_roots dopl_roots;
@@ -50,9 +77,14 @@ typedef struct dopl_rt {
     bool poison;              // fill fresh and freed memory with NaN
     size_t vocab_chunk_bytes; // logits that exist at a time (op/vocab.c)
     int n_threads;
-    bool grad_enabled; // operators record on the tape
-    dopl_tape *tape;   // the one being recorded on
-    dopl_roots *roots; // where files may be written (io/roots.h); NULL: anywhere
+    dopl_device device;                 // where new tensors of numbers go
+    const struct dopl_backend *backend; // of the device that is not the CPU; NULL until it is used
+    void *backend_data;                 // the back end's own
+    dopl_memory memory[DOPL_N_DEVICE];  // of tensors
+    dopl_memory_kind kind;              // what memory of new tensors is for
+    bool grad_enabled;                  // operators record on the tape
+    dopl_tape *tape;                    // the one being recorded on
+    dopl_roots *roots;                  // where files may be written (io/roots.h); NULL: anywhere
     volatile sig_atomic_t stop;
 } dopl_rt;
 
@@ -70,7 +102,7 @@ DOPL_CHECKED dopl_status dopl_rt_alloc_zero(dopl_rt *rt, void **out, size_t byte
 DOPL_CHECKED dopl_status dopl_rt_realloc(dopl_rt *rt, void **block, size_t bytes);
 void dopl_rt_free(dopl_rt *rt, void *block); // NULL-safe
 void dopl_rt_trim(dopl_rt *rt);              // gives cached blocks back to the system
-void dopl_rt_reset_peak(dopl_rt *rt);
+void dopl_rt_reset_peak(dopl_rt *rt);        // of memory on every device
 
 void dopl_rt_set_threads(dopl_rt *rt, int n_threads); // n < 1: all cores this process may use
 

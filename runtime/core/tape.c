@@ -8,7 +8,7 @@
 // Gradients are shared, not copied, where an operator passes its gradient through (a residual add):
 // two vars then hold the same storage, and whoever accumulates into a storage that is held
 // elsewhere makes a private copy first.
-#include "tape.h"
+#include "device.h"
 #include "simd.h"
 
 #include <string.h>
@@ -87,18 +87,30 @@ DOPL_SIMD static void add_in_place(float *restrict y, const float *restrict x, i
 
 enum { CHUNK = 1 << 16 }; // elements a thread takes at a time
 
-static void accumulate(dopl_tensor *y, const dopl_tensor *x) {
+static dopl_status accumulate(dopl_rt *rt, dopl_tensor *y, const dopl_tensor *x) {
+    if (y->device != DOPL_CPU) return rt->backend->accumulate(rt, y, x);
     int64_t n = dopl_tensor_numel(y);
     float *yp = dopl_f32(y);
     const float *xp = dopl_f32(x);
 #pragma omp parallel for schedule(static) if (n > CHUNK)
     for (int64_t i = 0; i < n; i += CHUNK)
         add_in_place(yp + i, xp + i, n - i < CHUNK ? n - i : CHUNK);
+    return DOPL_OK;
+}
+
+// The type of a gradient: a parameter's is f32, since it adds up over many samples; any other has
+// the type of its value.
+static dopl_dtype grad_dtype(const dopl_tensor *t) {
+    return t->var->leaf ? DOPL_F32 : t->dtype;
 }
 
 // A storage for the gradient of `t` that nobody else holds, contents undefined.
 static dopl_status fresh_grad(dopl_rt *rt, const dopl_tensor *t, dopl_tensor *out) {
-    return dopl_tensor_new(rt, out, DOPL_F32, t->n_dim, t->dim);
+    dopl_memory_kind kind = rt->kind;
+    rt->kind = t->var->leaf ? DOPL_MEMORY_GRADIENT : DOPL_MEMORY_ACTIVATION;
+    dopl_status status = dopl_tensor_new_on(rt, out, t->device, grad_dtype(t), t->n_dim, t->dim);
+    rt->kind = kind;
+    return status;
 }
 
 dopl_status dopl_grad_into(dopl_rt *rt, dopl_node *n, int i, dopl_tensor **dx, float *beta) {
@@ -109,24 +121,24 @@ dopl_status dopl_grad_into(dopl_rt *rt, dopl_node *n, int i, dopl_tensor **dx, f
     if (grad->storage->refs == 1) return DOPL_OK;
     dopl_tensor own;
     DOPL_TRY(fresh_grad(rt, &n->in[i], &own));
-    memcpy(dopl_data(&own), dopl_data(grad), own.storage->bytes);
-    dopl_tensor_release(rt, grad);
-    *grad = own;
-    return DOPL_OK;
+    dopl_status status = dopl_tensor_copy(rt, &own, grad);
+    dopl_tensor_release(rt, status == DOPL_OK ? grad : &own);
+    if (status == DOPL_OK) *grad = own;
+    return status;
 }
 
 dopl_status dopl_grad_share(dopl_rt *rt, dopl_node *n, int i, const dopl_tensor *g) {
     dopl_tensor *grad = &n->in[i].var->grad;
-    if (!grad->storage) {
-        dopl_tensor_detach(grad, g);
-        grad->n_dim = n->in[i].n_dim; // a view's gradient has the shape of what was viewed
-        memcpy(grad->dim, n->in[i].dim, sizeof grad->dim);
+    dopl_tensor like = *g; // a view's gradient has the shape of what was viewed; borrowed
+    like.n_dim = n->in[i].n_dim;
+    memcpy(like.dim, n->in[i].dim, sizeof like.dim);
+    if (!grad->storage && g->dtype == grad_dtype(&n->in[i])) {
+        dopl_tensor_detach(grad, &like);
         return DOPL_OK;
     }
     float beta;
     DOPL_TRY(dopl_grad_into(rt, n, i, &grad, &beta));
-    accumulate(grad, g);
-    return DOPL_OK;
+    return beta == 0.0f ? dopl_tensor_copy(rt, grad, &like) : accumulate(rt, grad, &like);
 }
 
 static dopl_status seed_root(dopl_rt *rt, const dopl_tensor *root, const dopl_tensor *seed) {
@@ -138,7 +150,8 @@ static dopl_status seed_root(dopl_rt *rt, const dopl_tensor *root, const dopl_te
         return dopl_fail(rt, DOPL_ESHAPE,
                          "backward: a value of shape %s needs a gradient of that shape",
                          dopl_shape_str(root).s);
-    if (seed && (!dopl_shape_same(root, seed) || seed->dtype != DOPL_F32))
+    if (seed && (!dopl_shape_same(root, seed) || seed->dtype != root->dtype ||
+                 seed->device != root->device))
         return dopl_fail(rt, DOPL_ESHAPE, "backward: a value of shape %s and a gradient %s %s",
                          dopl_shape_str(root).s, dopl_dtype_name(seed->dtype),
                          dopl_shape_str(seed).s);
@@ -147,8 +160,13 @@ static dopl_status seed_root(dopl_rt *rt, const dopl_tensor *root, const dopl_te
     dopl_tensor *grad;
     float beta;
     DOPL_TRY(dopl_grad_into(rt, &at_root, 0, &grad, &beta));
-    *dopl_f32(grad) = (beta == 0.0f ? 0.0f : *dopl_f32(grad)) + 1.0f;
-    return DOPL_OK;
+    if (beta == 0.0f) return dopl_tensor_fill(rt, grad, 1.0);
+    dopl_tensor one; // a second backward through a leaf that is the root
+    DOPL_TRY(dopl_tensor_new_on(rt, &one, grad->device, DOPL_F32, grad->n_dim, grad->dim));
+    dopl_status status = dopl_tensor_fill(rt, &one, 1.0);
+    if (status == DOPL_OK) status = accumulate(rt, grad, &one);
+    dopl_tensor_release(rt, &one);
+    return status;
 }
 
 // Runs the backward of one node that the root reaches. An input whose own node is gone would take

@@ -1,5 +1,5 @@
 // tensor.c - storage, shapes, reference counts.
-#include "tensor.h"
+#include "device.h"
 #include "bf16.h"
 
 #include <stdio.h>
@@ -74,34 +74,77 @@ dopl_status dopl_tensor_shape(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, i
     return DOPL_OK;
 }
 
+static void account(dopl_rt *rt, const dopl_storage *s) {
+    dopl_memory *m = &rt->memory[s->device];
+    m->live += s->bytes;
+    m->by_kind[s->kind] += s->bytes;
+    if (m->live <= m->peak) return;
+    m->peak = m->live;
+    memcpy(m->at_peak, m->by_kind, sizeof m->at_peak);
+}
+
+static void discount(dopl_rt *rt, const dopl_storage *s) {
+    rt->memory[s->device].live -= s->bytes;
+    rt->memory[s->device].by_kind[s->kind] -= s->bytes;
+}
+
 dopl_status dopl_tensor_alloc(dopl_rt *rt, dopl_tensor *t) {
     dopl_storage *s;
     void *memory;
     DOPL_TRY(dopl_rt_alloc(rt, &memory, sizeof *s));
     s = memory;
-    s->refs = 1;
+    *s = (dopl_storage){ .refs = 1, .device = t->device, .kind = rt->kind };
     s->bytes = (size_t)dopl_tensor_numel(t) * dopl_dtype_bytes(t->dtype);
-    dopl_status status = dopl_rt_alloc(rt, &s->data, s->bytes);
+    dopl_status status = s->device == DOPL_CPU ? dopl_rt_alloc(rt, &s->data, s->bytes)
+                                               : rt->backend->alloc(rt, &s->data, s->bytes);
     if (status != DOPL_OK) {
         dopl_rt_free(rt, s);
         return status;
     }
+    account(rt, s);
     t->storage = s;
     t->offset = 0;
     return DOPL_OK;
 }
 
-dopl_status dopl_tensor_new(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, int n_dim,
-                            const int64_t *dim) {
+static void free_storage(dopl_rt *rt, dopl_storage *s) {
+    discount(rt, s);
+    if (s->device == DOPL_CPU)
+        dopl_rt_free(rt, s->data);
+    else if (rt->backend)
+        rt->backend->free(rt, s->data);
+    if (s->mirror && rt->backend) rt->backend->free(rt, s->mirror);
+    dopl_rt_free(rt, s);
+}
+
+dopl_status dopl_tensor_new_on(dopl_rt *rt, dopl_tensor *out, dopl_device device, dopl_dtype dtype,
+                               int n_dim, const int64_t *dim) {
     DOPL_TRY(dopl_tensor_shape(rt, out, dtype, n_dim, dim));
+    out->device = device;
     return dopl_tensor_alloc(rt, out);
 }
 
-dopl_status dopl_tensor_zeros(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, int n_dim,
-                              const int64_t *dim) {
-    DOPL_TRY(dopl_tensor_new(rt, out, dtype, n_dim, dim));
-    memset(out->storage->data, 0, out->storage->bytes);
-    return DOPL_OK;
+dopl_status dopl_tensor_new(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, int n_dim,
+                            const int64_t *dim) {
+    return dopl_tensor_new_on(rt, out, DOPL_CPU, dtype, n_dim, dim);
+}
+
+dopl_status dopl_tensor_make(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, int n_dim,
+                             const int64_t *dim) {
+    dopl_device device = dtype == DOPL_I32 ? DOPL_CPU : rt->device;
+    return dopl_tensor_new_on(rt, out, device, dtype, n_dim, dim);
+}
+
+void dopl_tensor_forget_mirror(dopl_rt *rt, dopl_tensor *t) {
+    if (!t->storage->mirror) return;
+    rt->backend->free(rt, t->storage->mirror);
+    t->storage->mirror = NULL;
+}
+
+void dopl_tensor_assign(dopl_rt *rt, dopl_tensor *t, dopl_memory_kind kind) {
+    discount(rt, t->storage);
+    t->storage->kind = kind;
+    account(rt, t->storage);
 }
 
 void dopl_tensor_share(dopl_tensor *out, const dopl_tensor *t) {
@@ -119,10 +162,7 @@ void dopl_tensor_detach(dopl_tensor *out, const dopl_tensor *t) {
 void dopl_tensor_drop_data(dopl_rt *rt, dopl_tensor *t) {
     dopl_storage *s = t->storage;
     t->storage = NULL;
-    if (s && --s->refs == 0) {
-        dopl_rt_free(rt, s->data);
-        dopl_rt_free(rt, s);
-    }
+    if (s && --s->refs == 0) free_storage(rt, s);
 }
 
 void dopl_tensor_release(dopl_rt *rt, dopl_tensor *t) {
@@ -133,11 +173,13 @@ void dopl_tensor_release(dopl_rt *rt, dopl_tensor *t) {
 
 dopl_status dopl_tensor_fill(dopl_rt *rt, dopl_tensor *t, double value) {
     int64_t n = dopl_tensor_numel(t);
+    if (t->device != DOPL_CPU) return rt->backend->fill(rt, t, value);
     switch (t->dtype) {
     case DOPL_F32:
         for (int64_t i = 0; i < n; i++) dopl_f32(t)[i] = (float)value;
         return DOPL_OK;
     case DOPL_I32:
+        dopl_tensor_forget_mirror(rt, t);
         for (int64_t i = 0; i < n; i++) dopl_i32(t)[i] = (int32_t)value;
         return DOPL_OK;
     case DOPL_U8:
@@ -174,5 +216,6 @@ dopl_status dopl_tensor_require_grad(dopl_rt *rt, dopl_tensor *t) {
     if (t->var) return DOPL_OK;
     DOPL_TRY(dopl_var_new(rt, &t->var));
     t->var->leaf = true;
+    dopl_tensor_assign(rt, t, DOPL_MEMORY_PARAMETER);
     return DOPL_OK;
 }

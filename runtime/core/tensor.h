@@ -26,8 +26,11 @@ enum { DOPL_MAX_DIM = 4 };
 
 typedef struct dopl_storage {
     int refs;
+    dopl_device device;
+    dopl_memory_kind kind;
     size_t bytes;
     void *data;
+    void *mirror; // of indices: the back end's copy, NULL until it is needed
 } dopl_storage;
 
 typedef struct dopl_var dopl_var;
@@ -36,6 +39,7 @@ typedef struct dopl_tensor {
     dopl_storage *storage; // NULL: shape only, or empty
     int64_t offset;        // bytes into the storage
     dopl_dtype dtype;
+    dopl_device device;        // where the storage is, or will be
     int n_dim;                 // 0: a scalar
     int64_t dim[DOPL_MAX_DIM]; // elements, outermost first
     dopl_var *var;             // NULL: no gradient flows here
@@ -62,14 +66,18 @@ int64_t dopl_tensor_numel(const dopl_tensor *t);
 int64_t dopl_tensor_rows(const dopl_tensor *t); // product of all dimensions but the last
 int64_t dopl_tensor_cols(const dopl_tensor *t); // the last dimension; 1 for a scalar
 
-// Sets type and shape of an empty tensor; no storage yet.
+// Sets type and shape of an empty tensor in host memory; no storage yet. Set `device` before
+// allocating where it is to lie elsewhere.
 DOPL_CHECKED dopl_status dopl_tensor_shape(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype,
                                            int n_dim, const int64_t *dim);
 DOPL_CHECKED dopl_status dopl_tensor_alloc(dopl_rt *rt, dopl_tensor *t); // storage for the shape
 DOPL_CHECKED dopl_status dopl_tensor_new(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, int n_dim,
                                          const int64_t *dim);
-DOPL_CHECKED dopl_status dopl_tensor_zeros(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype,
-                                           int n_dim, const int64_t *dim);
+DOPL_CHECKED dopl_status dopl_tensor_new_on(dopl_rt *rt, dopl_tensor *out, dopl_device device,
+                                            dopl_dtype dtype, int n_dim, const int64_t *dim);
+// Where the runtime puts new tensors of that type: rt->device, or the host for indices.
+DOPL_CHECKED dopl_status dopl_tensor_make(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype,
+                                          int n_dim, const int64_t *dim);
 void dopl_tensor_share(dopl_tensor *out, const dopl_tensor *t);  // another reference to all of it
 void dopl_tensor_detach(dopl_tensor *out, const dopl_tensor *t); // the same data, no gradient
 void dopl_tensor_release(dopl_rt *rt, dopl_tensor *t);           // idempotent
@@ -81,6 +89,12 @@ DOPL_CHECKED dopl_status dopl_tensor_require_grad(dopl_rt *rt, dopl_tensor *t);
 DOPL_CHECKED dopl_status dopl_var_new(dopl_rt *rt, dopl_var **out);
 void dopl_var_drop(dopl_rt *rt, dopl_var *var); // NULL-safe
 
+// Of indices that are about to change: what a back end remembers of them is out of date.
+void dopl_tensor_forget_mirror(dopl_rt *rt, dopl_tensor *t);
+// Counts memory of the tensor as `kind` from now on.
+void dopl_tensor_assign(dopl_rt *rt, dopl_tensor *t, dopl_memory_kind kind);
+
+// An address on the tensor's device; the typed ones below are for tensors in host memory.
 static inline void *dopl_data(const dopl_tensor *t) {
     return (char *)t->storage->data + t->offset;
 }

@@ -1,5 +1,6 @@
 // safetensors.c - named tensors in one file.
 #include "safetensors.h"
+#include "../core/device.h"
 #include "json.h"
 
 #include <errno.h>
@@ -297,6 +298,16 @@ static dopl_status put_header(dopl_rt *rt, dopl_bytes *out, int64_t n,
     return DOPL_OK;
 }
 
+// Elements on another device pass through a copy in host memory, one tensor at a time.
+static dopl_status put_elements(dopl_rt *rt, dopl_writer *w, const dopl_tensor *t, size_t bytes) {
+    if (t->device == DOPL_CPU) return dopl_writer_put(rt, w, dopl_data(t), bytes);
+    dopl_tensor here = { 0 };
+    DOPL_TRY(dopl_tensor_to(rt, &here, t, DOPL_CPU, t->dtype));
+    dopl_status s = dopl_writer_put(rt, w, dopl_data(&here), bytes);
+    dopl_tensor_release(rt, &here);
+    return s;
+}
+
 dopl_status dopl_safetensors_write(dopl_rt *rt, const char *path, int64_t n,
                                    dopl_named_tensor *named, int64_t n_metadata,
                                    dopl_metadata *metadata) {
@@ -312,7 +323,7 @@ dopl_status dopl_safetensors_write(dopl_rt *rt, const char *path, int64_t n,
     if (!s) s = dopl_writer_put(rt, &w, header.data, header.n);
     for (int64_t i = 0; i < n && !s; i++) {
         size_t bytes = tensor_bytes(named[i].tensor);
-        if (bytes) s = dopl_writer_put(rt, &w, dopl_data(named[i].tensor), bytes);
+        if (bytes) s = put_elements(rt, &w, named[i].tensor, bytes);
     }
     if (!s) s = dopl_writer_commit(rt, &w);
     dopl_writer_release(&w);

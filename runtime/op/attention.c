@@ -45,7 +45,7 @@ dopl_status op_attention_shape(dopl_rt *rt, dopl_op_call *c) {
         return dopl_fail(rt, DOPL_ESHAPE, "attention: qkv %s, needs [T, (%lld + 2*%lld) D]",
                          dopl_shape_str(qkv).s, (long long)H, (long long)K);
     DOPL_TRY(op_check_offsets(rt, "attention", c->in[1], qkv->dim[0]));
-    return op_out(rt, c, DOPL_F32, 2, (int64_t[]){ qkv->dim[0], qkv->dim[1] / (H + 2 * K) * H });
+    return op_out(rt, c, c->dtype, 2, (int64_t[]){ qkv->dim[0], qkv->dim[1] / (H + 2 * K) * H });
 }
 
 // Softmax of the first `n` scores of a row, the rest of `width` set to 0. Returns log-sum-exp.

@@ -130,7 +130,7 @@ static dopl_status check_where(dopl_rt *rt, const dopl_op_call *c, const dopl_te
 dopl_status op_kv_store_shape(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *cache = c->in[0];
     DOPL_TRY(check_where(rt, c, c->in[1], cache, c->in[2]));
-    DOPL_TRY(op_out(rt, c, DOPL_F32, cache->n_dim, cache->dim));
+    DOPL_TRY(op_out(rt, c, c->dtype, cache->n_dim, cache->dim));
     c->out->storage = cache->storage;
     c->out->storage->refs++;
     c->out->offset = cache->offset;
@@ -160,7 +160,7 @@ dopl_status op_kv_attention_shape(dopl_rt *rt, dopl_op_call *c) {
         return dopl_fail(
             rt, DOPL_ESHAPE, "kv_attention: qkv %s and cache %s with %lld heads, %lld kv_heads",
             dopl_shape_str(qkv).s, dopl_shape_str(cache).s, (long long)H, (long long)K);
-    return op_out(rt, c, DOPL_F32, 2, (int64_t[]){ qkv->dim[0], qkv->dim[1] / (H + 2 * K) * H });
+    return op_out(rt, c, c->dtype, 2, (int64_t[]){ qkv->dim[0], qkv->dim[1] / (H + 2 * K) * H });
 }
 
 DOPL_SIMD static void add_scaled(float *restrict y, const float *restrict x, float k, int64_t n) {

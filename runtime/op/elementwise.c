@@ -136,7 +136,7 @@ static dopl_status broadcast_shape(dopl_rt *rt, dopl_op_call *c) {
                              dopl_shape_str(b).s);
         dim[i] = da == 1 ? db : da;
     }
-    return op_out(rt, c, DOPL_F32, n, dim);
+    return op_out(rt, c, c->dtype, n, dim);
 }
 
 static void strides(int64_t *out, const dopl_tensor *t) {

@@ -9,7 +9,7 @@ dopl_status op_silu_mul_shape(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *x = c->in[0];
     if (x->n_dim != 2 || x->dim[1] % 2)
         return dopl_fail(rt, DOPL_ESHAPE, "silu_mul: %s, needs [T, 2F]", dopl_shape_str(x).s);
-    return op_out(rt, c, DOPL_F32, 2, (int64_t[]){ x->dim[0], x->dim[1] / 2 });
+    return op_out(rt, c, c->dtype, 2, (int64_t[]){ x->dim[0], x->dim[1] / 2 });
 }
 
 DOPL_SIMD static void row(float *restrict y, const float *restrict gate, const float *restrict up,

@@ -1,5 +1,6 @@
 // op.c - the operator table, dispatch and recording.
 #include "op.h"
+#include "../core/device.h"
 
 #include <string.h>
 
@@ -30,11 +31,33 @@ static dopl_status check_inputs(dopl_rt *rt, const dopl_op_call *c) {
         if (!t) return dopl_fail(rt, DOPL_EARG, "%s: input %d is missing", c->op->name, i + 1);
         if (!t->storage)
             return dopl_fail(rt, DOPL_ESTATE, "%s: input %d has been released", c->op->name, i + 1);
-        if (t->dtype != dtype && !(weight && t->dtype == DOPL_BF16))
+        bool may_be_bf16 = dtype == DOPL_F32 && (weight || t->device != DOPL_CPU);
+        if (t->dtype != dtype && !(may_be_bf16 && t->dtype == DOPL_BF16))
             return dopl_fail(rt, DOPL_EDTYPE, "%s: input %d is %s %s, needs %s%s", c->op->name,
                              i + 1, dopl_dtype_name(t->dtype), dopl_shape_str(t).s,
-                             dopl_dtype_name(dtype), weight ? " or bf16" : "");
+                             dopl_dtype_name(dtype), may_be_bf16 ? " or bf16" : "");
     }
+    return DOPL_OK;
+}
+
+// The device of the numbers among the inputs. An operator takes them all from there; on a device
+// other than the CPU they have one type too, which is the type it computes in and answers.
+static dopl_status find_device(dopl_rt *rt, dopl_op_call *c) {
+    const dopl_tensor *first = NULL;
+    for (int i = 0; i < c->n_in; i++) {
+        const dopl_tensor *t = c->in[i];
+        if (!t || t->dtype == DOPL_I32) continue;
+        if (!first) first = t;
+        if (t->device != first->device)
+            return dopl_fail(rt, DOPL_EDEVICE, "%s: input %d is on %s, an earlier one on %s",
+                             c->op->name, i + 1, dopl_device_name(t->device),
+                             dopl_device_name(first->device));
+        if (t->device != DOPL_CPU && t->dtype != first->dtype)
+            return dopl_fail(rt, DOPL_EDTYPE, "%s: input %d is %s, an earlier one %s", c->op->name,
+                             i + 1, dopl_dtype_name(t->dtype), dopl_dtype_name(first->dtype));
+    }
+    c->device = first ? first->device : DOPL_CPU;
+    c->dtype = c->device == DOPL_CPU ? DOPL_F32 : first->dtype;
     return DOPL_OK;
 }
 
@@ -47,6 +70,7 @@ static bool wants_grad(const dopl_rt *rt, const dopl_op_call *c) {
 
 static dopl_status record(dopl_rt *rt, dopl_op_call *c) {
     dopl_node n = { .name = c->op->name, .backward = c->op->backward, .n_in = c->n_in };
+    if (c->device != DOPL_CPU) n.backward = rt->backend->backward[c->op - dopl_op_table];
     DOPL_TRY(dopl_var_new(rt, &c->out->var));
     for (int i = 0; i < c->n_in; i++) {
         if (!c->in[i]) continue;
@@ -70,14 +94,21 @@ dopl_status dopl_op_apply(dopl_rt *rt, dopl_op_id id, dopl_op_call *c) {
     memset(c->saved, 0, sizeof c->saved);
     if (rt->stop) return dopl_fail(rt, DOPL_ESTOP, "stopped");
     DOPL_TRY(check_inputs(rt, c));
+    DOPL_TRY(find_device(rt, c));
+    dopl_memory_kind kind = rt->kind;
+    rt->kind = DOPL_MEMORY_ACTIVATION;
     dopl_status status = c->op->shape(rt, c);
     if (status != DOPL_OK) goto out;
-    if (!c->out->storage) status = dopl_tensor_alloc(rt, c->out);
-    if (status != DOPL_OK) goto out;
+    if (!c->out->storage) {
+        c->out->device = c->out->dtype == DOPL_I32 ? DOPL_CPU : c->device;
+        status = dopl_tensor_alloc(rt, c->out);
+        if (status != DOPL_OK) goto out;
+    }
     c->record = wants_grad(rt, c);
-    status = c->op->cpu(rt, c);
+    status = c->device == DOPL_CPU ? c->op->cpu(rt, c) : rt->backend->forward[id](rt, c);
     if (status == DOPL_OK && c->record) status = record(rt, c);
 out:
+    rt->kind = kind;
     for (int i = 0; i < DOPL_MAX_SAVED; i++) dopl_tensor_release(rt, &c->saved[i]);
     if (status != DOPL_OK) dopl_tensor_release(rt, c->out);
     return status;
@@ -89,7 +120,7 @@ dopl_status op_out(dopl_rt *rt, dopl_op_call *c, dopl_dtype dtype, int n_dim, co
 
 dopl_status op_out_like(dopl_rt *rt, dopl_op_call *c, int input) {
     const dopl_tensor *t = c->in[input];
-    return dopl_tensor_shape(rt, c->out, t->dtype, t->n_dim, t->dim);
+    return dopl_tensor_shape(rt, c->out, c->dtype, t->n_dim, t->dim);
 }
 
 dopl_status op_want_dims(dopl_rt *rt, const dopl_op_call *c, int input, int n_dim) {
@@ -99,7 +130,7 @@ dopl_status op_want_dims(dopl_rt *rt, const dopl_op_call *c, int input, int n_di
 }
 
 dopl_status op_save(dopl_rt *rt, dopl_op_call *c, int i, int n_dim, const int64_t *dim) {
-    return dopl_tensor_new(rt, &c->saved[i], DOPL_F32, n_dim, dim);
+    return dopl_tensor_new_on(rt, &c->saved[i], c->device, DOPL_F32, n_dim, dim);
 }
 
 dopl_status op_check_offsets(dopl_rt *rt, const char *name, const dopl_tensor *offsets,

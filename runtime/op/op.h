@@ -4,6 +4,7 @@
 //   op_foo_shape     checks shapes, sets type and shape of c->out (or makes it share storage)
 //   op_foo_cpu       fills c->out, and c->saved where c->record says that backward will come
 //   op_foo_backward  adds to the gradients of the inputs (tape.h)
+// A back end for another device has the last two of its own (core/device.h).
 // dopl_op_apply does the rest: types, allocation, recording.
 #ifndef DOPL_OP_OP_H
 #define DOPL_OP_OP_H
@@ -12,8 +13,10 @@
 
 typedef struct dopl_op dopl_op;
 
-typedef struct {
-    const dopl_op *op; // set by dopl_op_apply
+typedef struct dopl_op_call {
+    const dopl_op *op;  // set by dopl_op_apply
+    dopl_device device; // likewise: where the numbers among the inputs are, and the output will be
+    dopl_dtype dtype;   // likewise: what operators compute in: f32; on a device, the inputs' type
     int n_in;
     const dopl_tensor *in[DOPL_MAX_IN]; // NULL: an optional input left out
     dopl_attr attr[DOPL_MAX_ATTR];

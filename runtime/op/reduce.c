@@ -23,7 +23,7 @@ static void add_constant(dopl_tensor *dx, float beta, float value) {
 // ---- sum, mean
 
 dopl_status op_sum_shape(dopl_rt *rt, dopl_op_call *c) {
-    return op_out(rt, c, DOPL_F32, 0, NULL);
+    return op_out(rt, c, c->dtype, 0, NULL);
 }
 
 dopl_status op_sum_cpu(dopl_rt *rt, dopl_op_call *c) {
@@ -43,7 +43,7 @@ dopl_status op_sum_backward(dopl_rt *rt, dopl_node *n) {
 dopl_status op_mean_shape(dopl_rt *rt, dopl_op_call *c) {
     if (dopl_tensor_numel(c->in[0]) == 0)
         return dopl_fail(rt, DOPL_ESHAPE, "mean: %s has no elements", dopl_shape_str(c->in[0]).s);
-    return op_out(rt, c, DOPL_F32, 0, NULL);
+    return op_out(rt, c, c->dtype, 0, NULL);
 }
 
 dopl_status op_mean_cpu(dopl_rt *rt, dopl_op_call *c) {
@@ -67,7 +67,7 @@ dopl_status op_sum_last_shape(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *x = c->in[0];
     if (x->n_dim < 1)
         return dopl_fail(rt, DOPL_ESHAPE, "sum_last: a scalar, needs at least one dimension");
-    return op_out(rt, c, DOPL_F32, x->n_dim - 1, x->dim);
+    return op_out(rt, c, c->dtype, x->n_dim - 1, x->dim);
 }
 
 dopl_status op_sum_last_cpu(dopl_rt *rt, dopl_op_call *c) {
@@ -98,7 +98,7 @@ dopl_status op_sum_last_backward(dopl_rt *rt, dopl_node *n) {
 dopl_status op_segment_sum_shape(dopl_rt *rt, dopl_op_call *c) {
     DOPL_TRY(op_want_dims(rt, c, 0, 1));
     DOPL_TRY(op_check_offsets(rt, "segment_sum", c->in[1], c->in[0]->dim[0]));
-    return op_out(rt, c, DOPL_F32, 1, (int64_t[]){ c->in[1]->dim[0] - 1 });
+    return op_out(rt, c, c->dtype, 1, (int64_t[]){ c->in[1]->dim[0] - 1 });
 }
 
 dopl_status op_segment_sum_cpu(dopl_rt *rt, dopl_op_call *c) {

@@ -5,6 +5,7 @@
 // once. Threads take chunks of CHUNK tiles from a common counter: chunks are long enough for the
 // hardware's prefetchers, short enough that a slow core holds nobody up.
 #include "pass.h"
+#include "../core/device.h"
 
 #include <math.h>
 #include <string.h>
@@ -38,6 +39,7 @@ dopl_status dopl_plan_new(dopl_rt *rt, dopl_plan **out, int n_pass, int n_job) {
 
 void dopl_plan_free(dopl_rt *rt, dopl_plan *plan) {
     if (!plan) return;
+    if (plan->backend_data) rt->backend->plan_release(rt, plan);
     for (int j = 0; j < plan->n_job; j++) {
         dopl_job *job = &plan->job[j];
         if (!job->operand) continue;
@@ -69,8 +71,11 @@ dopl_status dopl_plan_set_job(dopl_rt *rt, dopl_plan *plan, int job, int pass) {
 }
 
 static dopl_status check_operand(dopl_rt *rt, const dopl_operand *o, dopl_operand_kind kind,
-                                 int64_t n) {
+                                 dopl_device device, int64_t n) {
     bool packed = kind != DOPL_OPERAND_F32;
+    if (o->value.storage && (o->value.device != device || (packed && o->scales.device != device)))
+        return dopl_fail(rt, DOPL_EDEVICE, "optimizer: a state is on %s, its parameter on %s",
+                         dopl_device_name(o->value.device), dopl_device_name(device));
     if (!o->value.storage || o->value.dtype != (packed ? DOPL_U8 : DOPL_F32) ||
         dopl_tensor_numel(&o->value) != n)
         return dopl_fail(rt, DOPL_ESHAPE, "optimizer: a state is %s %s, need %lld elements of %s",
@@ -84,13 +89,14 @@ static dopl_status check_operand(dopl_rt *rt, const dopl_operand *o, dopl_operan
 }
 
 dopl_status dopl_plan_seal(dopl_rt *rt, dopl_plan *plan) {
+    if (plan->n_job) plan->device = plan->job[0].operand[0].value.device;
     for (int j = 0; j < plan->n_job; j++) {
         dopl_job *job = &plan->job[j];
         const dopl_program *p = plan->pass[job->pass].program;
         job->n = dopl_tensor_numel(&job->operand[0].value);
         for (int s = 0; s < p->n_operand; s++)
             if (!(p->has_grad && s == 1))
-                DOPL_TRY(check_operand(rt, &job->operand[s], p->kind[s], job->n));
+                DOPL_TRY(check_operand(rt, &job->operand[s], p->kind[s], plan->device, job->n));
         plan->n_partial += ceil_div(job->n, NORM_CHUNK);
     }
     return dopl_rt_alloc_zero(rt, (void **)&plan->partial,
@@ -194,6 +200,7 @@ static void run_chunk(const dopl_isa *isa, const dopl_plan *plan, int64_t begin,
 }
 
 dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *scalars, int *n_run) {
+    if (plan->device != DOPL_CPU) return rt->backend->plan_run(rt, plan, scalars, n_run);
     int64_t n_tile = 0;
     *n_run = 0;
     for (int j = 0; j < plan->n_job; j++) {
@@ -234,6 +241,7 @@ static double sum_squares(const float *x, int64_t n) {
 }
 
 dopl_status dopl_plan_norm(dopl_rt *rt, dopl_plan *plan, double *norm, int *n_found) {
+    if (plan->device != DOPL_CPU) return rt->backend->plan_norm(rt, plan, norm, n_found);
     int64_t n_chunk = 0;
     *n_found = 0;
     for (int j = 0; j < plan->n_job; j++) { // first_tile serves as first chunk here

@@ -30,7 +30,9 @@ typedef struct {
     float (*k)[DOPL_MAX_SCALAR]; // [n_instr], of this run
 } dopl_pass;
 
-typedef struct {
+typedef struct dopl_plan {
+    dopl_device device; // where every operand is
+    void *backend_data; // what its back end keeps for the plan
     int n_pass, n_job;
     dopl_pass *pass;
     dopl_job *job;

@@ -1,0 +1,148 @@
+// device.c - opening a back end, and moving tensors between devices.
+#include "device.h"
+#include "bf16.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char *dopl_device_name(dopl_device device) {
+    static const char *const names[] = { "cpu", "cuda" };
+    return names[device];
+}
+
+// ---- the plug-in
+
+// Fills `path` with the plug-in's file: the one the environment names, or the first that exists
+// beside the program or the module this function is part of. False: there is none.
+static bool find_plugin(char path[PATH_MAX]) {
+    static const char *const beside[] = { ".", "..", "../..", "../lib/dopl" };
+    const char *named = getenv("DOPL_CUDA_PLUGIN");
+    if (named && *named) {
+        snprintf(path, PATH_MAX, "%s", named);
+        return true;
+    }
+    Dl_info info;
+    char self[PATH_MAX];
+    if (!dladdr((void *)dopl_device_name, &info) || !realpath(info.dli_fname, self)) {
+        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+        if (n < 0) return false;
+        self[n] = '\0';
+    }
+    *strrchr(self, '/') = '\0';
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
+        int n = snprintf(path, PATH_MAX, "%s/%s/libdopl_cuda.so", self, beside[i]);
+        if (n < PATH_MAX && access(path, R_OK) == 0) return true;
+    }
+    return false;
+}
+
+static dopl_status open_backend(dopl_rt *rt) {
+    char path[PATH_MAX];
+    if (!find_plugin(path))
+        return dopl_fail(rt, DOPL_EDEVICE,
+                         "device cuda: this dopl has no libdopl_cuda.so: build it where nvcc is "
+                         "found (docs/cuda.md)");
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!library) return dopl_fail(rt, DOPL_EDEVICE, "device cuda: %s", dlerror());
+    union { // a function pointer out of an object pointer, as POSIX wants it
+        void *object;
+        dopl_backend_open_fn *function;
+    } open = { .object = dlsym(library, "dopl_backend_open") };
+    dopl_status status = DOPL_EDEVICE;
+    if (!open.object)
+        dopl_fail(rt, status, "device cuda: %s is no dopl plug-in", path);
+    else
+        status = open.function(rt, &rt->backend, DOPL_BACKEND_ABI);
+    if (status != DOPL_OK) {
+        rt->backend = NULL;
+        dlclose(library);
+    }
+    return status; // once open, the library stays: CUDA does not unload cleanly
+}
+
+dopl_status dopl_device_use(dopl_rt *rt, dopl_device device) {
+    if (device != DOPL_CPU && !rt->backend) DOPL_TRY(open_backend(rt));
+    rt->device = device;
+    return DOPL_OK;
+}
+
+void dopl_device_close(dopl_rt *rt) {
+    if (rt->backend) rt->backend->close(rt);
+    rt->backend = NULL;
+    rt->device = DOPL_CPU;
+}
+
+// ---- moving
+
+dopl_status dopl_tensor_read(dopl_rt *rt, const dopl_tensor *t, int64_t first, int64_t count,
+                             void *out) {
+    size_t size = dopl_dtype_bytes(t->dtype), bytes = size * (size_t)count;
+    const char *from = (const char *)dopl_data(t) + size * (size_t)first;
+    if (t->device != DOPL_CPU) return rt->backend->to_host(rt, out, from, bytes);
+    memcpy(out, from, bytes);
+    return DOPL_OK;
+}
+
+dopl_status dopl_tensor_write(dopl_rt *rt, dopl_tensor *t, const void *from) {
+    size_t bytes = (size_t)dopl_tensor_numel(t) * dopl_dtype_bytes(t->dtype);
+    if (t->device != DOPL_CPU) return rt->backend->to_device(rt, dopl_data(t), from, bytes);
+    dopl_tensor_forget_mirror(rt, t);
+    memcpy(dopl_data(t), from, bytes);
+    return DOPL_OK;
+}
+
+static bool is_number(dopl_dtype dtype) {
+    return dtype == DOPL_F32 || dtype == DOPL_BF16;
+}
+
+static void cast_host(dopl_tensor *y, const dopl_tensor *x) {
+    int64_t n = dopl_tensor_numel(x);
+    if (x->dtype == DOPL_F32)
+        dopl_bf16_encode(dopl_data(y), dopl_f32(x), n);
+    else
+        dopl_bf16_decode(dopl_f32(y), dopl_data(x), n);
+}
+
+dopl_status dopl_tensor_copy(dopl_rt *rt, dopl_tensor *to, const dopl_tensor *from) {
+    size_t bytes = (size_t)dopl_tensor_numel(to) * dopl_dtype_bytes(to->dtype);
+    bool same = to->dtype == from->dtype;
+    if (!dopl_shape_same(to, from) || (!same && !(is_number(to->dtype) && is_number(from->dtype))))
+        return dopl_fail(rt, DOPL_ESHAPE, "copy: %s %s into %s %s", dopl_dtype_name(from->dtype),
+                         dopl_shape_str(from).s, dopl_dtype_name(to->dtype), dopl_shape_str(to).s);
+    if (to->device != from->device) {
+        dopl_tensor here = { 0 }; // the type changes on the side that `from` is on
+        const dopl_tensor *moved = from;
+        if (!same) {
+            DOPL_TRY(dopl_tensor_to(rt, &here, from, from->device, to->dtype));
+            moved = &here;
+        }
+        dopl_status status = to->device == DOPL_CPU
+                                 ? rt->backend->to_host(rt, dopl_data(to), dopl_data(moved), bytes)
+                                 : dopl_tensor_write(rt, to, dopl_data(moved));
+        dopl_tensor_release(rt, &here);
+        return status;
+    }
+    if (to->device != DOPL_CPU)
+        return same ? rt->backend->copy(rt, dopl_data(to), dopl_data(from), bytes)
+                    : rt->backend->cast(rt, to, from);
+    dopl_tensor_forget_mirror(rt, to);
+    if (same)
+        memmove(dopl_data(to), dopl_data(from), bytes);
+    else
+        cast_host(to, from);
+    return DOPL_OK;
+}
+
+dopl_status dopl_tensor_to(dopl_rt *rt, dopl_tensor *out, const dopl_tensor *t, dopl_device device,
+                           dopl_dtype dtype) {
+    if (device != DOPL_CPU && dtype == DOPL_I32)
+        return dopl_fail(rt, DOPL_EDTYPE, "to: indices stay in host memory, whatever the device");
+    DOPL_TRY(dopl_tensor_new_on(rt, out, device, dtype, t->n_dim, t->dim));
+    dopl_status status = dopl_tensor_copy(rt, out, t);
+    if (status != DOPL_OK) dopl_tensor_release(rt, out);
+    return status;
+}
