@@ -1,0 +1,129 @@
+// common.cuh - what every kernel file uses: launches, element types, 16-byte access, reductions.
+//
+// Kernels compute in f32 whatever the element type T (float or __nv_bfloat16). The same source is
+// compiled by nvcc and, for the specs, by a plain C++ compiler against spec/cuda/emulator, which
+// runs each thread of a block as a fiber: what is not C++ stays behind the names of this file.
+#ifndef DOPL_KERNELS_COMMON_CUH
+#define DOPL_KERNELS_COMMON_CUH
+
+#include "../runtime/cuda/cuda.h"
+
+#include <cuda_bf16.h>
+
+#ifndef DOPL_EMULATED
+// DOPL_LAUNCH((kernel<T, 4>), grid, block, shared_bytes, stream, arguments...)
+#define DOPL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                \
+    (DOPL_UNPACK kernel)<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#define DOPL_UNPACK(...) __VA_ARGS__
+// The block's dynamic shared memory as an array of T, 16-byte aligned.
+#define DOPL_DYNAMIC_SHARED(T, name)                                                               \
+    extern __shared__ __align__(16) unsigned char dopl_dynamic_shared[];                           \
+    T *name = reinterpret_cast<T *>(dopl_dynamic_shared)
+#endif
+
+typedef __nv_bfloat16 bf16;
+
+enum { WARP = 32 };
+
+// ---- elements
+
+__device__ __forceinline__ float to_float(float x) {
+    return x;
+}
+__device__ __forceinline__ float to_float(bf16 x) {
+    return __bfloat162float(x);
+}
+template <class T> __device__ __forceinline__ T from_float(float x);
+template <> __device__ __forceinline__ float from_float<float>(float x) {
+    return x;
+}
+template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) {
+    return __float2bfloat16_rn(x);
+}
+
+// 16 bytes of elements: one load or store instruction where the address is a multiple of 16.
+template <class T> struct __align__(16) pack {
+    enum { N = 16 / sizeof(T) };
+    T x[N];
+};
+
+template <class T> __device__ __forceinline__ pack<T> load_pack(const T *p) {
+    union {
+        uint4 raw;
+        pack<T> elements;
+    } u;
+    u.raw = *reinterpret_cast<const uint4 *>(p);
+    return u.elements;
+}
+
+template <class T> __device__ __forceinline__ void store_pack(T *p, const pack<T> &v) {
+    union U {
+        uint4 raw;
+        pack<T> elements;
+        __device__ U() {}
+    } u;
+    u.elements = v;
+    *reinterpret_cast<uint4 *>(p) = u.raw;
+}
+
+// Whether rows of `cols` elements from `p` on all start at a multiple of 16 bytes.
+template <class T> static inline bool packs(const T *p, int64_t cols) {
+    return reinterpret_cast<uintptr_t>(p) % 16 == 0 && cols % pack<T>::N == 0;
+}
+
+// ---- reductions. Every lane of the warp, or thread of the block, takes part and gets the result.
+
+__device__ __forceinline__ float warp_sum(float x) {
+    for (int lane = WARP / 2; lane; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
+    return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+    for (int lane = WARP / 2; lane; lane /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    return x;
+}
+
+// Blocks of whole warps, at most 1024 threads, one-dimensional. In a fixed order: deterministic.
+__device__ __forceinline__ float block_sum(float x) {
+    __shared__ float part[WARP];
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    x = warp_sum(x);
+    __syncthreads(); // `part` may still be read by an earlier call
+    if (lane == 0) part[warp] = x;
+    __syncthreads();
+    return warp_sum(lane < (int)blockDim.x / WARP ? part[lane] : 0.0f);
+}
+
+__device__ __forceinline__ float block_max(float x) {
+    __shared__ float part[WARP];
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    x = warp_max(x);
+    __syncthreads();
+    if (lane == 0) part[warp] = x;
+    __syncthreads();
+    return warp_max(lane < (int)blockDim.x / WARP ? part[lane] : -INFINITY);
+}
+
+// ---- the host's side
+
+// Runs `...` with T the element type of `dtype`: DISPATCH(c->dtype, T, { launch<T>(); })
+#define DISPATCH(dtype, T, ...)                                                                    \
+    do {                                                                                           \
+        if ((dtype) == DOPL_BF16) {                                                                \
+            typedef bf16 T;                                                                        \
+            __VA_ARGS__                                                                            \
+        } else {                                                                                   \
+            typedef float T;                                                                       \
+            __VA_ARGS__                                                                            \
+        }                                                                                          \
+    } while (0)
+
+template <class T> static inline T *data_of(const dopl_tensor *t) {
+    return static_cast<T *>(dopl_data(t));
+}
+
+static inline int64_t ceil_div(int64_t n, int64_t d) {
+    return (n + d - 1) / d;
+}
+
+#endif
