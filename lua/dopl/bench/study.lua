@@ -11,6 +11,7 @@
 local check = require "dopl.check"
 local core = require "dopl.core"
 local loss = require "dopl.loss"
+local json = require "dopl.json"
 local metrics = require "dopl.metrics"
 local order = require "dopl.bench.order"
 local plot = require "dopl.plot"
@@ -70,6 +71,13 @@ function study.each(p, run, f)
   end
 end
 
+-- What `watch` says before the first step, as a row of every training.
+local function log_first(run, label, numbers)
+  local row = { label = label, step = 0, kind = "evaluation" }
+  for _, key in ipairs(check.keys(numbers)) do row[key] = numbers[key] end
+  run:log(row)
+end
+
 --- Unlearns with every variant, on every forget set, with every seed.
 -- @tparam table p resolved `study.params`
 -- @param run from dopl.run, or nil
@@ -77,19 +85,29 @@ end
 -- = one forget step to five retain steps, steps, forget_weight, retain_weight, evaluate as for
 -- bench:compare; paper_label: the paper's name of the row where it is not the label
 -- @tparam[opt] table options prefix: put before the labels of the run's rows; after =
--- function(bench, variant, row), called while the bench still holds the trained model
+-- function(bench, variant, row), called while the bench still holds the trained model; watch =
+-- function(bench, model) -> numbers, asked every `every` steps and before the first; microscope as for
+-- bench:compare
 -- @treturn Study rows = mean and deviation by variant, results = one row a training
 function study.run(p, run, variants, options)
-  local o = check.options("study.run", options, { prefix = "", after = check.optional })
-  local self = setmetatable({ p = p, results = {}, repetitions = p.tasks * p.seeds }, Study)
+  local o = check.options("study.run", options, { prefix = "", after = check.optional,
+    watch = check.optional, every = check.optional, microscope = check.optional })
+  local self = setmetatable({ p = p, results = {}, repetitions = p.tasks * p.seeds, path = run
+    and run.path, trainings = {} }, Study)
   study.each(p, run, function(bench, seed, name)
+    local function watch(model) return o.watch(bench, model) end
+    local first = o.watch and run and watch(bench:original())
     for i, given in ipairs(variants) do
       local v = check.options(("study.run: variant %d"):format(i), given, variant_defaults, 5)
+      local label = ("%s%s, %s"):format(o.prefix, v.label, name)
+      self.trainings[#self.trainings + 1] = { name = label, label = v.label }
+      if first then log_first(run, label, first) end
       local row = bench:compare {
-        label = ("%s%s, %s"):format(o.prefix, v.label, name), seed = seed, optimizer = v.optimizer,
+        label = label, seed = seed, optimizer = v.optimizer,
         forget = v.forget or loss.idk(), retain = v.retain or loss.gd(), steps = v.steps or p.steps,
         schedule = v.schedule or schedule.alternate { forget = 1, retain = 5 },
         forget_weight = v.forget_weight, retain_weight = v.retain_weight, evaluate = v.evaluate,
+        watch = o.watch and watch, every = o.every, microscope = o.microscope,
       }
       row.label = v.label
       row.bytes_per_parameter = row.state_bytes / bench.model.parameters:numel()
@@ -203,6 +221,48 @@ function Study:curves(key, options)
   end
   return plot.line { title = options.title, x = { label = options.x }, y = { label = "%" },
     series = list }
+end
+
+--- What the run logged of each training: rows of a kind ("evaluation", "microscope").
+-- @tparam string kind
+-- @treturn table by variant: one list of rows a repetition
+function Study:logged(kind)
+  local by_label, by_name = {}, {}
+  for _, t in ipairs(self.trainings) do
+    by_label[t.label], by_name[t.name] = by_label[t.label] or {}, {}
+    table.insert(by_label[t.label], by_name[t.name])
+  end
+  for row in json.lines(self.path .. "/metrics.jsonl") do
+    local list = row.kind == kind and by_name[row.label]
+    if list then list[#list + 1] = row end
+  end
+  return by_label
+end
+
+--- A logged figure over the steps: a line a variant, its mean over repetitions with a shaded deviation.
+-- @tparam string kind of the logged rows
+-- @tparam string key of the figure
+-- @tparam table options title; scale = 1; y: as for `dopl.plot.line`
+-- @treturn string SVG
+function Study:course(kind, key, options)
+  local o = check.options("study:course", options, { title = check.optional, scale = 1, y = {} })
+  local logged, list = self:logged(kind), {}
+  for i, row in ipairs(self.rows) do
+    local s, at = { name = row.label, x = {}, y = {}, low = {}, high = {} }, {}
+    for _, rows in ipairs(logged[row.label]) do
+      for _, each in ipairs(rows) do
+        if not at[each.step] then s.x[#s.x + 1], at[each.step] = each.step, {} end
+        table.insert(at[each.step], type(each[key]) == "number" and o.scale * each[key] or nil)
+      end
+    end
+    for k, step in ipairs(s.x) do
+      local spread = #at[step] > 0 and metrics.spread(at[step]) or { mean = 0 / 0 }
+      s.y[k] = spread.mean
+      s.low[k], s.high[k] = spread.mean - (spread.std or 0), spread.mean + (spread.std or 0)
+    end
+    list[i] = s
+  end
+  return plot.line { title = o.title, x = { label = "step" }, y = o.y, series = list }
 end
 
 -- How our order compares with the paper's by each of the figures asked for.

@@ -241,6 +241,20 @@ local function evaluate(self, model, label, targeted)
   return row
 end
 
+--- The aggregates of a model on a few rows of each set, to be asked often; nothing is logged.
+-- @param model
+-- @tparam[opt=10] integer rows of each set
+-- @tparam[opt=true] boolean targeted as for `evaluate`
+-- @treturn table { [metrics.keys.OVR] = ..., ... }
+function Bench:glance(model, rows, targeted)
+  local results = {}
+  for i, set in ipairs(self.sets) do
+    results[i] = metrics.evaluate(model, self.tok, { name = set.name, kind = set.kind,
+      rows = spread(set.rows, rows or 10) }, { refusals = self.refusals })
+  end
+  return metrics.aggregate(results, targeted ~= false)
+end
+
 --- Evaluates a model on all sets. A run that is gone on with takes what it had found.
 -- @param model
 -- @tparam string label

@@ -1,0 +1,58 @@
+-- Figure 3 of DualOptim+: how do the methods get to where they end?
+--
+-- UFE, TFE, MU and OVR every few steps, on a part of each evaluation set (--glance rows), from the
+-- model before unlearning on. The paper draws the figure and prints no numbers of it; beside our
+-- figures at the end, on the whole sets, stand those of its Table 1: the same losses and methods.
+-- About four minutes on two cores.
+
+local dopl = require "dopl"
+local methods = require "dopl.bench.methods"
+local study = require "dopl.bench.study"
+
+local p = dopl.params(study.params {
+  tasks = { 2, "disjoint forget sets: task 1 to this one" },
+  every = { 30, "steps between two points of a curve" },
+  glance = { 10, "rows of each evaluation set for a point" },
+})
+local run <close> = dopl.run.open {}
+local keys = metrics.keys
+
+local variants = {}
+for i, m in ipairs(methods.list { optimizer = optim.adamw(p.adamw),
+  names = { "Joint", "Alternate", "DO", "DO+" } }) do
+  variants[i] = { label = m.label, optimizer = m.optimizer, schedule = m.schedule }
+end
+local compared = study.run(p, run, variants, { every = p.every,
+  watch = function(bench, model) return bench:glance(model, p.glance) end })
+
+-- OVR: its mean over the course, and its largest fall from one point to the next.
+local logged, calm = compared:logged "evaluation", nil
+for _, row in ipairs(compared.rows) do
+  local course, falls = {}, {}
+  for i, points in ipairs(logged[row.label]) do
+    local sum, fall = 0, 0
+    for k = 2, #points do
+      local before, now = points[k - 1][keys.OVR], points[k][keys.OVR]
+      sum, fall = sum + now, math.max(fall, before - now)
+    end
+    course[i], falls[i] = sum / (#points - 1), fall
+  end
+  row.course, row.fall = metrics.spread(course), metrics.spread(falls)
+  if not calm or row.fall.mean < calm.fall.mean then calm = row end
+end
+
+local function curve(key)
+  return compared:course("evaluation", key, { title = key, scale = 100, y = { label = "%" } })
+end
+local caption = "Mean over forget sets; shaded: ± standard deviation."
+study.report(run, p, { compared:part { title = "At the end, and on the way", paper = "table1",
+  chart = curve(keys.OVR), columns = {
+    { key = "course", label = "OVR on the way", scale = 100, digits = 1, better = "higher" },
+    { key = "fall", label = "largest fall", scale = 100, digits = 1, better = "lower" },
+  } } }, {
+  title = "Metrics over the course of unlearning (Figure 3)",
+  charts = { { svg = curve(keys.UFE), caption = caption },
+    { svg = curve(keys.TFE), caption = caption }, { svg = curve(keys.MU), caption = caption } },
+  shows = ("What this shows: how steadily each method gets there. %s falls least from one point to "
+    .. "the next: by %.1f points of OVR at most."):format(calm.label, 100 * calm.fall.mean),
+})

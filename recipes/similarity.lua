@@ -1,0 +1,54 @@
+-- Figure 2 of DualOptim+: do forgetting and retaining pull together or apart?
+--
+-- Under the microscope, where a retain step follows a forget step: the cosine of the two updates, of
+-- the two gradients, and of the gradients' moving averages (factor 0.9). Below 0, one undoes a part
+-- of the other. The paper argues for a base and deltas from this: what the two share, and how far
+-- they conflict, changes. It draws the figure and prints no numbers of it. About two minutes on two
+-- cores.
+
+local dopl = require "dopl"
+local methods = require "dopl.bench.methods"
+local study = require "dopl.bench.study"
+
+local p = dopl.params(study.params { every = { 6, "steps between looks; a period has six" } })
+local run <close> = dopl.run.open {}
+
+local variants = {}
+for i, m in ipairs(methods.list { optimizer = optim.adamw(p.adamw),
+  names = { "Alternate", "DO", "DO+" } }) do
+  variants[i] = { label = m.label, optimizer = m.optimizer, schedule = m.schedule, evaluate = false }
+end
+local compared = study.run(p, run, variants, { microscope = { every = p.every } })
+
+local logged, columns, charts, below = compared:logged "microscope", {}, {}, {}
+for i, figure in ipairs { { "cos_update", "updates" }, { "cos_grad", "gradients" },
+  { "cos_grad_ema", "averaged gradients" } } do
+  local key, name, looks, negative = figure[1], figure[2], 0, 0
+  for _, row in ipairs(compared.rows) do
+    local means = {}
+    for k, seen in ipairs(logged[row.label]) do
+      local list = {}
+      for j, look in ipairs(seen) do
+        list[j], looks = look[key], looks + 1
+        negative = negative + (look[key] < 0 and 1 or 0)
+      end
+      means[k] = metrics.mean(list)
+    end
+    row[key] = metrics.spread(means)
+  end
+  columns[i] = { key = key, label = name, digits = 3 }
+  below[i] = ("of %s in %.0f%%"):format(name, 100 * negative / looks)
+  charts[i] = { caption = "Mean over forget sets; shaded: ± standard deviation.",
+    svg = compared:course("microscope", key, { title = "Cosine of " .. name }) }
+end
+
+study.report(run, p, {
+  compared:part { title = "Cosine of forgetting and retaining", only = columns, order = {} },
+}, {
+  title = "How forgetting and retaining pull (Figure 2)", charts = charts,
+  lead = ("Mean over %d looks, ± standard deviation over %d forget sets."):format(
+    p.steps // p.every, p.tasks * p.seeds),
+  note = "Of a forget step and the retain step after it; 1: the same direction, -1: the opposite.",
+  shows = ("What this shows: how often the two conflict. The cosine is below 0, all methods taken "
+    .. "together, %s of the looks."):format(table.concat(below, ", ")),
+})
