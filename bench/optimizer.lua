@@ -1,5 +1,6 @@
 -- How close does an optimizer pass come to the memory's own speed? Goal: 0.85 of a read-modify-write
--- loop over as many streams, for adamw and DO+ in f32; 8-bit passes no slower than f32 ones.
+-- loop over as many streams, for adamw and DO+ in f32 and bf16; 8-bit passes no slower than f32
+-- ones.
 -- Cost: 20 s, 1.2 GB at the default size. All in one run, interleaved; medians.
 -- f32 passes are bound by memory. 8-bit ones move about half the bytes and are bound by arithmetic,
 -- most of it the codec's: on two AVX-512 cores they reach f32's time where f32's GB/s stay under
@@ -20,10 +21,14 @@ end
 
 -- A step of `config` on one large matrix; gradient and parameter are shared by all.
 local theta, grad = fresh(1), fresh(2)
-theta:requires_grad(true)
-theta:set_grad(grad)
-local function stepper(config)
-  local o = config:attach({ { name = "w", tensor = theta } }, { objectives = { "forget", "retain" } })
+local narrow = core.optim.encode(theta, "bf16")
+for _, w in ipairs { theta, narrow } do
+  w:requires_grad(true)
+  w:set_grad(grad)
+end
+local function stepper(config, weight)
+  local o = config:attach({ { name = "w", tensor = weight or theta } },
+    { objectives = { "forget", "retain" } })
   local turn = 0
   return function()
     turn = turn + 1
@@ -39,6 +44,18 @@ local code = 2 + 8 / 256
 local subjects = {
   { name = "adamw f32", bytes = 28, streams = 4, run = stepper(optim.adamw(hyper):with(shared {})) },
   { name = "DO+ f32", bytes = 44, streams = 6, run = stepper(optim.adamw(hyper):with(base_delta {})) },
+  { name = "adamw bf16", bytes = 20, streams = 4, against = 1,
+    run = stepper(optim.adamw(hyper):with(shared { storage = "bf16" })) },
+  { name = "DO+ bf16", bytes = 28, streams = 6, against = 2,
+    run = stepper(optim.adamw(hyper):with(base_delta { storage = "bf16" })) },
+  { name = "adamw bf16, weights bf16, stochastic", bytes = 16, streams = 4, against = 1,
+    run = stepper(optim.adamw(hyper):with(shared { storage = "bf16", weights = "stochastic" }),
+      narrow) },
+  { name = "adamw bf16, weights bf16, nearest", bytes = 16, streams = 4, against = 1,
+    run = stepper(optim.adamw(hyper):with(shared { storage = "bf16", weights = "nearest" }),
+      narrow) },
+  { name = "adamw f32, weights bf16, master", bytes = 30, streams = 4, against = 1,
+    run = stepper(optim.adamw(hyper):with(shared { weights = "master" }), narrow) },
   { name = "adamw 8-bit", bytes = 12 + 2 * code, streams = 4, against = 1,
     run = stepper(optim.adamw(hyper):with(shared { quantize = true })) },
   { name = "DO+ 8-bit", bytes = 12 + 4 * code, streams = 6, against = 2,
@@ -76,9 +93,9 @@ end
 print(("%d million parameters, %d threads, %s"):format(p.millions, core.threads(), core.optim.isa()))
 print(("read-modify-write, 4 streams %6.1f GB/s, 6 streams %6.1f GB/s"):format(ceilings[4].rate,
   ceilings[6].rate))
-print(("%-12s %8s %8s %8s %10s"):format("pass", "ms", "GB/s", "of peak", "of f32"))
+print(("%-38s %8s %8s %8s %10s"):format("pass", "ms", "GB/s", "of peak", "of f32"))
 for _, s in ipairs(subjects) do
-  print(("%-12s %8.1f %8.1f %8.2f %10s"):format(s.name, s.median * 1e3, s.rate,
+  print(("%-38s %8.1f %8.1f %8.2f %10s"):format(s.name, s.median * 1e3, s.rate,
     s.rate / ceilings[s.streams].rate,
     s.against and ("%.2f"):format(s.median / subjects[s.against].median) or ""))
 end

@@ -7,9 +7,15 @@
 --     scheme.base_delta {}     one base, and one delta per objective ("DualOptim+")
 --     scheme.scaffold {}, scheme.fedcm {}, scheme.local_adam {}    federated ones, adapted
 --
--- Every scheme takes `quantize` (true, or for base_delta any of "base", "delta": 8-bit states),
--- `quantize_min` (4096: smaller tensors stay f32), `quantize_embeddings` (false) and `lr` (a
--- number, or one per objective).
+-- Every scheme takes
+--
+--     storage              "f32" (default), "bf16" or "8bit": what states are stored as; schemes with
+--                          a base take { base = , delta = } too
+--     quantize             a short form: true is storage = "8bit", { "base" } is { base = "8bit" }
+--     quantize_min         4096: in 8 bits, smaller tensors stay f32; embeddings and heads do unless
+--     quantize_embeddings  is true
+--     weights              of bf16 parameters: "master" (default), "stochastic" or "nearest"
+--     lr                   a number, or one per objective
 -- @module dopl.scheme
 local check = require "dopl.check"
 local expr = require "dopl.optim.expr"
@@ -44,29 +50,52 @@ function scheme.is_scheme(x)
 end
 
 local common = {
-  quantize = false, quantize_min = 4096, quantize_embeddings = false, lr = check.optional,
+  storage = check.optional, quantize = false, quantize_min = 4096, quantize_embeddings = false,
+  weights = "master", lr = check.optional,
 }
+
+scheme.storages = { "f32", "bf16", "8bit" }
+scheme.weights = { "master", "stochastic", "nearest" }
 
 local function fail(kind, level, text, ...)
   error(("scheme.%s: "):format(kind) .. text:format(...), level + 1)
 end
 
-local function quantized_parts(kind, given, parts, level)
-  if type(given) == "boolean" then
-    local all = {}
-    for _, part in ipairs(parts) do all[part] = given end
-    return all
-  end
+-- `quantize` as a `storage`.
+local function of_quantize(kind, given, parts, level)
+  if type(given) == "boolean" then return given and "8bit" or "f32" end
   if type(given) == "string" then given = { given } end
   if type(given) ~= "table" then
     fail(kind, level + 1, "quantize is %s, need true, false or a list of parts", tostring(given))
   end
-  local chosen = {}
+  local by_part = {}
   for _, part in ipairs(given) do
     check.choice(("scheme.%s: quantize"):format(kind), part, parts, level + 1)
-    chosen[part] = true
+    by_part[part] = "8bit"
   end
-  return chosen
+  return by_part
+end
+
+-- The storage of each part.
+local function stored_parts(self, kind, parts, level)
+  local given = self.storage
+  if given == nil then
+    given = of_quantize(kind, self.quantize, parts, level + 1)
+  elseif self.quantize ~= false then
+    fail(kind, level + 1, "storage and quantize are both given: one of them says it")
+  end
+  local what, stored = ("scheme.%s: storage"):format(kind), {}
+  if type(given) ~= "table" then
+    check.choice(what, given, scheme.storages, level + 1)
+    for _, part in ipairs(parts) do stored[part] = given end
+    return stored
+  end
+  for _, part in ipairs(check.keys(given)) do
+    check.choice(what, part, parts, level + 1)
+    check.choice(("%s of '%s'"):format(what, part), given[part], scheme.storages, level + 1)
+  end
+  for _, part in ipairs(parts) do stored[part] = given[part] or "f32" end
+  return stored
 end
 
 local function check_lr(kind, lr, level)
@@ -85,8 +114,8 @@ local function check_lr(kind, lr, level)
   end
 end
 
--- A constructor. definition: fields (options of its own), quantizable (parts), moment, period_end,
--- check, one_objective.
+-- A constructor. definition: fields (options of its own), has_base, moment, period_end, check,
+-- one_objective.
 local function define(kind, definition)
   local defaults = {}
   for k, v in pairs(common) do defaults[k] = v end
@@ -96,8 +125,10 @@ local function define(kind, definition)
     self.kind, self.given = kind, given or {}
     self.moment, self.period_end = definition.moment, definition.period_end
     self.one_objective = definition.one_objective
-    local parts = definition.quantizable or { "own" }
-    self.quantized = quantized_parts(kind, self.quantize, parts, 2)
+    local parts = definition.has_base and { "base", "delta" } or { "own" }
+    self.stored = stored_parts(self, kind, parts, 2)
+    self.stored.own = self.stored.own or self.stored.delta
+    check.choice(("scheme.%s: weights"):format(kind), self.weights, scheme.weights, 3)
     check.range(("scheme.%s: quantize_min"):format(kind), self.quantize_min, 0, math.huge, 3)
     check_lr(kind, self.lr, 2)
     if definition.check then definition.check(self, 2) end
@@ -172,7 +203,7 @@ end
 
 define("base_delta", {
   fields = { timing = "after_theta", source = "g", base_betas = check.optional, floor = 0.0 },
-  quantizable = { "base", "delta" },
+  has_base = true,
   check = function(self, level)
     check.choice("scheme.base_delta: timing", self.timing,
       { "before_delta", "after_delta", "after_theta" }, level + 2)
@@ -185,16 +216,11 @@ define("base_delta", {
       check.type("scheme.base_delta: base_betas", self.base_betas, "table", level + 2)
     end
     check.range("scheme.base_delta: floor", self.floor, 0, 1, level + 2)
-    self.quantized.own = self.quantized.delta
   end,
   moment = base_delta,
 })
 
 -- ---- federated schemes
-
-local function federated_quantize(self)
-  self.quantized.base = self.quantized.own
-end
 
 -- B + mean of the corrected deltas, when a period ends.
 local function absorb_deltas(cx, moment)
@@ -217,10 +243,10 @@ local function federated(minus_base)
 end
 
 define("scaffold", {
-  moment = federated(true), period_end = absorb_deltas, check = federated_quantize,
+  moment = federated(true), period_end = absorb_deltas, has_base = true,
 })
 define("fedcm", {
-  moment = federated(false), period_end = absorb_deltas, check = federated_quantize,
+  moment = federated(false), period_end = absorb_deltas, has_base = true,
 })
 
 define("local_adam", {

@@ -1,10 +1,14 @@
-// lua_optim.c - core.optim: programs, plans and the 8-bit codec for lua/dopl/optim.
+// lua_optim.c - core.optim: programs, plans and what states are stored as, for lua/dopl/optim.
 //
 //   program { instr = { { "lin2", y, a, b, c, k0, k1, k2 }, ... }, operands = { "f32", "q8", ... },
 //             n_reg = , n_scalar = , has_grad = }         places and scalars count from 0
-//   plan(programs, { { pass = 1, operands = { tensor | { codes, scales }, ... } }, ... })
-//   plan:run { { scalars of pass 1 }, ... } -> jobs run      plan:norm() -> norm, gradients found
+//   plan(programs, { { pass = 1, operands = { tensor | { codes, scales }, ... },
+//                      streams = { integer, ... } }, ... })
+//   plan:run({ { scalars of pass 1 }, ... }, seed, draw) -> jobs run
+//   plan:norm() -> norm, gradients found
 //   encode(tensor, "q8") -> codes, scales    decode(codes, scales, "q8") -> tensor
+//   encode(tensor, "bf16") -> tensor, to the nearest; with (..., seed, stream, draw) stochastically
+//   decode(tensor, nil, "bf16") -> tensor
 //   state(n, "q8") -> what holds a state     isa(["avx2"]) -> the instruction set in use
 //   transpose(matrix) -> its transpose       for transforms written in Lua
 //   ceiling { tensors } one pass at the memory's own speed, for bench/optimizer.lua
@@ -78,7 +82,7 @@ static void read_instr(lua_State *L, dopl_instr *out) {
     lua_settop(L, t - 1);
 }
 
-static const char *const kinds[] = { "f32", "q8", "u8", NULL };
+static const char *const kinds[] = { "f32", "q8", "u8", "bf16", NULL }; // by dopl_operand_kind
 
 static int program_new(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -145,10 +149,15 @@ static void read_job(lua_State *L, dopl_rt *rt, dopl_plan *plan, int j) {
         dopl_raise_text(L, "optimizer plan: %d operands, the program has %d",
                         (int)lua_rawlen(L, -1), n);
     if (dopl_plan_set_job(rt, plan, j, pass) != DOPL_OK) dopl_raise(L, rt);
+    lua_getfield(L, t, "streams");
+    luaL_checktype(L, -1, LUA_TTABLE);
     for (int s = 0; s < n; s++) {
+        dopl_operand *operand = &plan->job[j].operand[s];
         lua_rawgeti(L, t + 1, s + 1);
-        read_operand(L, &plan->job[j].operand[s]);
-        lua_pop(L, 1);
+        read_operand(L, operand);
+        lua_rawgeti(L, t + 2, s + 1);
+        operand->stream = (uint64_t)luaL_checkinteger(L, -1);
+        lua_pop(L, 2);
     }
     lua_settop(L, t - 1);
 }
@@ -184,6 +193,8 @@ static int plan_run(lua_State *L) {
     dopl_plan *plan = check_plan(L);
     dopl_rt *rt = dopl_check_rt(L);
     luaL_checktype(L, 2, LUA_TTABLE);
+    plan->seed = (uint64_t)luaL_checkinteger(L, 3);
+    plan->draw = (uint64_t)luaL_checkinteger(L, 4);
     const double **scalars = lua_newuserdatauv(L, sizeof(double *) * (size_t)(plan->n_pass + 1), 0);
     luaL_checkstack(L, plan->n_pass + 8, "optimizer passes");
     for (int p = 0; p < plan->n_pass; p++) {
@@ -218,17 +229,50 @@ static int plan_norm(lua_State *L) {
     return 2;
 }
 
-// ---- the codec on its own
+// ---- what states are stored as, on its own
 
-static const dopl_codec *check_codec(lua_State *L, int arg) {
-    return dopl_codec_get((dopl_codec_id)luaL_checkoption(L, arg, NULL, kinds + 1));
+static const dopl_codec *codec_of(int kind) {
+    return dopl_codec_get((dopl_codec_id)(kind - DOPL_OPERAND_Q8));
+}
+
+// Arguments 3 .. 5: seed, stream, draw; without them, to the nearest.
+static int encode_bf16(lua_State *L, dopl_rt *rt, const dopl_tensor *x) {
+    bool dithered = !lua_isnoneornil(L, 3);
+    dopl_dither key = { { 0 } };
+    if (dithered)
+        key = dopl_dither_key((uint64_t)luaL_checkinteger(L, 3), (uint64_t)luaL_checkinteger(L, 4),
+                              (uint64_t)luaL_checkinteger(L, 5));
+    const float *from = dopl_f32(dopl_host_tensor(L, x));
+    dopl_tensor *y = dopl_push_tensor(L);
+    if (dopl_tensor_new(rt, y, DOPL_BF16, x->n_dim, x->dim) != DOPL_OK) return dopl_raise(L, rt);
+    const dopl_isa *isa = dopl_isa_get();
+    uint16_t *to = dopl_bf16(y);
+    for (int64_t i = 0, n = dopl_tensor_numel(x); i < n; i += DOPL_TILE) {
+        int count = n - i < DOPL_TILE ? (int)(n - i) : DOPL_TILE;
+        if (dithered)
+            isa->dither(to + i, from + i, count, key, (uint32_t)(i / DOPL_TILE));
+        else
+            isa->narrow(to + i, from + i, count);
+    }
+    dopl_settle_tensor(L, y);
+    return 1;
+}
+
+static int decode_bf16(lua_State *L, dopl_rt *rt, const dopl_tensor *x) {
+    if (x->dtype != DOPL_BF16) return dopl_raise_text(L, "optim.decode: need a bf16 tensor");
+    dopl_tensor *y = dopl_push_tensor(L);
+    if (dopl_tensor_new_on(rt, y, x->device, DOPL_F32, x->n_dim, x->dim) != DOPL_OK)
+        return dopl_raise(L, rt);
+    return dopl_result(L, rt, dopl_tensor_copy(rt, y, x), 1);
 }
 
 static int encode(lua_State *L) {
     dopl_rt *rt = dopl_check_rt(L);
     dopl_tensor *x = dopl_check_tensor(L, 1);
-    const dopl_codec *codec = check_codec(L, 2);
+    int kind = 1 + luaL_checkoption(L, 2, NULL, kinds + 1);
     if (x->dtype != DOPL_F32) return dopl_raise_text(L, "optim.encode: need an f32 tensor");
+    if (kind == DOPL_OPERAND_BF16) return encode_bf16(L, rt, x);
+    const dopl_codec *codec = codec_of(kind);
     dopl_tensor *codes = dopl_push_tensor(L), *scales = dopl_push_tensor(L);
     int results = lua_gettop(L) - 1;
     int64_t n = dopl_tensor_numel(x);
@@ -247,8 +291,11 @@ static int encode(lua_State *L) {
 
 static int decode(lua_State *L) {
     dopl_rt *rt = dopl_check_rt(L);
-    dopl_tensor *codes = dopl_check_tensor(L, 1), *scales = dopl_check_tensor(L, 2);
-    const dopl_codec *codec = check_codec(L, 3);
+    int kind = 1 + luaL_checkoption(L, 3, NULL, kinds + 1);
+    dopl_tensor *codes = dopl_check_tensor(L, 1);
+    if (kind == DOPL_OPERAND_BF16) return decode_bf16(L, rt, codes);
+    dopl_tensor *scales = dopl_check_tensor(L, 2);
+    const dopl_codec *codec = codec_of(kind);
     int64_t n = dopl_tensor_numel(codes);
     int64_t blocks = (n + DOPL_CODEC_BLOCK - 1) / DOPL_CODEC_BLOCK;
     if (codes->dtype != DOPL_U8 || scales->dtype != DOPL_F32 || dopl_tensor_numel(scales) != blocks)
@@ -265,7 +312,9 @@ static int decode(lua_State *L) {
 }
 
 static int codec_table(lua_State *L) {
-    const dopl_codec *codec = check_codec(L, 1);
+    int kind = 1 + luaL_checkoption(L, 1, NULL, kinds + 1);
+    if (kind == DOPL_OPERAND_BF16) return dopl_raise_text(L, "optim.codec_table: bf16 has none");
+    const dopl_codec *codec = codec_of(kind);
     lua_createtable(L, 256, 0);
     for (int c = 0; c < 256; c++) {
         lua_pushnumber(L, codec->value[c]);
@@ -281,8 +330,8 @@ static dopl_status new_state(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, in
     return dopl_tensor_fill(rt, out, value);
 }
 
-// state(n, "f32") -> tensor of zeros; state(n, "q8") -> codes, scales that read as zeros. A state
-// lives as long as its optimizer, so it joins no scope.
+// state(n, "f32"), state(n, "bf16") -> tensor of zeros; state(n, "q8") -> codes, scales that read
+// as zeros. A state lives as long as its optimizer, so it joins no scope.
 static int state(lua_State *L) {
     dopl_rt *rt = dopl_check_rt(L);
     int64_t n = luaL_checkinteger(L, 1);
@@ -290,14 +339,15 @@ static int state(lua_State *L) {
     if (n < 0) return dopl_raise_text(L, "optim.state: %lld elements", (long long)n);
     dopl_tensor *value = dopl_push_tensor(L);
     dopl_box_leave((dopl_box *)value);
-    if (kind == DOPL_OPERAND_F32) {
-        if (new_state(rt, value, DOPL_F32, n, 0) != DOPL_OK) return dopl_raise(L, rt);
+    if (kind == DOPL_OPERAND_F32 || kind == DOPL_OPERAND_BF16) {
+        dopl_dtype dtype = kind == DOPL_OPERAND_F32 ? DOPL_F32 : DOPL_BF16;
+        if (new_state(rt, value, dtype, n, 0) != DOPL_OK) return dopl_raise(L, rt);
         return 1;
     }
     dopl_tensor *scales = dopl_push_tensor(L);
     dopl_box_leave((dopl_box *)scales);
     int64_t blocks = (n + DOPL_CODEC_BLOCK - 1) / DOPL_CODEC_BLOCK;
-    if (new_state(rt, value, DOPL_U8, n, dopl_codec_get(kind - DOPL_OPERAND_Q8)->zero_code) ||
+    if (new_state(rt, value, DOPL_U8, n, codec_of(kind)->zero_code) ||
         new_state(rt, scales, DOPL_F32, blocks, 0))
         return dopl_raise(L, rt);
     return 2;

@@ -72,15 +72,18 @@ dopl_status dopl_plan_set_job(dopl_rt *rt, dopl_plan *plan, int job, int pass) {
 
 static dopl_status check_operand(dopl_rt *rt, const dopl_operand *o, dopl_operand_kind kind,
                                  dopl_device device, int64_t n) {
-    bool packed = kind != DOPL_OPERAND_F32;
+    static const dopl_dtype stored[] = { [DOPL_OPERAND_F32] = DOPL_F32,
+                                         [DOPL_OPERAND_Q8] = DOPL_U8,
+                                         [DOPL_OPERAND_U8] = DOPL_U8,
+                                         [DOPL_OPERAND_BF16] = DOPL_BF16 };
+    bool packed = stored[kind] == DOPL_U8;
     if (o->value.storage && (o->value.device != device || (packed && o->scales.device != device)))
         return dopl_fail(rt, DOPL_EDEVICE, "optimizer: a state is on %s, its parameter on %s",
                          dopl_device_name(o->value.device), dopl_device_name(device));
-    if (!o->value.storage || o->value.dtype != (packed ? DOPL_U8 : DOPL_F32) ||
-        dopl_tensor_numel(&o->value) != n)
+    if (!o->value.storage || o->value.dtype != stored[kind] || dopl_tensor_numel(&o->value) != n)
         return dopl_fail(rt, DOPL_ESHAPE, "optimizer: a state is %s %s, need %lld elements of %s",
                          dopl_dtype_name(o->value.dtype), dopl_shape_str(&o->value).s, (long long)n,
-                         packed ? "u8" : "f32");
+                         dopl_dtype_name(stored[kind]));
     if (packed && (!o->scales.storage || o->scales.dtype != DOPL_F32 ||
                    dopl_tensor_numel(&o->scales) != ceil_div(n, DOPL_CODEC_BLOCK)))
         return dopl_fail(rt, DOPL_ESHAPE, "optimizer: scales are %s, need f32, one per %d elements",
@@ -111,13 +114,16 @@ static const dopl_tensor *grad_of(const dopl_job *job) {
 }
 
 // Where the data of this run lies. False: no gradient, the job is left out.
-static bool bind_job(dopl_job *job, const dopl_program *p) {
+static bool bind_job(const dopl_plan *plan, dopl_job *job) {
+    const dopl_program *p = plan->pass[job->pass].program;
     const dopl_tensor *grad = p->has_grad ? grad_of(job) : NULL;
     if (p->has_grad && (!grad || dopl_tensor_numel(grad) != job->n)) return false;
     for (int s = 0; s < p->n_operand; s++) {
         const dopl_operand *o = &job->operand[s];
         job->data[s] = dopl_data(p->has_grad && s == 1 ? grad : &o->value);
         job->scale[s] = o->scales.storage ? dopl_f32(&o->scales) : NULL;
+        if (p->kind[s] == DOPL_OPERAND_BF16)
+            job->dither[s] = dopl_dither_key(plan->seed, o->stream, plan->draw);
     }
     return true;
 }
@@ -126,51 +132,75 @@ static bool bind_job(dopl_job *job, const dopl_program *p) {
 // there is no such operand: something that is in the cache already.
 static const float *next_tile(const dopl_program *p, const dopl_job *job, int i, int64_t next,
                               const float *near) {
-    if (i >= p->n_operand || p->kind[i] != DOPL_OPERAND_F32) return near;
+    if (i >= p->n_operand || p->kind[i] != DOPL_OPERAND_F32 || !p->touched[i]) return near;
     return (const float *)job->data[i] + next;
 }
 
-// The same for what no primitive asks for: codes, and any operand whose turn falls on the codec.
+// The same for what no primitive asks for: codes, bf16, and any operand whose turn falls on an
+// instruction that packs or unpacks.
 static void look_ahead(const dopl_program *p, const dopl_job *job, int i, int64_t next) {
-    bool packed = p->kind[i] != DOPL_OPERAND_F32;
-    const char *from = job->data[i] + (packed ? next : next * (int64_t)sizeof(float));
-    int bytes = packed ? DOPL_TILE : DOPL_TILE * (int)sizeof(float);
-    for (int at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
+    if (!p->touched[i]) return;
+    int bytes = dopl_operand_bytes(p->kind[i]);
+    const char *from = job->data[i] + next * bytes;
+    for (int at = 0; at < DOPL_TILE * bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
 }
 
 typedef float tile[DOPL_TILE] __attribute__((aligned(64)));
+
+// Operand s at the tile that starts at `first`.
+static void *tile_at(const dopl_program *p, const dopl_job *job, int s, int64_t first) {
+    return job->data[s] + first * dopl_operand_bytes(p->kind[s]);
+}
+
+static void load(const dopl_isa *isa, const dopl_program *p, const dopl_job *job, int s,
+                 int64_t first, float *y, int n) {
+    if (p->kind[s] == DOPL_OPERAND_BF16)
+        isa->widen(y, tile_at(p, job, s, first), n);
+    else
+        isa->decode(dopl_codec_get(p->kind[s] - DOPL_OPERAND_Q8), y, tile_at(p, job, s, first),
+                    job->scale[s] + first / DOPL_CODEC_BLOCK, n);
+}
+
+static void store(const dopl_isa *isa, const dopl_program *p, const dopl_job *job,
+                  const dopl_instr *in, int64_t first, float *const *place, int n) {
+    int s = in->y - p->n_reg;
+    const float *x = place[in->in[0]];
+    int64_t block = first / DOPL_CODEC_BLOCK;
+    if (in->op == DOPL_PRIM_dither16) {
+        isa->dither(tile_at(p, job, s, first), x, n, job->dither[s], (uint32_t)(first / DOPL_TILE));
+    } else if (in->op == DOPL_PRIM_store16) {
+        isa->narrow(tile_at(p, job, s, first), x, n);
+    } else {
+        if (in == p->instr || in[-1].op != DOPL_PRIM_store8) // the scales of all stores in a row
+            for (const dopl_instr *to = in, *end = p->instr + p->n_instr;
+                 to < end && to->op == DOPL_PRIM_store8; to++)
+                isa->scale(job->scale[to->y - p->n_reg] + block, place[to->in[0]], n);
+        isa->encode(dopl_codec_get(p->kind[s] - DOPL_OPERAND_Q8), tile_at(p, job, s, first),
+                    job->scale[s] + block, x, n);
+    }
+}
 
 static void run_tile(const dopl_isa *isa, const dopl_pass *pass, const dopl_job *job, int64_t first,
                      tile *reg) {
     const dopl_program *p = pass->program;
     float *place[DOPL_MAX_REG + DOPL_MAX_OPERAND];
     int n = job->n - first < DOPL_TILE ? (int)(job->n - first) : DOPL_TILE;
-    int64_t block = first / DOPL_CODEC_BLOCK;
     for (int r = 0; r < p->n_reg; r++) place[r] = reg[r];
-    for (int s = 0; s < p->n_operand; s++) place[p->n_reg + s] = (float *)job->data[s] + first;
+    for (int s = 0; s < p->n_operand; s++) place[p->n_reg + s] = tile_at(p, job, s, first);
     for (int i = 0; i < p->n_instr; i++) {
         const dopl_instr *in = &p->instr[i];
-        bool codec = in->op == DOPL_PRIM_load8 || in->op == DOPL_PRIM_store8;
-        if (i < p->n_operand && (codec || p->kind[i] != DOPL_OPERAND_F32))
+        bool computes = in->op < DOPL_PRIM_load8;
+        if (i < p->n_operand && !(computes && p->kind[i] == DOPL_OPERAND_F32))
             look_ahead(p, job, i, first + n);
-        if (in->op == DOPL_PRIM_load8) {
-            int s = in->in[0] - p->n_reg;
-            isa->decode(dopl_codec_get(p->kind[s] - DOPL_OPERAND_Q8), place[in->y],
-                        (uint8_t *)job->data[s] + first, job->scale[s] + block, n);
-        } else if (in->op == DOPL_PRIM_store8) {
-            int s = in->y - p->n_reg;
-            if (i == 0 || in[-1].op != DOPL_PRIM_store8) // the scales of all stores in a row
-                for (const dopl_instr *to = in, *end = p->instr + p->n_instr;
-                     to < end && to->op == DOPL_PRIM_store8; to++)
-                    isa->scale(job->scale[to->y - p->n_reg] + block, place[to->in[0]], n);
-            isa->encode(dopl_codec_get(p->kind[s] - DOPL_OPERAND_Q8),
-                        (uint8_t *)job->data[s] + first, job->scale[s] + block, place[in->in[0]],
-                        n);
-        } else {
+        if (computes) {
             float *read[DOPL_MAX_INPUT];
             for (int j = 0; j < DOPL_MAX_INPUT; j++) read[j] = place[in->in[j]];
             isa->prim[in->op](place[in->y], read, pass->k[i], n,
                               next_tile(p, job, i, first + n, place[in->y]));
+        } else if (in->op == DOPL_PRIM_load8 || in->op == DOPL_PRIM_load16) {
+            load(isa, p, job, in->in[0] - p->n_reg, first, place[in->y], n);
+        } else {
+            store(isa, p, job, in, first, place, n);
         }
     }
     for (int s = p->n_instr; s < p->n_operand; s++) look_ahead(p, job, s, first + n);
@@ -205,7 +235,7 @@ dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *sca
     *n_run = 0;
     for (int j = 0; j < plan->n_job; j++) {
         dopl_job *job = &plan->job[j];
-        bool runs = bind_job(job, plan->pass[job->pass].program);
+        bool runs = bind_job(plan, job);
         job->first_tile = n_tile; // a job left out has no tiles: the next starts at the same one
         if (runs) n_tile += ceil_div(job->n, DOPL_TILE);
         *n_run += runs;
@@ -246,7 +276,7 @@ dopl_status dopl_plan_norm(dopl_rt *rt, dopl_plan *plan, double *norm, int *n_fo
     *n_found = 0;
     for (int j = 0; j < plan->n_job; j++) { // first_tile serves as first chunk here
         dopl_job *job = &plan->job[j];
-        bool found = bind_job(job, plan->pass[job->pass].program);
+        bool found = bind_job(plan, job);
         job->first_tile = n_chunk;
         if (found) n_chunk += ceil_div(job->n, NORM_CHUNK);
         *n_found += found;

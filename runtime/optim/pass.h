@@ -11,8 +11,9 @@
 #include "program.h"
 
 typedef struct {
-    dopl_tensor value;  // f32 values, or codes (u8); a reference is held
-    dopl_tensor scales; // f32, one per block; empty for f32
+    dopl_tensor value;  // f32 or bf16 values, or codes (u8); a reference is held
+    dopl_tensor scales; // f32, one per block; empty where there are no codes
+    uint64_t stream;    // of stochastic rounding: the same for an operand in every plan it is in
 } dopl_operand;
 
 typedef struct {
@@ -22,7 +23,8 @@ typedef struct {
     dopl_operand *operand;        // [n_operand]: [0] is theta, [1] the gradient's place
     char *data[DOPL_MAX_OPERAND]; // of this run
     float *scale[DOPL_MAX_OPERAND];
-    int64_t first_tile; // of this run: tiles of the jobs before it
+    dopl_dither dither[DOPL_MAX_OPERAND]; // of operands that are rounded stochastically
+    int64_t first_tile;                   // of this run: tiles of the jobs before it
 } dopl_job;
 
 typedef struct {
@@ -36,6 +38,8 @@ typedef struct dopl_plan {
     int n_pass, n_job;
     dopl_pass *pass;
     dopl_job *job;
+    uint64_t seed,
+        draw;        // of stochastic rounding: set before a run; a draw is used for one run only
     double *partial; // of the norm, one per chunk of every gradient
     int64_t n_partial;
 } dopl_plan;

@@ -9,6 +9,9 @@ const dopl_prim dopl_prim_table[DOPL_N_PRIM] = {
 #include "optim.def"
     [DOPL_PRIM_load8] = { .name = "load8", .text = "decode(a)", .n_tile = 1 },
     [DOPL_PRIM_store8] = { .name = "store8", .text = "encode(a)", .n_tile = 1 },
+    [DOPL_PRIM_load16] = { .name = "load16", .text = "widen(a)", .n_tile = 1 },
+    [DOPL_PRIM_store16] = { .name = "store16", .text = "narrow(a)", .n_tile = 1 },
+    [DOPL_PRIM_dither16] = { .name = "dither16", .text = "dither(a)", .n_tile = 1 },
 };
 
 int dopl_prim_find(const char *name) {
@@ -24,30 +27,45 @@ dopl_status dopl_program_new(dopl_rt *rt, dopl_program **out, int n_instr) {
     return DOPL_OK;
 }
 
-// An f32 operand lies in memory and is ready at once; an 8-bit one only load8 may read.
-static dopl_status check_read(dopl_rt *rt, const dopl_program *p, int i, int place,
-                              const bool *ready) {
+// Operand kinds by what reads and writes them.
+typedef enum { TILES, CODES, HALVES } layout;
+
+static layout layout_of(dopl_operand_kind kind) {
+    return kind == DOPL_OPERAND_F32 ? TILES : kind == DOPL_OPERAND_BF16 ? HALVES : CODES;
+}
+
+static layout reads(dopl_prim_id op) {
+    return op == DOPL_PRIM_load8 ? CODES : op == DOPL_PRIM_load16 ? HALVES : TILES;
+}
+
+static layout writes(dopl_prim_id op) {
+    if (op == DOPL_PRIM_store8) return CODES;
+    return op == DOPL_PRIM_store16 || op == DOPL_PRIM_dither16 ? HALVES : TILES;
+}
+
+// An f32 operand lies in memory and is ready at once; an 8-bit one only load8 may read, a bf16 one
+// only load16.
+static dopl_status check_read(dopl_rt *rt, dopl_program *p, int i, int place, const bool *ready) {
     int operand = place - p->n_reg;
-    bool packed = p->instr[i].op == DOPL_PRIM_load8;
+    layout by = reads(p->instr[i].op);
     if (operand >= p->n_operand)
         return dopl_fail(rt, DOPL_EARG, "optimizer program: instruction %d reads place %d of %d",
                          i + 1, place, p->n_reg + p->n_operand);
-    bool fits =
-        operand < 0 ? !packed && ready[place] : packed == (p->kind[operand] != DOPL_OPERAND_F32);
+    bool fits = operand < 0 ? by == TILES && ready[place] : by == layout_of(p->kind[operand]);
     if (!fits)
         return dopl_fail(rt, DOPL_EARG,
                          "optimizer program: instruction %d (%s) cannot read place %d", i + 1,
                          dopl_prim_table[p->instr[i].op].name, place);
+    if (operand >= 0) p->touched[operand] = true;
     return DOPL_OK;
 }
 
 static dopl_status check_write(dopl_rt *rt, dopl_program *p, int i, bool *ready) {
     const dopl_instr *in = &p->instr[i];
     int operand = in->y - p->n_reg;
-    bool packed = in->op == DOPL_PRIM_store8;
-    bool fits = operand < 0
-                    ? !packed
-                    : operand < p->n_operand && packed == (p->kind[operand] != DOPL_OPERAND_F32);
+    layout by = writes(in->op);
+    bool fits =
+        operand < 0 ? by == TILES : operand < p->n_operand && by == layout_of(p->kind[operand]);
     if (fits && p->has_grad && operand == 1) fits = false; // gradients are read only
     if (!fits)
         return dopl_fail(rt, DOPL_EARG,
@@ -56,7 +74,7 @@ static dopl_status check_write(dopl_rt *rt, dopl_program *p, int i, bool *ready)
     if (operand < 0)
         ready[in->y] = true;
     else
-        p->written[operand] = true;
+        p->touched[operand] = p->written[operand] = true;
     return DOPL_OK;
 }
 

@@ -2,16 +2,17 @@
 //
 // A place is a number: 0 .. n_reg - 1 are temporary tiles, n_reg + s is operand s of a parameter
 // (theta, its gradient, its states). An f32 operand is used where it lies, so reading and writing
-// memory costs no instruction; an 8-bit operand is unpacked and packed by `load8` and `store8`.
+// memory costs no instruction; an 8-bit operand is unpacked and packed by `load8` and `store8`, a
+// bf16 one by `load16` and `store16` (to the nearest) or `dither16` (stochastically: narrow.h).
 // Scalars (learning rate, decays, bias corrections) are numbers of the step: see pass.h.
 #ifndef DOPL_OPTIM_PROGRAM_H
 #define DOPL_OPTIM_PROGRAM_H
 
 #include "../core/rt.h"
 #include "codec.h"
+#include "narrow.h"
 
 enum {
-    DOPL_TILE = 256,       // elements; whole blocks of the codec. 14 tiles are 14 KiB of L1
     DOPL_MAX_REG = 24,     // temporary tiles
     DOPL_MAX_OPERAND = 40, // operands of one parameter
     DOPL_MAX_INPUT = 5,    // tiles a primitive reads
@@ -21,8 +22,11 @@ enum {
 typedef enum {
 #define PRIM(id, n_tile, n_scalar, expression) DOPL_PRIM_##id,
 #include "optim.def"
-    DOPL_PRIM_load8,  // y = the values of 8-bit operand a
-    DOPL_PRIM_store8, // 8-bit operand y = a
+    DOPL_PRIM_load8,    // y = the values of 8-bit operand a
+    DOPL_PRIM_store8,   // 8-bit operand y = a
+    DOPL_PRIM_load16,   // y = the values of bf16 operand a
+    DOPL_PRIM_store16,  // bf16 operand y = a, rounded to the nearest
+    DOPL_PRIM_dither16, // bf16 operand y = a, rounded stochastically
     DOPL_N_PRIM
 } dopl_prim_id;
 
@@ -42,6 +46,9 @@ typedef struct {
     dopl_scale_fn *scale;
     dopl_encode_fn *encode;
     dopl_decode_fn *decode;
+    dopl_widen_fn *widen;
+    dopl_narrow_fn *narrow;
+    dopl_dither_fn *dither;
 } dopl_isa;
 
 typedef struct {
@@ -51,12 +58,22 @@ typedef struct {
     uint16_t k[DOPL_MAX_SCALAR]; // scalars, by number
 } dopl_instr;
 
-typedef enum { DOPL_OPERAND_F32, DOPL_OPERAND_Q8, DOPL_OPERAND_U8 } dopl_operand_kind;
+typedef enum {
+    DOPL_OPERAND_F32,
+    DOPL_OPERAND_Q8,
+    DOPL_OPERAND_U8,
+    DOPL_OPERAND_BF16
+} dopl_operand_kind;
+
+static inline int dopl_operand_bytes(dopl_operand_kind kind) { // of an element, without scales
+    return kind == DOPL_OPERAND_F32 ? 4 : kind == DOPL_OPERAND_BF16 ? 2 : 1;
+}
 
 typedef struct {
     int n_instr, n_reg, n_operand, n_scalar;
     bool has_grad;                  // operand 1 is the gradient
     uint8_t kind[DOPL_MAX_OPERAND]; // dopl_operand_kind
+    bool touched[DOPL_MAX_OPERAND]; // some instruction reads or writes it
     bool written[DOPL_MAX_OPERAND]; // some instruction writes it
     dopl_instr instr[];
 } dopl_program;

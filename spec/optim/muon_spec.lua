@@ -241,14 +241,19 @@ describe("muon among objectives", function()
     end
   end)
 
-  it("takes 4 bytes a parameter of a matrix, 12 with a base and two deltas", function()
+  it("takes 4 bytes a parameter of a matrix, 12 with a base and two deltas, and scratch", function()
     local w = core.zeros(64, 64)
     w:requires_grad(true)
     local function bytes(config)
-      return config:attach({ { name = "w", tensor = w } }, two):state_bytes().total / 4096
+      local list = { { name = "w", tensor = w } }
+      list[2] = { name = "another", tensor = core.zeros(64, 64):requires_grad(true) }
+      local held = config:attach(list, two):state_bytes()
+      assert.are.equal(4 * 4096, held.scratch) -- shared by matrices of one size
+      return (held.total - held.scratch) / 8192
     end
     assert.are.equal(4, bytes(optim.muon {}))
     assert.are.equal(12, bytes(optim.muon {}:with(scheme.base_delta {})))
+    assert.are.equal(6, bytes(optim.muon {}:with(scheme.base_delta { storage = "bf16" })))
   end)
 end)
 

@@ -197,7 +197,7 @@ describe("states", function()
     for _, s in ipairs(o:states()) do saved[s.name] = s.tensor:clone() end
     local other = attach(copies, options)
     other:restore(saved, o:counters())
-    assert.are.same({ step = 3, objectives = { forget = 2, retain = 1 } }, other:counters())
+    assert.are.same({ step = 3, objectives = { forget = 2, retain = 1 }, seed = 0 }, other:counters())
     for _, pair in ipairs { { o, params }, { other, copies } } do
       set_grads(pair[2], 9)
       pair[1]:step { objective = "retain" }

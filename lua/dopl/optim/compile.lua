@@ -4,7 +4,8 @@
 -- is one instruction), products fold into them (`mac`), quotients by roots are one instruction
 -- (`divr`, `divar`), or part of the sum they enter (`step`, `step2`): an AdamW step is three
 -- instructions. Every scalar-only sub-tree becomes a number of the step. A value that replaces a
--- state is written over it as soon as nobody needs the old one.
+-- state is written over it as soon as nobody needs the old one. What is stored in 8 or 16 bits is
+-- read by one instruction and written by one more.
 -- @module dopl.optim.compile
 local expr = require "dopl.optim.expr"
 
@@ -246,13 +247,19 @@ function lower:compute(x)
   return self:emit(x.op, { self:value(x.args[1]) })
 end
 
+-- The instructions that read and write what is not stored as f32.
+local loads = { q8 = "load8", u8 = "load8", bf16 = "load16" }
+local stores = { q8 = "store8", u8 = "store8", bf16 = "dither16" }
+
 -- The value of vector node `x`, computed on first need.
 function lower:value(x)
   local known = self.values[x]
   if known then return known end
   if x.op == "input" then
-    known = { input = x.name }
-    if self.kind[x.name] ~= "f32" then known = self:emit("load8", { known }) end
+    local name = x.name == "theta" and self.weights == "master" and "master" or x.name
+    local load = loads[self.kind[name]]
+    known = { input = name }
+    if load then known = self:emit(load, { known }) end
   else
     known = self:compute(x)
   end
@@ -283,18 +290,31 @@ local function last_uses(code)
   return last
 end
 
--- Values that may be written straight over the state they replace.
+-- What packs a value into an operand; nil where it lies there as it is.
+local function store_of(self, name)
+  if name == "theta" and (self.weights == "master" or self.weights == "nearest") then
+    return "store16"
+  end
+  return stores[self.kind[name]]
+end
+
+-- Writes every output. A value may be written straight over the state it replaces once that has
+-- been read for the last time.
 local function place_outputs(self, outputs)
   local last = last_uses(self.code)
-  for _, out in ipairs(outputs) do
-    local v, name = out.result, out.name
-    if self.kind[name] ~= "f32" then
-      self:emit("store8", { v }).operand = name
+  local function put(v, name)
+    local store = store_of(self, name)
+    if store then
+      self:emit(store, { v }).operand = name
     elseif v.index and not v.operand and (last[name] or 0) <= v.index then
       v.operand = name
     else
       self:emit("lin1", { v }, { self.one, self.zero }).operand = name
     end
+  end
+  for _, out in ipairs(outputs) do
+    if out.name == "theta" and self.weights == "master" then put(out.result, "master") end
+    put(out.result, out.name)
   end
 end
 
@@ -323,12 +343,14 @@ end
 -- @tparam graph graph what the nodes belong to
 -- @tparam {{name=string,value=node},...} outputs operands to write, in order of evaluation
 -- @tparam {string,...} operands every operand's name; the first is theta, "g" is the gradient
--- @tparam {[string]=string} kind of each operand: "f32", "q8" or "u8"
+-- @tparam {[string]=string} kind of each operand: "f32", "bf16", "q8" or "u8"
+-- @tparam ?string weights where theta is bf16: "stochastic", "nearest", or "master", which the
+--   operand of that name is
 -- @treturn table { instr, n_reg, n_scalar, operands, has_grad, scalars }
-function compile.program(graph, outputs, operands, kind)
+function compile.program(graph, outputs, operands, kind, weights)
   local self = setmetatable({
     graph = graph, code = {}, values = {}, scalars = {}, scalar_index = {}, kind = kind,
-    uses = count_uses(outputs), one = graph:const(1), zero = graph:const(0),
+    weights = weights, uses = count_uses(outputs), one = graph:const(1), zero = graph:const(0),
   }, lower)
   for _, out in ipairs(outputs) do
     if not out.value.vector then

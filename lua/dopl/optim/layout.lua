@@ -20,32 +20,41 @@ local function new_set()
 end
 
 -- The program of a pass for parameters whose states are stored alike.
-local function compiled(cx, variant, kind)
+local function compiled(cx, variant, names, kind, weights)
   local known = cx.compiled[variant]
   if not known then
-    local listing = compile.program(cx.graph, cx.outputs, cx.operands, kind)
+    local listing = compile.program(cx.graph, cx.outputs, names, kind, weights)
     known = { listing = listing, program = core.optim.program(listing) }
     cx.compiled[variant] = known
   end
   return known
 end
 
+-- What a name in a pass stands for: its kind, its tensors, its stream of random bits.
+local function operand_of(name, param, state, scratch)
+  if state then
+    return state.kind, state.scales and { state.value, state.scales } or state.value, state.stream
+  elseif name == "theta" then
+    return param.weights and "bf16" or "f32", param.tensor, param.stream
+  end
+  return "f32", name == "direction" and scratch, 0
+end
+
 -- Lays a pass over a parameter. scratch: the tensor its "direction" is, where it has one.
 function set:add(cx, config, param, state_of, scratch)
-  local kind, operands = {}, {}
-  for i, name in ipairs(cx.operands) do
+  local names, kind, operands, streams = cx.operands, {}, {}, {}
+  if param.state.master then
+    names = table.move(names, 1, #names, 1, {})
+    names[#names + 1] = "master"
+  end
+  for i, name in ipairs(names) do
     local part = cx.parts[name]
-    if part then
-      local state = state_of(param, part)
-      kind[name] = state.kind
-      operands[i] = state.scales and { state.value, state.scales } or state.value
-    else
-      kind[name] = "f32"
-      operands[i] = name == "theta" and param.tensor or name == "direction" and scratch or false
-    end
+    local state = part and state_of(param, part) or param.state[name]
+    kind[name], operands[i], streams[i] = operand_of(name, param, state, scratch)
   end
   local variant = param.quantized and "packed" or "plain"
-  local c = compiled(cx, variant, kind)
+  if param.weights then variant = ("%s, bf16 weights, %s"):format(variant, param.weights) end
+  local c = compiled(cx, variant, names, kind, param.weights)
   local key = ("%s %s %s"):format(cx.id, variant, param.decayed)
   if not self.pass_of[key] then
     self.programs[#self.programs + 1] = c.program
@@ -54,7 +63,9 @@ function set:add(cx, config, param, state_of, scratch)
       scalars = c.listing.scalars, decayed = param.decayed, config = config,
     }
   end
-  self.jobs[#self.jobs + 1] = { pass = self.pass_of[key], operands = operands }
+  self.jobs[#self.jobs + 1] = {
+    pass = self.pass_of[key], operands = operands, streams = streams,
+  }
 end
 
 function set:seal()
@@ -63,8 +74,9 @@ function set:seal()
   return self
 end
 
--- env: the numbers of a step by configuration. Returns how many parameters had a gradient.
-function set:run(env)
+-- env: the numbers of a step by configuration; random: { seed, draw }. Returns how many parameters
+-- had a gradient.
+function set:run(env, random)
   local scalars = {}
   for i, pass in ipairs(self.passes) do
     local numbers = env[pass.config]
@@ -73,7 +85,7 @@ function set:run(env)
     scalars[i] = compile.evaluate(pass.scalars, numbers)
     numbers.weight_decay = decay
   end
-  return self.plan:run(scalars)
+  return self.plan:run(scalars, random[1], random[2])
 end
 
 -- ---- matrices
@@ -160,14 +172,15 @@ end
 
 --- One step, or the end of a period.
 -- @tparam {[config]=table} env numbers of the step
+-- @tparam {integer,integer} random seed and draw of stochastic rounding
 -- @treturn integer parameters that had what the passes need
-function object:run(env)
+function object:run(env, random)
   if not self.tried then try(self, env) end
-  local n = self.whole and self.whole:run(env) or 0
+  local n = self.whole and self.whole:run(env, random) or 0
   for _, item in ipairs(self.matrices) do
-    if item.moments:run(env) > 0 then
+    if item.moments:run(env, random) > 0 then
       transform(item, env[item.config])
-      n = n + item.update:run(env)
+      n = n + item.update:run(env, random)
     end
   end
   return n

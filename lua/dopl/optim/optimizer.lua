@@ -6,6 +6,7 @@
 local check = require "dopl.check"
 local core = require "dopl.core"
 local layout = require "dopl.optim.layout"
+local rng = require "dopl.rng"
 local rule_class = require "dopl.optim.rule"
 local trace = require "dopl.optim.trace"
 
@@ -20,7 +21,9 @@ local kinds = { matrix = true, embedding = true, head = true, bias = false, norm
 -- fed with deltas: these take the signed codec.
 local function storage_kind(scheme, part, quantized)
   local is_base = part.part == "base"
-  if not quantized or not scheme.quantized[is_base and "base" or "own"] then return "f32" end
+  local stored = scheme.stored[is_base and "base" or "own"]
+  if stored ~= "8bit" then return stored end
+  if not quantized then return "f32" end
   local unsigned = part.moment.nonnegative
   if scheme.kind == "base_delta" then
     unsigned = unsigned and is_base and scheme.source == "g"
@@ -41,7 +44,12 @@ local function read_params(params, scheme)
     end
     if seen[p.name] then error(("attach: two parameters named '%s'"):format(p.name), 3) end
     seen[p.name] = true
-    p.n = p.tensor:numel()
+    local dtype = p.tensor:dtype()
+    if dtype ~= "f32" and dtype ~= "bf16" then
+      error(("attach: '%s' is %s, need f32 or bf16"):format(p.name, dtype), 3)
+    end
+    p.n, p.weights = p.tensor:numel(), dtype == "bf16" and scheme.weights or nil
+    p.stream = rng.hash(p.name .. ".theta")
     local shape = p.tensor:shape()
     p.matrix, p.rows, p.cols = p.kind == "matrix" and #shape == 2, shape[1], shape[2]
     p.decayed = kinds[p.kind]
@@ -52,6 +60,14 @@ local function read_params(params, scheme)
   end
   if #out == 0 then error("attach: no parameters", 3) end
   return out
+end
+
+-- The f32 copy that a bf16 parameter is written from.
+local function add_master(param)
+  local scope <close> = core.scope()
+  local value = core.optim.state(param.n, "f32")
+  value:copy(core.ops.view(core.optim.decode(param.tensor, nil, "bf16"), param.n))
+  param.state.master = { kind = "f32", value = value, part = "master", stream = 0 }
 end
 
 -- A rule, and the one of parameters that its transform does not concern.
@@ -141,14 +157,15 @@ end
 -- @tparam config config rule and scheme
 -- @tparam {{name=string,tensor=tensor,kind=string},...} params kind: "matrix" (default),
 --   "embedding", "head", "bias" or "norm"
--- @tparam ?table options objectives: names; period: steps of a full period, for federated schemes
+-- @tparam ?table options objectives: names; period: steps of a full period, for federated schemes;
+--   seed (0): of stochastic rounding
 function optimizer.new(config, params, options)
   options = check.options("attach", options,
-    { objectives = check.optional, period = check.optional }, 4)
+    { objectives = check.optional, period = check.optional, seed = 0 }, 4)
   local scheme = config.scheme
   local self = setmetatable({
     config = config, rule = config.rule, scheme = scheme, t = 0, period = options.period,
-    plans = {}, scratch = {},
+    plans = {}, scratch = {}, seed = check.type("attach: seed", options.seed, "integer", 4),
   }, optimizer)
   check_objectives(self, config, options)
   check_by_objective(self, "scheme: lr", scheme.lr)
@@ -156,6 +173,9 @@ function optimizer.new(config, params, options)
   if config.otherwise then check_hyper(self, config.otherwise) end
   self.own_rules = own_rules(self)
   self.params = read_params(params, scheme)
+  for _, p in ipairs(self.params) do
+    if p.weights == "master" then add_master(p) end
+  end
   self.trace_options = {
     timing = scheme.timing, source = scheme.source, split = scheme.split,
     objectives = self.objectives,
@@ -182,6 +202,7 @@ function optimizer:state_of(param, part, objective)
     local value, scales = core.optim.state(param.n, kind)
     state = {
       kind = kind, value = value, scales = scales, part = part.part, moment = part.moment.name,
+      stream = rng.hash(param.name .. "." .. key),
     }
     param.state[key] = state
   end
@@ -331,13 +352,15 @@ function optimizer:step(options)
   local t_k = o.objective and self.count[o.objective] and self.count[o.objective] + 1 or self.t + 1
   local main = self.own_rules[o.objective] or self.config
   local numbers = self:numbers(main, o.objective, o, self.t + 1, t_k, scale)
-  if plan:run(self:environment(plan, o.objective, o, self.t + 1, t_k, scale)) == 0 then
+  local env = self:environment(plan, o.objective, o, self.t + 1, t_k, scale)
+  if plan:run(env, { self.seed, 2 * self.t }) == 0 then
     error("step: no parameter has a gradient: call loss:backward() first", 2)
   end
   self.t = self.t + 1
   if self.count[o.objective] then self.count[o.objective] = t_k end
   if self.ending and self.t % self.period == 0 then
-    self.ending:run(self:environment(self.ending, o.objective, o, self.t, t_k, 1.0))
+    local last = self:environment(self.ending, o.objective, o, self.t, t_k, 1.0)
+    self.ending:run(last, { self.seed, 2 * self.t - 1 })
   end
   result.lr = numbers.lr
   return result
@@ -364,26 +387,26 @@ function optimizer:states()
   return out
 end
 
---- A state's values as f32, decoded where it is 8-bit.
+--- A state's values as f32, decoded where it is stored otherwise.
 -- @tparam string param name of the parameter
--- @tparam string state "m", "m.base", "m.own.forget", ...
+-- @tparam string state "m", "m.base", "m.own.forget", ..., "master"
 -- @treturn tensor
 function optimizer:state(param, state)
   for _, p in ipairs(self.params) do
     if p.name == param then
       local s = p.state[state]
       if not s then check.choice("state of " .. param, state, check.keys(p.state)) end
-      return s.scales and core.optim.decode(s.value, s.scales, s.kind) or s.value
+      return s.kind == "f32" and s.value or core.optim.decode(s.value, s.scales, s.kind)
     end
   end
   error(("state: no parameter '%s'"):format(tostring(param)), 2)
 end
 
---- Steps taken, in all and by objective.
+--- Steps taken, in all and by objective, and the seed of stochastic rounding.
 function optimizer:counters()
   local by_objective = {}
   for _, name in ipairs(self.objectives) do by_objective[name] = self.count[name] end
-  return { step = self.t, objectives = by_objective }
+  return { step = self.t, objectives = by_objective, seed = self.seed }
 end
 
 --- Takes up where a checkpoint left off.
@@ -396,22 +419,27 @@ function optimizer:restore(states, counters)
   end
   check.type("restore: counters.step", counters.step, "integer")
   for _, s in ipairs(own) do s.tensor:copy(states[s.name]) end
-  self.t = counters.step
+  self.t, self.seed = counters.step, counters.seed or self.seed
   for _, name in ipairs(self.objectives) do
     self.count[name] = counters.objectives and counters.objectives[name] or 0
   end
 end
 
---- Bytes of optimizer state: { base, own, total }, codes and scales included.
+--- Bytes the optimizer holds, codes and scales included.
+-- @treturn table { base, own, master, scratch, total }: moments of the base and all others, f32
+--   copies of bf16 parameters, what matrix steps work on
 function optimizer:state_bytes()
-  local bytes = { base = 0, own = 0, total = 0 }
+  local bytes = { base = 0, own = 0, master = 0, scratch = 0, total = 0 }
+  local function count(part, n)
+    bytes[part], bytes.total = bytes[part] + n, bytes.total + n
+  end
   for _, param in ipairs(self.params) do
-    for _, state in pairs(param.state) do -- a sum: the order changes nothing
-      local n = state.value:bytes() + (state.scales and state.scales:bytes() or 0)
-      local part = state.part == "base" and "base" or "own"
-      bytes[part], bytes.total = bytes[part] + n, bytes.total + n
+    for _, state in pairs(param.state) do -- sums: the order changes nothing
+      count(bytes[state.part] and state.part or "own",
+        state.value:bytes() + (state.scales and state.scales:bytes() or 0))
     end
   end
+  for _, scratch in pairs(self.scratch) do count("scratch", scratch:bytes()) end
   return bytes
 end
 

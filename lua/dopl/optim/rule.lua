@@ -61,7 +61,7 @@ local function optional_function(where, options, name)
 end
 
 -- Operands of a pass that are no states.
-local reserved = { theta = true, g = true, direction = true }
+local reserved = { theta = true, g = true, direction = true, master = true }
 
 -- The configuration of parameters a transform does not concern. It has no scheme of its own.
 local function read_otherwise(where, given, level)
