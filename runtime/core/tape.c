@@ -98,10 +98,10 @@ static dopl_status accumulate(dopl_rt *rt, dopl_tensor *y, const dopl_tensor *x)
     return DOPL_OK;
 }
 
-// The type of a gradient: a parameter's is f32, since it adds up over many samples; any other has
-// the type of its value.
+// The type of a gradient: a parameter's is f32, since it adds up over many samples, and so is every
+// gradient on the CPU; elsewhere others have the type of their values.
 static dopl_dtype grad_dtype(const dopl_tensor *t) {
-    return t->var->leaf ? DOPL_F32 : t->dtype;
+    return t->var->leaf || t->device == DOPL_CPU ? DOPL_F32 : t->dtype;
 }
 
 // A storage for the gradient of `t` that nobody else holds, contents undefined.
@@ -150,7 +150,7 @@ static dopl_status seed_root(dopl_rt *rt, const dopl_tensor *root, const dopl_te
         return dopl_fail(rt, DOPL_ESHAPE,
                          "backward: a value of shape %s needs a gradient of that shape",
                          dopl_shape_str(root).s);
-    if (seed && (!dopl_shape_same(root, seed) || seed->dtype != root->dtype ||
+    if (seed && (!dopl_shape_same(root, seed) || seed->dtype != grad_dtype(root) ||
                  seed->device != root->device))
         return dopl_fail(rt, DOPL_ESHAPE, "backward: a value of shape %s and a gradient %s %s",
                          dopl_shape_str(root).s, dopl_dtype_name(seed->dtype),

@@ -3,7 +3,7 @@
 // The gradient of the table adds rows of dy at repeated indices. Threads share the columns, not the
 // rows, so each sum has one writer and one order: the result is the same on any number of threads.
 #include "op.h"
-#include "../core/simd.h"
+#include "../core/bf16.h"
 
 #include <string.h>
 
@@ -16,14 +16,23 @@ dopl_status op_embedding_shape(dopl_rt *rt, dopl_op_call *c) {
     return op_out(rt, c, DOPL_F32, 2, (int64_t[]){ index->dim[0], table->dim[1] });
 }
 
+DOPL_SIMD static void decode_row(float *restrict y, const uint16_t *restrict x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = dopl_float_of_bf16(x[i]);
+}
+
 dopl_status op_embedding_cpu(dopl_rt *rt, dopl_op_call *c) {
     (void)rt;
     int64_t N = c->out->dim[0], C = c->out->dim[1];
-    const float *table = dopl_f32(c->in[0]);
+    const dopl_tensor *table = c->in[0];
     const int32_t *index = dopl_i32(c->in[1]);
     float *y = dopl_f32(c->out);
 #pragma omp parallel for schedule(static) if (N * C > OP_GRAIN)
-    for (int64_t i = 0; i < N; i++) memcpy(y + i * C, table + index[i] * C, (size_t)C * sizeof *y);
+    for (int64_t i = 0; i < N; i++) {
+        if (table->dtype == DOPL_BF16)
+            decode_row(y + i * C, dopl_bf16(table) + index[i] * C, C);
+        else
+            memcpy(y + i * C, dopl_f32(table) + index[i] * C, (size_t)C * sizeof *y);
+    }
     return DOPL_OK;
 }
 

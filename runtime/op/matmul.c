@@ -1,13 +1,10 @@
 // matmul.c - dense layers and plain matrix products, on oneDNN.
 #include "op.h"
 #include "gemm.h"
+#include "weight.h"
 #include "../core/simd.h"
 
 #include <string.h>
-
-static dopl_status product(dopl_rt *rt, const char *name, int code) {
-    return code ? dopl_fail(rt, DOPL_EDEVICE, "%s: oneDNN error %d", name, code) : DOPL_OK;
-}
 
 // ---- linear
 
@@ -23,16 +20,18 @@ dopl_status op_linear_shape(dopl_rt *rt, dopl_op_call *c) {
 }
 
 dopl_status op_linear_cpu(dopl_rt *rt, dopl_op_call *c) {
-    int64_t T = c->out->dim[0], O = c->out->dim[1], C = c->in[0]->dim[1];
+    int64_t T = c->out->dim[0], O = c->out->dim[1];
     float *y = dopl_f32(c->out);
+    dopl_tensor bias;
+    DOPL_TRY(op_weight_f32(rt, &bias, c->in[2]));
     if (c->in[2]) {
-        const float *b = dopl_f32(c->in[2]);
+        const float *b = dopl_f32(&bias);
 #pragma omp parallel for schedule(static) if (T * O > OP_GRAIN)
         for (int64_t t = 0; t < T; t++) memcpy(y + t * O, b, (size_t)O * sizeof *y);
     }
-    return product(rt, "linear",
-                   op_gemm(false, true, T, O, C, 1.0f, dopl_f32(c->in[0]), C, dopl_f32(c->in[1]), C,
-                           c->in[2] ? 1.0f : 0.0f, y, O));
+    dopl_tensor_release(rt, &bias);
+    return op_weight_apply(rt, "linear", c->in[1], T, dopl_f32(c->in[0]), c->in[2] ? 1.0f : 0.0f,
+                           y);
 }
 
 DOPL_SIMD static void add_rows(float *restrict sum, const float *restrict x, int64_t rows,
@@ -57,15 +56,13 @@ dopl_status op_linear_backward(dopl_rt *rt, dopl_node *n) {
     float beta;
     if (dopl_grad_wants(n, 0)) { // dx = dy W
         DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
-        DOPL_TRY(product(rt, "linear",
-                         op_gemm(false, false, T, C, O, 1.0f, dy, O, dopl_f32(&n->in[1]), C, beta,
-                                 dopl_f32(d), C)));
+        DOPL_TRY(op_weight_backward(rt, "linear", &n->in[1], T, dy, beta, dopl_f32(d)));
     }
     if (dopl_grad_wants(n, 1)) { // dW = dy^T x
         DOPL_TRY(dopl_grad_into(rt, n, 1, &d, &beta));
-        DOPL_TRY(product(rt, "linear",
-                         op_gemm(true, false, O, C, T, 1.0f, dy, O, dopl_f32(&n->in[0]), C, beta,
-                                 dopl_f32(d), C)));
+        DOPL_TRY(op_gemm_status(rt, "linear",
+                                op_gemm(true, false, O, C, T, 1.0f, dy, O, dopl_f32(&n->in[0]), C,
+                                        beta, dopl_f32(d), C)));
     }
     if (dopl_grad_wants(n, 2)) {
         DOPL_TRY(dopl_grad_into(rt, n, 2, &d, &beta));
@@ -86,9 +83,9 @@ dopl_status op_matmul_shape(dopl_rt *rt, dopl_op_call *c) {
 
 dopl_status op_matmul_cpu(dopl_rt *rt, dopl_op_call *c) {
     int64_t M = c->out->dim[0], N = c->out->dim[1], K = c->in[0]->dim[1];
-    return product(rt, "matmul",
-                   op_gemm(false, false, M, N, K, 1.0f, dopl_f32(c->in[0]), K, dopl_f32(c->in[1]),
-                           N, 0.0f, dopl_f32(c->out), N));
+    return op_gemm_status(rt, "matmul",
+                          op_gemm(false, false, M, N, K, 1.0f, dopl_f32(c->in[0]), K,
+                                  dopl_f32(c->in[1]), N, 0.0f, dopl_f32(c->out), N));
 }
 
 dopl_status op_matmul_backward(dopl_rt *rt, dopl_node *n) {
@@ -98,15 +95,15 @@ dopl_status op_matmul_backward(dopl_rt *rt, dopl_node *n) {
     float beta;
     if (dopl_grad_wants(n, 0)) { // da = dy b^T
         DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
-        DOPL_TRY(product(rt, "matmul",
-                         op_gemm(false, true, M, K, N, 1.0f, dy, N, dopl_f32(&n->in[1]), N, beta,
-                                 dopl_f32(d), K)));
+        DOPL_TRY(op_gemm_status(rt, "matmul",
+                                op_gemm(false, true, M, K, N, 1.0f, dy, N, dopl_f32(&n->in[1]), N,
+                                        beta, dopl_f32(d), K)));
     }
     if (dopl_grad_wants(n, 1)) { // db = a^T dy
         DOPL_TRY(dopl_grad_into(rt, n, 1, &d, &beta));
-        DOPL_TRY(product(rt, "matmul",
-                         op_gemm(true, false, K, N, M, 1.0f, dopl_f32(&n->in[0]), K, dy, N, beta,
-                                 dopl_f32(d), N)));
+        DOPL_TRY(op_gemm_status(rt, "matmul",
+                                op_gemm(true, false, K, N, M, 1.0f, dopl_f32(&n->in[0]), K, dy, N,
+                                        beta, dopl_f32(d), N)));
     }
     return DOPL_OK;
 }

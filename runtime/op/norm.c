@@ -4,6 +4,7 @@
 // again: cheaper than keeping the normalised row. The weight's gradient is summed over SHARES fixed
 // shares of the rows, then over the shares in order: the same on any number of threads.
 #include "op.h"
+#include "weight.h"
 #include "../core/simd.h"
 
 #include <string.h>
@@ -66,17 +67,21 @@ DOPL_SIMD static float rms_row(float *restrict y, const float *restrict x, const
 
 dopl_status op_rms_norm_cpu(dopl_rt *rt, dopl_op_call *c) {
     int64_t rows = dopl_tensor_rows(c->out), cols = dopl_tensor_cols(c->out);
-    const float *x = dopl_f32(c->in[0]), *w = dopl_f32(c->in[1]);
+    const float *x = dopl_f32(c->in[0]);
     float *y = dopl_f32(c->out), *save = NULL, eps = (float)c->attr[0].f;
+    dopl_tensor weight;
     if (c->record) {
         DOPL_TRY(op_save(rt, c, 0, 1, &rows));
         save = dopl_f32(&c->saved[0]);
     }
+    DOPL_TRY(op_weight_f32(rt, &weight, c->in[1]));
+    const float *w = dopl_f32(&weight);
 #pragma omp parallel for schedule(static) if (rows * cols > OP_GRAIN)
     for (int64_t r = 0; r < rows; r++) {
         float inv = rms_row(y + r * cols, x + r * cols, w, cols, eps);
         if (save) save[r] = inv;
     }
+    dopl_tensor_release(rt, &weight);
     return DOPL_OK;
 }
 
@@ -98,15 +103,19 @@ DOPL_SIMD static void rms_row_grad(float *restrict dx, float *restrict dw, const
 
 dopl_status op_rms_norm_backward(dopl_rt *rt, dopl_node *n) {
     int64_t rows = dopl_tensor_rows(&n->out), cols = dopl_tensor_cols(&n->out);
-    const float *x = dopl_f32(&n->in[0]), *w = dopl_f32(&n->in[1]), *dy = dopl_f32(&n->dout);
+    const float *x = dopl_f32(&n->in[0]), *dy = dopl_f32(&n->dout);
     const float *inv = dopl_f32(&n->saved[0]);
-    float *dx = NULL, beta = 0.0f, *sums;
+    float *dx = NULL, beta = 0.0f, *sums = NULL;
     if (dopl_grad_wants(n, 0)) {
         dopl_tensor *d;
         DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
         dx = dopl_f32(d);
     }
-    DOPL_TRY(share_sums(rt, cols, 1, &sums));
+    dopl_tensor weight;
+    DOPL_TRY(op_weight_f32(rt, &weight, &n->in[1]));
+    const float *w = dopl_f32(&weight);
+    dopl_status status = share_sums(rt, cols, 1, &sums);
+    if (status != DOPL_OK) goto out;
 #pragma omp parallel for schedule(static) if (rows * cols > OP_GRAIN)
     for (int t = 0; t < SHARES; t++) {
         int64_t first, last;
@@ -115,8 +124,10 @@ dopl_status op_rms_norm_backward(dopl_rt *rt, dopl_node *n) {
             rms_row_grad(dx ? dx + r * cols : NULL, sums + t * cols, dy + r * cols, x + r * cols, w,
                          cols, inv[r], beta);
     }
-    dopl_status status = gather_sums(rt, n, 1, sums, 1, 0);
+    status = gather_sums(rt, n, 1, sums, 1, 0);
+out:
     dopl_rt_free(rt, sums);
+    dopl_tensor_release(rt, &weight);
     return status;
 }
 
@@ -144,19 +155,26 @@ DOPL_SIMD static void layer_row(float *restrict y, const float *restrict x, cons
 
 dopl_status op_layer_norm_cpu(dopl_rt *rt, dopl_op_call *c) {
     int64_t rows = dopl_tensor_rows(c->out), cols = dopl_tensor_cols(c->out);
-    const float *x = dopl_f32(c->in[0]), *w = dopl_f32(c->in[1]);
-    const float *b = c->in[2] ? dopl_f32(c->in[2]) : NULL;
+    const float *x = dopl_f32(c->in[0]);
     float *y = dopl_f32(c->out), *save = NULL, eps = (float)c->attr[0].f;
     if (c->record) {
         DOPL_TRY(op_save(rt, c, 0, 2, (int64_t[]){ rows, 2 }));
         save = dopl_f32(&c->saved[0]);
     }
+    dopl_tensor weight, bias = { 0 };
+    DOPL_TRY(op_weight_f32(rt, &weight, c->in[1]));
+    dopl_status status = op_weight_f32(rt, &bias, c->in[2]);
+    if (status != DOPL_OK) goto out;
+    const float *w = dopl_f32(&weight), *b = c->in[2] ? dopl_f32(&bias) : NULL;
 #pragma omp parallel for schedule(static) if (rows * cols > OP_GRAIN)
     for (int64_t r = 0; r < rows; r++) {
         float unused[2];
         layer_row(y + r * cols, x + r * cols, w, b, cols, eps, save ? save + 2 * r : unused);
     }
-    return DOPL_OK;
+out:
+    dopl_tensor_release(rt, &weight);
+    dopl_tensor_release(rt, &bias);
+    return status;
 }
 
 // With h = (x - mean) r and e = dy w:  dx = r (e - mean(e) - h mean(e h))
@@ -186,15 +204,19 @@ DOPL_SIMD static void layer_row_grad(float *restrict dx, float *restrict dw, flo
 
 dopl_status op_layer_norm_backward(dopl_rt *rt, dopl_node *n) {
     int64_t rows = dopl_tensor_rows(&n->out), cols = dopl_tensor_cols(&n->out);
-    const float *x = dopl_f32(&n->in[0]), *w = dopl_f32(&n->in[1]), *dy = dopl_f32(&n->dout);
+    const float *x = dopl_f32(&n->in[0]), *dy = dopl_f32(&n->dout);
     const float *stat = dopl_f32(&n->saved[0]);
-    float *dx = NULL, beta = 0.0f, *sums;
+    float *dx = NULL, beta = 0.0f, *sums = NULL;
     if (dopl_grad_wants(n, 0)) {
         dopl_tensor *d;
         DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
         dx = dopl_f32(d);
     }
-    DOPL_TRY(share_sums(rt, cols, 2, &sums));
+    dopl_tensor weight;
+    DOPL_TRY(op_weight_f32(rt, &weight, &n->in[1]));
+    const float *w = dopl_f32(&weight);
+    dopl_status status = share_sums(rt, cols, 2, &sums);
+    if (status != DOPL_OK) goto out;
 #pragma omp parallel for schedule(static) if (rows * cols > OP_GRAIN)
     for (int t = 0; t < SHARES; t++) {
         int64_t first, last;
@@ -204,8 +226,10 @@ dopl_status op_layer_norm_backward(dopl_rt *rt, dopl_node *n) {
                            sums + (2 * t + 1) * cols, dy + r * cols, x + r * cols, w, cols,
                            stat + 2 * r, beta);
     }
-    dopl_status status = gather_sums(rt, n, 1, sums, 2, 0);
+    status = gather_sums(rt, n, 1, sums, 2, 0);
     if (status == DOPL_OK) status = gather_sums(rt, n, 2, sums, 2, 1);
+out:
     dopl_rt_free(rt, sums);
+    dopl_tensor_release(rt, &weight);
     return status;
 }

@@ -8,14 +8,17 @@
 #include "op.h"
 #include "row.h"
 #include "gemm.h"
+#include "weight.h"
 #include "../core/simd.h"
 
 #include <string.h>
 
 // The pieces one pass over the labelled rows works with.
 typedef struct {
+    const char *name;       // of the operator
     int64_t n, C, V, chunk; // labelled rows, columns of hidden, vocabulary, rows of a chunk
-    const float *hidden, *weight;
+    const float *hidden;
+    const dopl_tensor *weight;
     const int32_t *row, *label;
     float *gathered; // [chunk, C]
     float *logits;   // [chunk, V]
@@ -39,14 +42,9 @@ static void gather(const pass *p, int64_t first, int64_t count) {
                (size_t)p->C * sizeof(float));
 }
 
-static dopl_status check(dopl_rt *rt, const char *name, int code) {
-    return code ? dopl_fail(rt, DOPL_EDEVICE, "%s: oneDNN error %d", name, code) : DOPL_OK;
-}
-
-static int chunk_logits(const pass *p, int64_t first, int64_t count) {
+static dopl_status chunk_logits(dopl_rt *rt, const pass *p, int64_t first, int64_t count) {
     gather(p, first, count);
-    return op_gemm(false, true, count, p->V, p->C, 1.0f, p->gathered, p->C, p->weight, p->C, 0.0f,
-                   p->logits, p->V);
+    return op_weight_apply(rt, p->name, p->weight, count, p->gathered, 0.0f, p->logits);
 }
 
 static dopl_status alloc_floats(dopl_rt *rt, int64_t n, float **out) {
@@ -97,11 +95,12 @@ DOPL_SIMD static row_stats reduce_row(const float *z, int64_t V) {
 
 dopl_status op_vocab_cpu(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *hidden = c->in[0], *weight = c->in[1];
-    pass p = { .n = c->in[2]->dim[0],
+    pass p = { .name = c->op->name,
+               .n = c->in[2]->dim[0],
                .C = hidden->dim[1],
                .V = weight->dim[0],
                .hidden = dopl_f32(hidden),
-               .weight = dopl_f32(weight),
+               .weight = weight,
                .row = dopl_i32(c->in[2]),
                .label = dopl_i32(c->in[3]) };
     p.chunk = chunk_rows(rt, p.n, p.V);
@@ -113,7 +112,7 @@ dopl_status op_vocab_cpu(dopl_rt *rt, dopl_op_call *c) {
     p.logits = dopl_f32(&c->saved[1]);
     for (int64_t first = 0; first < p.n; first += p.chunk) {
         int64_t count = chunk_at(&p, first);
-        DOPL_TRY(check(rt, "vocab", chunk_logits(&p, first, count)));
+        DOPL_TRY(chunk_logits(rt, &p, first, count));
 #pragma omp parallel for schedule(static) if (count * p.V > OP_GRAIN)
         for (int64_t i = 0; i < count; i++) {
             const float *z = p.logits + i * p.V;
@@ -145,23 +144,20 @@ DOPL_SIMD static void logits_grad(float *restrict z, int64_t V, int32_t label, c
 }
 
 // Adds the gradient of a chunk's logits to the weight's and the hidden rows' gradients.
-static int push_logits_grad(const pass *p, int64_t first, int64_t count, float *dweight,
-                            float weight_beta, float *dhidden) {
-    if (dweight) {
-        int code = op_gemm(true, false, p->V, p->C, count, 1.0f, p->logits, p->V, p->gathered, p->C,
-                           weight_beta, dweight, p->C);
-        if (code) return code;
-    }
-    if (!dhidden) return 0;
+static dopl_status push_logits_grad(dopl_rt *rt, const pass *p, int64_t first, int64_t count,
+                                    float *dweight, float weight_beta, float *dhidden) {
+    if (dweight)
+        DOPL_TRY(op_gemm_status(rt, p->name,
+                                op_gemm(true, false, p->V, p->C, count, 1.0f, p->logits, p->V,
+                                        p->gathered, p->C, weight_beta, dweight, p->C)));
+    if (!dhidden) return DOPL_OK;
     // the gathered rows are no longer needed: their room takes the gradient
-    int code = op_gemm(false, false, count, p->C, p->V, 1.0f, p->logits, p->V, p->weight, p->C,
-                       0.0f, p->gathered, p->C);
-    if (code) return code;
+    DOPL_TRY(op_weight_backward(rt, p->name, p->weight, count, p->logits, 0.0f, p->gathered));
     for (int64_t i = 0; i < count; i++) { // rows may repeat
         float *to = dhidden + p->row[first + i] * p->C, *from = p->gathered + i * p->C;
         for (int64_t j = 0; j < p->C; j++) to[j] += from[j];
     }
-    return 0;
+    return DOPL_OK;
 }
 
 // Where the gradients of hidden (input 0) and weight (input 1) go; hidden's is ready to be added
@@ -187,12 +183,13 @@ static dopl_status head_grads(dopl_rt *rt, dopl_node *n, float **dhidden, float 
 
 dopl_status op_vocab_backward(dopl_rt *rt, dopl_node *n) {
     const dopl_tensor *hidden = &n->in[0], *weight = &n->in[1];
-    pass p = { .n = n->out.dim[1],
+    pass p = { .name = n->name,
+               .n = n->out.dim[1],
                .C = hidden->dim[1],
                .V = weight->dim[0],
                .chunk = n->saved[1].dim[0],
                .hidden = dopl_f32(hidden),
-               .weight = dopl_f32(weight),
+               .weight = weight,
                .row = dopl_i32(&n->in[2]),
                .label = dopl_i32(&n->in[3]),
                .gathered = dopl_f32(&n->saved[0]),
@@ -203,14 +200,14 @@ dopl_status op_vocab_backward(dopl_rt *rt, dopl_node *n) {
     int64_t last = p.n ? (p.n - 1) / p.chunk * p.chunk : -1;
     for (int64_t first = last; first >= 0; first -= p.chunk) {
         int64_t count = chunk_at(&p, first);
-        if (first != last) DOPL_TRY(check(rt, "vocab", chunk_logits(&p, first, count)));
+        if (first != last) DOPL_TRY(chunk_logits(rt, &p, first, count));
 #pragma omp parallel for schedule(static) if (count * p.V > OP_GRAIN)
         for (int64_t i = 0; i < count; i++) {
             int64_t at = first + i;
             float u[4] = { dy[at], dy[p.n + at], dy[2 * p.n + at], dy[3 * p.n + at] };
             logits_grad(p.logits + i * p.V, p.V, p.label[at], u, y[p.n + at], y[3 * p.n + at]);
         }
-        DOPL_TRY(check(rt, "vocab", push_logits_grad(&p, first, count, dweight, beta, dhidden)));
+        DOPL_TRY(push_logits_grad(rt, &p, first, count, dweight, beta, dhidden));
         beta = 1.0f;
     }
     return DOPL_OK;
@@ -248,14 +245,12 @@ DOPL_SIMD static float kl_row(float *restrict z, const float *restrict zr, int64
 
 // Logits of a chunk turned into p - r in place; kl [count] may be NULL. ref_logits: [chunk, V]
 // room.
-static int kl_chunk(const pass *p, int64_t first, int64_t count, const dopl_tensor *ref,
-                    const dopl_tensor *ref_weight, float *ref_logits, float *kl) {
-    int64_t C = ref->dim[1];
-    int code = chunk_logits(p, first, count);
-    if (!code)
-        code = op_gemm(false, true, count, p->V, C, 1.0f, dopl_f32(ref) + first * C, C,
-                       dopl_f32(ref_weight), C, 0.0f, ref_logits, p->V);
-    if (code) return code;
+static dopl_status kl_chunk(dopl_rt *rt, const pass *p, int64_t first, int64_t count,
+                            const dopl_tensor *ref, const dopl_tensor *ref_weight,
+                            float *ref_logits, float *kl) {
+    DOPL_TRY(chunk_logits(rt, p, first, count));
+    DOPL_TRY(op_weight_apply(rt, p->name, ref_weight, count, dopl_f32(ref) + first * ref->dim[1],
+                             0.0f, ref_logits));
 #pragma omp parallel for schedule(static) if (count * p->V > OP_GRAIN)
     for (int64_t i = 0; i < count; i++) {
         float *z = p->logits + i * p->V, *zr = ref_logits + i * p->V;
@@ -263,16 +258,17 @@ static int kl_chunk(const pass *p, int64_t first, int64_t count, const dopl_tens
             kl_row(z, zr, p->V, op_row_log_sum_exp(z, p->V), op_row_log_sum_exp(zr, p->V));
         if (kl) kl[i] = value;
     }
-    return 0;
+    return DOPL_OK;
 }
 
 dopl_status op_vocab_kl_cpu(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *hidden = c->in[0], *weight = c->in[1];
-    pass p = { .n = c->in[2]->dim[0],
+    pass p = { .name = c->op->name,
+               .n = c->in[2]->dim[0],
                .C = hidden->dim[1],
                .V = weight->dim[0],
                .hidden = dopl_f32(hidden),
-               .weight = dopl_f32(weight),
+               .weight = weight,
                .row = dopl_i32(c->in[2]) };
     p.chunk = chunk_rows(rt, p.n, 2 * p.V);
     float *out = dopl_f32(c->out), *ref_logits;
@@ -281,24 +277,25 @@ dopl_status op_vocab_kl_cpu(dopl_rt *rt, dopl_op_call *c) {
     p.gathered = dopl_f32(&c->saved[0]);
     p.logits = dopl_f32(&c->saved[1]);
     DOPL_TRY(alloc_floats(rt, p.chunk * p.V, &ref_logits));
-    int code = 0;
-    for (int64_t first = 0; !code && first < p.n; first += p.chunk)
-        code =
-            kl_chunk(&p, first, chunk_at(&p, first), c->in[3], c->in[4], ref_logits, out + first);
+    dopl_status status = DOPL_OK;
+    for (int64_t first = 0; status == DOPL_OK && first < p.n; first += p.chunk)
+        status = kl_chunk(rt, &p, first, chunk_at(&p, first), c->in[3], c->in[4], ref_logits,
+                          out + first);
     dopl_rt_free(rt, ref_logits);
-    return check(rt, "vocab_kl", code);
+    return status;
 }
 
 dopl_status op_vocab_kl_backward(dopl_rt *rt, dopl_node *n) {
     const dopl_tensor *hidden = &n->in[0], *weight = &n->in[1];
     if (dopl_grad_wants(n, 3) || dopl_grad_wants(n, 4))
         return dopl_fail(rt, DOPL_ESTATE, "vocab_kl: the reference is frozen; detach it");
-    pass p = { .n = n->out.dim[0],
+    pass p = { .name = n->name,
+               .n = n->out.dim[0],
                .C = hidden->dim[1],
                .V = weight->dim[0],
                .chunk = n->saved[1].dim[0],
                .hidden = dopl_f32(hidden),
-               .weight = dopl_f32(weight),
+               .weight = weight,
                .row = dopl_i32(&n->in[2]),
                .gathered = dopl_f32(&n->saved[0]),
                .logits = dopl_f32(&n->saved[1]) };
@@ -307,17 +304,18 @@ dopl_status op_vocab_kl_backward(dopl_rt *rt, dopl_node *n) {
     DOPL_TRY(alloc_floats(rt, p.chunk * p.V, &ref_logits));
     const float *dy = dopl_f32(&n->dout);
     int64_t last = p.n ? (p.n - 1) / p.chunk * p.chunk : -1;
-    int code = 0;
-    for (int64_t first = last; !code && first >= 0; first -= p.chunk) {
+    dopl_status status = DOPL_OK;
+    for (int64_t first = last; status == DOPL_OK && first >= 0; first -= p.chunk) {
         int64_t count = chunk_at(&p, first);
         if (first != last)
-            code = kl_chunk(&p, first, count, &n->in[3], &n->in[4], ref_logits, NULL);
+            status = kl_chunk(rt, &p, first, count, &n->in[3], &n->in[4], ref_logits, NULL);
 #pragma omp parallel for schedule(static) if (count * p.V > OP_GRAIN)
         for (int64_t i = 0; i < count; i++)
             for (int64_t v = 0; v < p.V; v++) p.logits[i * p.V + v] *= dy[first + i];
-        if (!code) code = push_logits_grad(&p, first, count, dweight, beta, dhidden);
+        if (status == DOPL_OK)
+            status = push_logits_grad(rt, &p, first, count, dweight, beta, dhidden);
         beta = 1.0f;
     }
     dopl_rt_free(rt, ref_logits);
-    return check(rt, "vocab_kl", code);
+    return status;
 }

@@ -1,6 +1,9 @@
 -- matmul_spec.lua - dense layers and plain products.
 local array = require "op.array"
+local core = require "dopl.core"
 local walker = require "op.walker"
+
+local assert = require "luassert"
 
 -- y[i][j] = sum over k of x[i][k] w(k, j), plus b[j]
 local function product(x, K, N, w, b)
@@ -46,6 +49,26 @@ return walker.check("matmul", {
       { zeros { 3 }, zeros { 4, 3 }, says = "linear: x [3] and weight [4, 3]" },
       { zeros { 2, 3 }, zeros { 4, 3 }, zeros { 3 },
         says = "linear: weight [4, 3] and bias [3], need [O, C] and [O]" },
+    },
+    cases = {
+      ["decodes a large bf16 weight strip by strip"] = function()
+        local O, C, T = 2300, 1000, 3 -- three strips, the last one short
+        local w = core.randn(1, 2, 0.1, O, C):to("bf16")
+        local function run(weight)
+          local scope <close> = core.scope() -- luacheck: ignore scope
+          local x = core.randn(1, 3, 1, T, C):requires_grad(true)
+          core.reset_peak()
+          local before = core.memory().peak
+          local y = core.ops.linear(x, weight, nil)
+          y:backward(core.randn(1, 4, 1, T, O))
+          return array.of(y), array.of(x:grad()), core.memory().peak - before
+        end
+        local y, dx = run(w:to("f32"))
+        local y2, dx2, bytes = run(w)
+        walker.compare("linear", y, y2, 0)
+        walker.compare("its gradient", dx, dx2, 1e-5) -- strips add up
+        assert.is_true(bytes < O * C * 4, "the whole weight was decoded")
+      end,
     },
   },
   matmul = {

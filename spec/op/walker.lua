@@ -9,6 +9,7 @@
 --
 -- and the walker checks values, every gradient against differences of the reference, gradients that
 -- find a gradient already there, each input differentiated alone, any number of threads, errors.
+-- A weight in bf16 must give what the same numbers in f32 give, bit for bit, gradients included.
 -- Fresh memory is full of NaN throughout.
 local array = require "op.array"
 local core = require "dopl.core"
@@ -56,14 +57,16 @@ local TOLERANCE = {
 local rows = {}
 for _, row in ipairs(core.op_rows) do rows[row.name] = row end
 
--- Which arguments are tensors of floats: a gradient can flow into them.
+-- Which arguments are tensors of floats: a gradient can flow into them. Which of those may be bf16.
 local function float_inputs(row)
-  local list, i = {}, 0
-  for kind in row.inputs:gmatch("[fi]%??") do
+  local list, weights, i = {}, {}, 0
+  for kind in row.inputs:gmatch("[fiw]%??") do
     i = i + 1
-    if kind:sub(1, 1) == "f" then list[#list + 1] = i end
+    kind = kind:sub(1, 1)
+    if kind ~= "i" then list[#list + 1] = i end
+    if kind == "w" then weights[#weights + 1] = i end
   end
-  return list, i
+  return list, i, weights
 end
 
 local function tensors_of(args)
@@ -102,10 +105,12 @@ local function tolerance_of(kind, name)
 end
 
 -- Runs an operator and its backward. `wants`: positions of the inputs that require a gradient.
--- Returns the output and gradients by position, after `times` backward passes.
-local function run(name, args, wants, upstream, times)
+-- Returns the output and gradients by position, after `times` backward passes. `narrow`: positions of
+-- the inputs that are given in bf16.
+local function run(name, args, wants, upstream, times, narrow)
   local scope <close> = core.scope()
   local t = tensors_of(args)
+  for _, i in ipairs(narrow or {}) do t[i] = t[i]:to("bf16") end
   for _, i in ipairs(wants) do t[i]:requires_grad(true) end
   local y
   for _ = 1, times or 1 do
@@ -177,6 +182,30 @@ local function text_of(args)
   return table.concat(parts, ", ")
 end
 
+-- Weights in bf16, one by one and all together, against f32 weights of the same numbers.
+local function check_narrow(what, name, row, args, wants, upstream)
+  local _, _, weights = float_inputs(row)
+  local rounded, given = table.move(args, 1, #args, 1, {}), {}
+  for _, i in ipairs(weights) do
+    if args[i] then
+      rounded[i] = array.of(array.tensor(args[i]):to("bf16"))
+      given[#given + 1] = i
+    end
+  end
+  if #given == 0 then return end
+  local value, grads = run(name, rounded, wants, upstream)
+  local choices = { given }
+  for k = 1, #given > 1 and #given or 0 do choices[k + 1] = { given[k] } end
+  for _, narrow in ipairs(choices) do
+    local at = ("%s, bf16 in %s"):format(what, table.concat(narrow, ", "))
+    local again, grads_again = run(name, rounded, wants, upstream, 1, narrow)
+    compare(at, value, again, 0)
+    for _, i in ipairs(wants) do
+      compare(("%s, gradient %d"):format(at, i), grads[i], grads_again[i], 0)
+    end
+  end
+end
+
 local function check_sample(name, spec, row, args)
   local what = ("%s(%s)"):format(name, text_of(args))
   local wanted = refer(spec, args)
@@ -195,6 +224,7 @@ local function check_sample(name, spec, row, args)
     compare(at .. " on top of itself", array.map(grads[i], function(g) return 2 * g end), twice[i],
       tolerance)
   end
+  check_narrow(what, name, row, args, wants, upstream)
   local threads = core.threads()
   core.threads(threads == 1 and 2 or 1)
   local again, grads_again = run(name, args, wants, upstream)
@@ -215,21 +245,26 @@ end
 
 local function check_errors(name, spec, row)
   local scope <close> = core.scope() -- luacheck: ignore scope
-  local list, n_inputs = float_inputs(row)
+  local list, n_inputs, weights = float_inputs(row)
   refused(name, { n = 0 }, name .. ": input 1 is a ")
   for _, wrong in ipairs(spec.wrong or {}) do
     local args = tensors_of(wrong)
     refused(name, args, wrong.says)
   end
   local good = spec.samples[1]
-  local is_float = {}
-  for _, i in ipairs(list) do is_float[i] = true end
+  local needs = {}
+  for _, i in ipairs(list) do needs[i] = "f32" end
+  for _, i in ipairs(weights) do needs[i] = "f32 or bf16" end
   for i = 1, n_inputs do
     if good[i] then
       local args = tensors_of(good)
-      args[i] = is_float[i] and core.i32 { 1, 2 } or core.tensor { 1, 2 }
+      args[i] = needs[i] and core.i32 { 1, 2 } or core.tensor { 1, 2 }
       refused(name, args, ("%s: input %d is %s [2], needs %s"):format(name, i,
-        is_float[i] and "i32" or "f32", is_float[i] and "f32" or "i32"))
+        needs[i] and "i32" or "f32", needs[i] or "i32"))
+      if needs[i] == "f32" then
+        args[i] = core.tensor({ 1, 2 }):to("bf16")
+        refused(name, args, ("%s: input %d is bf16 [2], needs f32"):format(name, i))
+      end
       args[i] = "a string"
       refused(name, args, ("%s: input %d is a string, needs a tensor"):format(name, i))
       args[i] = array.tensor(good[i])
