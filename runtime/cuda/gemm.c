@@ -1,0 +1,416 @@
+// gemm.c - matrix products on cuBLASLt, each shape's algorithm found once.
+//
+// cuBLAS counts in columns. A row-major matrix is the column-major transpose, so y = a b is asked
+// for as y^T = b^T a^T: our b is its A, our a its B, and a bias along our rows is one along its
+// columns, as its epilogues want it.
+//
+// The library's heuristic names the algorithms worth trying; the first is usually within a tenth of
+// the best. The first product of a kind outside of a graph capture times them all, on its own
+// operands, and the fastest is remembered. Token counts change from batch to batch, so kinds are
+// shapes rounded to four steps an octave: a kind's other shapes take over its algorithm where
+// cuBLAS confirms that it can. Which algorithm wins can differ from run to run, and with it the
+// last bits of a product; with DOPL_GEMM_TIMING=0 the heuristic's first is taken for every shape,
+// and a run repeats to the bit. DOPL_TF32=1 multiplies f32 operands in TF32: faster by far, 10 bits
+// of mantissa.
+#include "cuda.h"
+
+#include <cublasLt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    WORKSPACE = 32 << 20, // bytes an algorithm may ask for: what NVIDIA advises for sm_90
+    CANDIDATES = 8,
+    TABLE = 1024, // kinds remembered; a power of two
+    PROBES = 8,   // places where a kind can be
+};
+
+// What decides on an algorithm. Compared as bytes.
+typedef struct {
+    int64_t m, n, k; // rounded
+    uint8_t type, y_type, a_transposed, b_transposed, bias, bias_grad;
+    uint8_t align_a, align_b, align_y, align_bias; // log2 of bytes that rows start at a multiple of
+    uint8_t unused[6];
+} kind;
+
+typedef struct {
+    bool used, timed, none; // none: cuBLAS has no algorithm
+    kind kind;
+    int64_t shape[6]; // m, n, k, lda, ldb, ldy that the algorithm is known to take
+    cublasLtMatmulAlgo_t algo;
+    size_t workspace;
+} choice;
+
+struct dopl_cuda_gemm {
+    cublasLtHandle_t handle;
+    bool timing, tf32;
+    choice table[TABLE];
+};
+
+// A product as cuBLAS sees it.
+typedef struct {
+    cublasLtMatmulDescOpaque_t operation;
+    cublasLtMatrixLayoutOpaque_t a, b, y; // of p->b, p->a, p->y
+} request;
+
+typedef struct {
+    char s[128];
+} product_text;
+
+static product_text describe(const dopl_cuda_product *p) {
+    product_text t;
+    snprintf(t.s, sizeof t.s, "product [%lld, %lld] x [%lld, %lld] of %s into %s%s",
+             (long long)p->m, (long long)p->k, (long long)p->k, (long long)p->n,
+             dopl_dtype_name(p->type), dopl_dtype_name(p->y_type),
+             p->bias ? " with bias" : (p->bias_grad ? " with row sums" : ""));
+    return t;
+}
+
+static dopl_status result(dopl_rt *rt, cublasStatus_t status, const dopl_cuda_product *p) {
+    if (status == CUBLAS_STATUS_SUCCESS) return DOPL_OK;
+    return dopl_fail(rt, DOPL_EDEVICE, "%s: %s", describe(p).s, cublasLtGetStatusString(status));
+}
+
+dopl_status dopl_cuda_gemm_init(dopl_rt *rt) {
+    void *memory;
+    DOPL_TRY(dopl_rt_alloc_zero(rt, &memory, sizeof(struct dopl_cuda_gemm)));
+    struct dopl_cuda_gemm *g = memory;
+    cublasStatus_t status = cublasLtCreate(&g->handle);
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        dopl_rt_free(rt, g);
+        return dopl_fail(rt, DOPL_EDEVICE, "cuBLAS: %s", cublasLtGetStatusString(status));
+    }
+    const char *timing = getenv("DOPL_GEMM_TIMING"), *tf32 = getenv("DOPL_TF32");
+    g->timing = !timing || strcmp(timing, "0") != 0;
+    g->tf32 = tf32 && strcmp(tf32, "1") == 0;
+    dopl_cuda_of(rt)->gemm = g;
+    return DOPL_OK;
+}
+
+void dopl_cuda_gemm_release(dopl_rt *rt) {
+    struct dopl_cuda_gemm *g = dopl_cuda_of(rt)->gemm;
+    if (!g) return;
+    cublasLtDestroy(g->handle);
+    dopl_rt_free(rt, g);
+    dopl_cuda_of(rt)->gemm = NULL;
+}
+
+// ---- a product in cuBLAS's words
+
+static cudaDataType_t data_type(dopl_dtype t) {
+    return t == DOPL_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+static cublasStatus_t set(request *r, cublasLtMatmulDescAttributes_t attribute, const void *value,
+                          size_t bytes) {
+    return cublasLtMatmulDescSetAttribute(&r->operation, attribute, value, bytes);
+}
+
+static cublasStatus_t put_operation(request *r, const dopl_cuda_product *p, bool tf32) {
+    bool fast = tf32 && p->type == DOPL_F32;
+    cublasStatus_t s = cublasLtMatmulDescInit(
+        &r->operation, fast ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    int32_t of_a = p->b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    int32_t of_b = p->a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    if (!s) s = set(r, CUBLASLT_MATMUL_DESC_TRANSA, &of_a, sizeof of_a);
+    if (!s) s = set(r, CUBLASLT_MATMUL_DESC_TRANSB, &of_b, sizeof of_b);
+    const void *beside = p->bias ? p->bias : p->bias_grad;
+    if (s || !beside) return s;
+    uint32_t epilogue = p->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_BGRADB;
+    s = set(r, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    if (!s) s = set(r, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &beside, sizeof beside);
+    return s;
+}
+
+// A row-major [rows, cols] matrix.
+static cublasStatus_t put_layout(cublasLtMatrixLayoutOpaque_t *layout, dopl_dtype type,
+                                 bool transposed, int64_t rows, int64_t cols, int64_t ld) {
+    return cublasLtMatrixLayoutInit(layout, data_type(type), (uint64_t)(transposed ? rows : cols),
+                                    (uint64_t)(transposed ? cols : rows), ld);
+}
+
+static cublasStatus_t put(request *r, const dopl_cuda_product *p, bool tf32) {
+    cublasStatus_t s = put_operation(r, p, tf32);
+    if (!s) s = put_layout(&r->a, p->type, p->b_transposed, p->k, p->n, p->ldb);
+    if (!s) s = put_layout(&r->b, p->type, p->a_transposed, p->m, p->k, p->lda);
+    if (!s) s = put_layout(&r->y, p->y_type, false, p->m, p->n, p->ldy);
+    return s;
+}
+
+static cublasStatus_t enqueue(const dopl_cuda *cuda, const request *r, const dopl_cuda_product *p,
+                              void *y, const cublasLtMatmulAlgo_t *algo, void *workspace,
+                              size_t bytes) {
+    return cublasLtMatmul(cuda->gemm->handle, (cublasLtMatmulDesc_t)&r->operation, &p->alpha, p->b,
+                          (cublasLtMatrixLayout_t)&r->a, p->a, (cublasLtMatrixLayout_t)&r->b,
+                          &p->beta, p->y, (cublasLtMatrixLayout_t)&r->y, y,
+                          (cublasLtMatrixLayout_t)&r->y, algo, workspace, bytes, cuda->stream);
+}
+
+// ---- kinds
+
+// Up to the next of 5, 6, 7 and 8 times a power of two.
+static int64_t rounded(int64_t x) {
+    int64_t unit = 1;
+    while (x > 8 * unit) unit *= 2;
+    return (x + unit - 1) / unit * unit;
+}
+
+// log2 of the largest power of two, 256 at most, that divides the address and the row's bytes.
+static uint8_t alignment(const void *p, int64_t row_bytes) {
+    return (uint8_t)__builtin_ctzll((uintptr_t)p | (uint64_t)row_bytes | 256);
+}
+
+static kind kind_of(const dopl_cuda_product *p, bool exact) {
+    int64_t size = (int64_t)dopl_dtype_bytes(p->type);
+    int64_t y_size = (int64_t)dopl_dtype_bytes(p->y_type);
+    kind k;
+    memset(&k, 0, sizeof k);
+    k.m = exact ? p->m : rounded(p->m);
+    k.n = exact ? p->n : rounded(p->n);
+    k.k = exact ? p->k : rounded(p->k);
+    k.type = (uint8_t)p->type;
+    k.y_type = (uint8_t)p->y_type;
+    k.a_transposed = p->a_transposed;
+    k.b_transposed = p->b_transposed;
+    k.bias = p->bias != NULL;
+    k.bias_grad = p->bias_grad != NULL;
+    k.align_a = alignment(p->a, p->lda * size);
+    k.align_b = alignment(p->b, p->ldb * size);
+    k.align_y = alignment(p->y, p->ldy * y_size);
+    k.align_bias = alignment(p->bias ? p->bias : p->bias_grad, 256);
+    return k;
+}
+
+// The entry of a kind, or the one it may take.
+static choice *look_up(struct dopl_cuda_gemm *g, const kind *k) {
+    uint64_t hash = 0xcbf29ce484222325u; // FNV-1a
+    for (size_t i = 0; i < sizeof *k; i++) hash = (hash ^ ((const uint8_t *)k)[i]) * 0x100000001b3u;
+    hash ^= hash >> 32;
+    for (uint64_t i = 0; i < PROBES; i++) {
+        choice *c = &g->table[(hash + i) % TABLE];
+        if (!c->used || memcmp(&c->kind, k, sizeof *k) == 0) return c;
+    }
+    choice *c = &g->table[hash % TABLE]; // full here: the oldest goes
+    c->used = false;
+    return c;
+}
+
+// ---- finding an algorithm
+
+static cublasStatus_t put_preference(cublasLtMatmulPreferenceOpaque_t *preference, const kind *k) {
+    cublasStatus_t s = cublasLtMatmulPreferenceInit(preference);
+    uint64_t most = WORKSPACE;
+    if (!s)
+        s = cublasLtMatmulPreferenceSetAttribute(
+            preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof most);
+    const struct {
+        cublasLtMatmulPreferenceAttributes_t attribute;
+        uint8_t log2;
+    } align[] = { { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, k->align_b },
+                  { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, k->align_a },
+                  { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, k->align_y },
+                  { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, k->align_y } };
+    for (size_t i = 0; !s && i < sizeof align / sizeof *align; i++) {
+        uint32_t bytes = 1u << align[i].log2;
+        s = cublasLtMatmulPreferenceSetAttribute(preference, align[i].attribute, &bytes,
+                                                 sizeof bytes);
+    }
+    return s;
+}
+
+// The heuristic's candidates, best guess first; *n is 0 where cuBLAS has none.
+static dopl_status candidates(dopl_rt *rt, const request *r, const dopl_cuda_product *p,
+                              const kind *k, cublasLtMatmulHeuristicResult_t *found, int most,
+                              int *n) {
+    cublasLtMatmulPreferenceOpaque_t preference;
+    DOPL_TRY(result(rt, put_preference(&preference, k), p));
+    *n = 0;
+    cublasStatus_t s = cublasLtMatmulAlgoGetHeuristic(
+        dopl_cuda_of(rt)->gemm->handle, (cublasLtMatmulDesc_t)&r->operation,
+        (cublasLtMatrixLayout_t)&r->a, (cublasLtMatrixLayout_t)&r->b, (cublasLtMatrixLayout_t)&r->y,
+        (cublasLtMatrixLayout_t)&r->y, &preference, most, found, n);
+    if (s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE) {
+        *n = 0;
+        return DOPL_OK;
+    }
+    return result(rt, s, p);
+}
+
+// What a timing works with.
+typedef struct {
+    cudaEvent_t start, end;
+    void *workspace, *y; // y: p->y, or a place of its own where the product adds to p->y
+} stopwatch;
+
+static void stopwatch_release(dopl_rt *rt, stopwatch *w, const dopl_cuda_product *p) {
+    if (w->start) cudaEventDestroy(w->start);
+    if (w->end) cudaEventDestroy(w->end);
+    if (w->y != p->y) dopl_cuda_free(rt, w->y);
+    dopl_cuda_free(rt, w->workspace);
+}
+
+static dopl_status stopwatch_init(dopl_rt *rt, stopwatch *w, const dopl_cuda_product *p) {
+    *w = (stopwatch){ .y = p->y };
+    if (p->beta != 0.0f) {
+        w->y = NULL;
+        size_t bytes = (size_t)(p->m * p->ldy) * dopl_dtype_bytes(p->y_type);
+        DOPL_TRY(dopl_cuda_alloc(rt, &w->y, bytes));
+    }
+    DOPL_TRY(dopl_cuda_alloc(rt, &w->workspace, WORKSPACE));
+    DOPL_TRY(dopl_cuda_result(rt, cudaEventCreate(&w->start), "timing a product"));
+    return dopl_cuda_result(rt, cudaEventCreate(&w->end), "timing a product");
+}
+
+// Milliseconds of one product; infinite where cuBLAS refuses after all.
+static dopl_status time_one(dopl_rt *rt, const stopwatch *w, const request *r,
+                            const dopl_cuda_product *p,
+                            const cublasLtMatmulHeuristicResult_t *candidate, float *ms) {
+    const dopl_cuda *cuda = dopl_cuda_of(rt);
+    double work = 5e11 / (2.0 * (double)p->m * (double)p->n * (double)p->k);
+    int repeat = work < 3 ? 3 : (work > 20 ? 20 : (int)work);
+    *ms = 1e30f;
+    cudaError_t e = cudaSuccess;
+    for (int i = -1; !e && i < repeat; i++) { // the first, untimed, loads the kernel
+        if (enqueue(cuda, r, p, w->y, &candidate->algo, w->workspace, candidate->workspaceSize))
+            return DOPL_OK;
+        if (i < 0) e = cudaEventRecord(w->start, cuda->stream);
+    }
+    if (!e) e = cudaEventRecord(w->end, cuda->stream);
+    if (!e) e = cudaEventSynchronize(w->end);
+    if (!e) e = cudaEventElapsedTime(ms, w->start, w->end);
+    return dopl_cuda_result(rt, e, "timing a product");
+}
+
+// The fastest of the candidates. The heuristic's first stays unless another is clearly faster.
+static dopl_status fastest(dopl_rt *rt, const request *r, const dopl_cuda_product *p,
+                           const cublasLtMatmulHeuristicResult_t *found, int n, int *best) {
+    stopwatch w;
+    dopl_status status = stopwatch_init(rt, &w, p);
+    float least = 0.0f;
+    *best = 0;
+    for (int i = 0; status == DOPL_OK && i < n; i++) {
+        float ms;
+        status = time_one(rt, &w, r, p, &found[i], &ms);
+        if (i > 0 && ms >= 0.98f * least) continue;
+        least = ms;
+        *best = i;
+    }
+    stopwatch_release(rt, &w, p);
+    return status;
+}
+
+static dopl_status may_time(dopl_rt *rt, bool *may) {
+    const dopl_cuda *cuda = dopl_cuda_of(rt);
+    enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    *may = false;
+    if (!cuda->gemm->timing) return DOPL_OK;
+    DOPL_TRY(dopl_cuda_result(rt, cudaStreamIsCapturing(cuda->stream, &capture), "product"));
+    *may = capture == cudaStreamCaptureStatusNone;
+    return DOPL_OK;
+}
+
+static void remember_shape(choice *c, const dopl_cuda_product *p) {
+    const int64_t shape[] = { p->m, p->n, p->k, p->lda, p->ldb, p->ldy };
+    memcpy(c->shape, shape, sizeof shape);
+}
+
+// Fills `c` afresh; `timed`: by the clock, where memory for it can be had.
+static dopl_status choose(dopl_rt *rt, const request *r, const dopl_cuda_product *p, const kind *k,
+                          bool timed, choice *c) {
+    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+    int n, best = 0;
+    DOPL_TRY(candidates(rt, r, p, k, found, timed ? CANDIDATES : 1, &n));
+    if (timed && n > 1) {
+        dopl_status status = fastest(rt, r, p, found, n, &best);
+        timed = status == DOPL_OK;
+        if (status != DOPL_OK && status != DOPL_ENOMEM) return status;
+    }
+    *c = (choice){ .used = true, .timed = timed, .none = n == 0, .kind = *k };
+    remember_shape(c, p);
+    if (n == 0) return DOPL_OK;
+    c->algo = found[best].algo;
+    c->workspace = found[best].workspaceSize;
+    return DOPL_OK;
+}
+
+// Whether the algorithm of another shape of the kind takes this one; cuBLAS says what it needs.
+static bool takes(const struct dopl_cuda_gemm *g, const request *r, const dopl_cuda_product *p,
+                  choice *c) {
+    const int64_t shape[] = { p->m, p->n, p->k, p->lda, p->ldb, p->ldy };
+    if (memcmp(c->shape, shape, sizeof shape) == 0) return true;
+    if (c->none) return false;
+    cublasLtMatmulHeuristicResult_t need;
+    cublasStatus_t s = cublasLtMatmulAlgoCheck(
+        g->handle, (cublasLtMatmulDesc_t)&r->operation, (cublasLtMatrixLayout_t)&r->a,
+        (cublasLtMatrixLayout_t)&r->b, (cublasLtMatrixLayout_t)&r->y, (cublasLtMatrixLayout_t)&r->y,
+        &c->algo, &need);
+    if (s != CUBLAS_STATUS_SUCCESS || need.workspaceSize > WORKSPACE) return false;
+    c->workspace = need.workspaceSize;
+    remember_shape(c, p);
+    return true;
+}
+
+// *out is the table's, or `own` where the kind's algorithm does not take this shape.
+static dopl_status find(dopl_rt *rt, const request *r, const dopl_cuda_product *p, choice *own,
+                        choice **out) {
+    struct dopl_cuda_gemm *g = dopl_cuda_of(rt)->gemm;
+    kind k = kind_of(p, !g->timing);
+    *out = look_up(g, &k);
+    if ((*out)->used && (*out)->timed && takes(g, r, p, *out)) return DOPL_OK;
+    bool timed;
+    DOPL_TRY(may_time(rt, &timed));
+    if ((*out)->used && !timed && takes(g, r, p, *out)) return DOPL_OK;
+    if (!(*out)->used || !(*out)->timed) return choose(rt, r, p, &k, timed, *out);
+    *out = own;
+    return choose(rt, r, p, &k, false, own);
+}
+
+// ---- the product
+
+// k is 0: nothing to add up.
+static dopl_status empty_sum(dopl_rt *rt, const dopl_cuda_product *p) {
+    size_t size = dopl_dtype_bytes(p->y_type), row = (size_t)p->n * size;
+    cudaStream_t stream = dopl_cuda_stream(rt);
+    cudaError_t e = cudaSuccess;
+    if (p->bias_grad) e = cudaMemsetAsync(p->bias_grad, 0, (size_t)p->m * size, stream);
+    for (int64_t i = 0; !e && p->beta == 0.0f && i < p->m; i++) {
+        char *y = (char *)p->y + (size_t)(i * p->ldy) * size;
+        e = p->bias ? cudaMemcpyAsync(y, p->bias, row, cudaMemcpyDeviceToDevice, stream)
+                    : cudaMemsetAsync(y, 0, row, stream);
+    }
+    return dopl_cuda_result(rt, e, "product over an empty dimension");
+}
+
+static bool is_degenerate(const dopl_cuda_product *p) {
+    return p->m == 0 || p->n == 0 || p->k == 0;
+}
+
+dopl_status dopl_cuda_gemm_fits(dopl_rt *rt, const dopl_cuda_product *p, bool *fits) {
+    *fits = !is_degenerate(p);
+    if (!*fits) return DOPL_OK;
+    request r;
+    choice own, *c;
+    DOPL_TRY(result(rt, put(&r, p, dopl_cuda_of(rt)->gemm->tf32), p));
+    DOPL_TRY(find(rt, &r, p, &own, &c));
+    *fits = !c->none;
+    return DOPL_OK;
+}
+
+dopl_status dopl_cuda_gemm(dopl_rt *rt, const dopl_cuda_product *p) {
+    const dopl_cuda *cuda = dopl_cuda_of(rt);
+    if (p->m == 0 || p->n == 0) return DOPL_OK;
+    if (p->k == 0) return empty_sum(rt, p);
+    request r;
+    choice own, *c;
+    DOPL_TRY(result(rt, put(&r, p, cuda->gemm->tf32), p));
+    DOPL_TRY(find(rt, &r, p, &own, &c));
+    if (c->none)
+        return dopl_fail(rt, DOPL_EDEVICE, "%s: cuBLAS has no algorithm for it", describe(p).s);
+    void *workspace = NULL;
+    if (c->workspace) DOPL_TRY(dopl_cuda_alloc(rt, &workspace, WORKSPACE));
+    cublasStatus_t s = enqueue(cuda, &r, p, p->y, &c->algo, workspace, c->workspace);
+    dopl_cuda_free(rt, workspace);
+    DOPL_TRY(result(rt, s, p));
+    return cuda->sync ? dopl_cuda_launched(rt, describe(p).s) : DOPL_OK;
+}
