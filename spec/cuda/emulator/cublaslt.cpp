@@ -1,27 +1,23 @@
 // cublaslt.cpp - the products behind cublasLt.h.
+//
+// Two algorithms, so that whoever chooses has a choice: 0 takes everything, 1 takes results with an
+// even number of columns and wants a workspace. Row sums beside a product come where the summed
+// dimension is even.
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 
-#include <new>
-
-struct dopl_emulated_layout {
-    cudaDataType type;
-    uint64_t rows, cols;
-    int64_t ld;
-};
-struct dopl_emulated_product {
-    cublasComputeType_t compute;
-    int a_op, b_op, epilogue;
-    const void *bias;
-    int bias_type;
-};
-struct dopl_emulated_preference {
-    size_t workspace;
-};
+enum { WORKSPACE = 4096 }; // of algorithm 1
 
 static float element(const void *data, cudaDataType type, int64_t i) {
     return type == CUDA_R_16BF ? __bfloat162float(static_cast<const __nv_bfloat16 *>(data)[i])
                                : static_cast<const float *>(data)[i];
+}
+
+static void put(void *data, cudaDataType type, int64_t i, double x) {
+    if (type == CUDA_R_16BF)
+        static_cast<__nv_bfloat16 *>(data)[i] = __float2bfloat16_rn((float)x);
+    else
+        static_cast<float *>(data)[i] = (float)x;
 }
 
 extern "C" {
@@ -44,15 +40,9 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t) {
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *out, cublasComputeType_t compute,
-                                        cudaDataType_t) {
-    *out = new dopl_emulated_product{ compute, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT,
-                                      nullptr, -1 };
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc) {
-    delete desc;
+cublasStatus_t cublasLtMatmulDescInit(cublasLtMatmulDesc_t desc, cublasComputeType_t compute,
+                                      cudaDataType_t) {
+    *desc = { compute, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, -1, nullptr };
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -80,58 +70,68 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
     return CUBLAS_STATUS_INVALID_VALUE;
 }
 
-cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *out, cudaDataType type,
-                                          uint64_t rows, uint64_t cols, int64_t ld) {
+cublasStatus_t cublasLtMatrixLayoutInit(cublasLtMatrixLayout_t layout, cudaDataType type,
+                                        uint64_t rows, uint64_t cols, int64_t ld) {
     if (ld < (int64_t)rows) return CUBLAS_STATUS_INVALID_VALUE;
-    *out = new dopl_emulated_layout{ type, rows, cols, ld };
+    *layout = { type, rows, cols, ld };
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
-    delete layout;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *out) {
-    *out = new dopl_emulated_preference{ 0 };
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) {
-    delete preference;
+cublasStatus_t cublasLtMatmulPreferenceInit(cublasLtMatmulPreference_t preference) {
+    *preference = { 0, { 256, 256, 256, 256 } };
     return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                     cublasLtMatmulPreferenceAttributes_t attribute,
                                                     const void *value, size_t bytes) {
-    if (attribute != CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES || bytes != sizeof(size_t))
-        return CUBLAS_STATUS_INVALID_VALUE;
-    memcpy(&preference->workspace, value, bytes);
+    if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES && bytes == sizeof(uint64_t)) {
+        memcpy(&preference->workspace, value, bytes);
+        return CUBLAS_STATUS_SUCCESS;
+    }
+    int which = attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES;
+    if (which < 0 || which > 3 || bytes != sizeof(uint32_t)) return CUBLAS_STATUS_INVALID_VALUE;
+    memcpy(&preference->align[which], value, bytes);
     return CUBLAS_STATUS_SUCCESS;
 }
 
-// Two answers, as a real library gives several.
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t,
-                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
-                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
-                                              cublasLtMatmulPreference_t, int asked,
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t,
+                                       cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algo,
+                                       cublasLtMatmulHeuristicResult_t *result) {
+    uint64_t k = desc->a_op == CUBLAS_OP_T ? a->rows : a->cols;
+    if (desc->epilogue == CUBLASLT_EPILOGUE_BGRADB && k % 2) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (algo->data[0] == 1 && d->cols % 2) return CUBLAS_STATUS_NOT_SUPPORTED;
+    *result = cublasLtMatmulHeuristicResult_t{};
+    result->algo = *algo;
+    result->workspaceSize = algo->data[0] == 1 ? WORKSPACE : 0;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int asked,
                                               cublasLtMatmulHeuristicResult_t results[],
                                               int *n_results) {
-    *n_results = asked < 2 ? asked : 2;
-    for (int i = 0; i < *n_results; i++) {
-        results[i] = cublasLtMatmulHeuristicResult_t{};
-        results[i].algo.data[0] = (uint64_t)i;
+    *n_results = 0;
+    for (uint64_t i = 0; i < 2 && *n_results < asked; i++) {
+        cublasLtMatmulAlgo_t algo = { { i } };
+        cublasLtMatmulHeuristicResult_t *r = &results[*n_results];
+        if (cublasLtMatmulAlgoCheck(handle, desc, a, b, c, d, &algo, r) == CUBLAS_STATUS_SUCCESS &&
+            r->workspaceSize <= preference->workspace)
+            ++*n_results;
     }
-    return CUBLAS_STATUS_SUCCESS;
+    return *n_results ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha,
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
                               const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
                               cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
                               cublasLtMatrixLayout_t c_layout, void *d,
-                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *, void *,
-                              size_t, cudaStream_t) {
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
+                              void *workspace, size_t workspace_bytes, cudaStream_t) {
     int64_t m = (int64_t)d_layout->rows, n = (int64_t)d_layout->cols;
     bool a_turned = desc->a_op == CUBLAS_OP_T, b_turned = desc->b_op == CUBLAS_OP_T;
     int64_t k = (int64_t)(a_turned ? a_layout->rows : a_layout->cols);
@@ -140,9 +140,21 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
         (int64_t)(b_turned ? b_layout->rows : b_layout->cols) != n ||
         a_layout->type != b_layout->type || c_layout->type != d_layout->type)
         return CUBLAS_STATUS_INVALID_VALUE;
+    cublasLtMatmulHeuristicResult_t need;
+    cublasStatus_t status =
+        cublasLtMatmulAlgoCheck(handle, desc, a_layout, b_layout, c_layout, d_layout, algo, &need);
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
+    if (workspace_bytes < need.workspaceSize) return CUBLAS_STATUS_INVALID_VALUE;
+    if (workspace) memset(workspace, 0xff, need.workspaceSize); // whoever shares it finds out
+    bool row_sums = desc->epilogue == CUBLASLT_EPILOGUE_BGRADB;
     float al = *static_cast<const float *>(alpha), be = *static_cast<const float *>(beta);
 #pragma omp parallel for schedule(static) if (m * n * k > 1 << 16)
-    for (int64_t j = 0; j < n; j++)
+    for (int64_t j = 0; j < n; j++) {
+        double b_sum = 0;
+        for (int64_t l = 0; row_sums && l < k; l++)
+            b_sum +=
+                element(b, b_layout->type, b_turned ? l * b_layout->ld + j : j * b_layout->ld + l);
+        if (row_sums) put(const_cast<void *>(desc->bias), d_layout->type, j, b_sum);
         for (int64_t i = 0; i < m; i++) {
             double sum = 0;
             for (int64_t l = 0; l < k; l++)
@@ -157,12 +169,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
                     desc->bias_type < 0 ? d_layout->type : (cudaDataType)desc->bias_type;
                 y += element(desc->bias, type, i);
             }
-            int64_t at = j * d_layout->ld + i;
-            if (d_layout->type == CUDA_R_16BF)
-                static_cast<__nv_bfloat16 *>(d)[at] = __float2bfloat16_rn((float)y);
-            else
-                static_cast<float *>(d)[at] = (float)y;
+            put(d, d_layout->type, j * d_layout->ld + i, y);
         }
+    }
     return CUBLAS_STATUS_SUCCESS;
 }
 
