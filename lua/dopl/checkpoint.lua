@@ -9,7 +9,8 @@
 --
 -- Each is written beside, synced and renamed, the JSON last: a pair of which a part is missing, cut
 -- short or changed is refused, with the reason, and the one before it is taken. When a training has
--- ended, `done` takes the place of its steps: the final weights and what train.fit returned.
+-- ended, `done` takes the place of its steps: the final weights and what train.fit returned. Those
+-- that are to stay behind (`stay`) are there to fork from (dopl.fork).
 --
 -- (The function dopl.checkpoint, which trades time for memory, is dopl.nn's.)
 -- @module dopl.checkpoint
@@ -19,8 +20,8 @@ local check = require "dopl.check"
 local core = require "dopl.core"
 local sealed = require "dopl.sealed"
 
-local checkpoint = {}
 local DONE <const> = "done"
+local checkpoint = { done = DONE } -- the name of the one that is written when a training has ended
 
 -- ---- a folder of checkpoints
 
@@ -39,7 +40,7 @@ function checkpoint.save(folder, name, tensors, about)
 end
 
 --- Reads a checkpoint.
--- @treturn ?table { name, about, tensors }; nil where it is not whole
+-- @treturn ?table { name, about, tensors, hash of the tensors' file }; nil where it is not whole
 -- @treturn ?string why
 function checkpoint.load(folder, name)
   local path = ("%s/%s"):format(folder, name)
@@ -54,7 +55,7 @@ function checkpoint.load(folder, name)
   if hash ~= file.tensors.hash then
     return nil, path .. " is damaged: its content is not what was written"
   end
-  return { name = name, about = file.about, tensors = core.safetensors.load(path) }
+  return { name = name, about = file.about, tensors = core.safetensors.load(path), hash = hash }
 end
 
 --- Names of the checkpoints in a folder, newest first; whether they are whole is not looked at.
@@ -146,6 +147,32 @@ function checkpoint.fill(saved, targets, prefix, what)
   for _, target in ipairs(targets) do target.tensor:copy(saved[prefix .. target.name]) end
 end
 
+-- ---- what a training is
+
+--- The states of an optimizer, as a checkpoint names them, and what they hold.
+-- @treturn {table,...} { name, param, state = { kind, value, scales }, moment = how it is pushed
+-- ("ema", "sum"; "master" for a copy of weights), objective = whose own it is }
+function checkpoint.states_of(optimizer)
+  local out = {}
+  for _, param in ipairs(optimizer.params) do
+    for _, key in ipairs(check.keys(param.state)) do
+      local state = param.state[key]
+      local objective = key:match "%.own%.(.+)$"
+      local rule = optimizer:config_of(param, objective).rule
+      out[#out + 1] = { name = param.name .. "." .. key, state = state, objective = objective,
+        param = param, moment = state.moment and rule.moments[state.moment].kind or state.part }
+    end
+  end
+  return out
+end
+
+--- A content hash of a model's weights.
+function checkpoint.model_hash(model)
+  local weights = {}
+  for i, p in ipairs(model.parameters) do weights[i] = p.tensor end
+  return core.hash(table.unpack(weights))
+end
+
 -- ---- the checkpoints of one training
 
 local Keeper = {}
@@ -153,7 +180,8 @@ Keeper.__index = Keeper
 
 local defaults = {
   every = 50,              -- steps; one more is written when the training is stopped
-  keep = 2,                -- how many stay
+  keep = 2,                -- how many are there while it runs
+  stay = 0,                -- how many stay when it has ended, to fork from
   folder = check.optional, -- default: the run's checkpoints/<label>
   resume = check.optional, -- whether to go on from what the folder holds; default: as the run
 }
@@ -170,9 +198,8 @@ local function describe(o, training)
     local samples = objective.data.samples
     parts["data of " .. name] = samples and chat.fingerprint(samples) or "unknown"
   end
-  local weights = {}
-  for i, p in ipairs(o.model.parameters) do weights[i] = p.tensor end
-  parts["starting model"] = core.hash(table.unpack(weights))
+  parts["starting model"] = checkpoint.model_hash(o.model)
+  parts["beginning"] = o.from and tostring(o.from)
   return parts
 end
 
@@ -183,14 +210,15 @@ end
 -- @treturn Keeper
 function checkpoint.keeper(o, training)
   local given = check.options("train.fit: checkpoint", o.checkpoint, defaults, 4)
-  for _, key in ipairs { "every", "keep" } do
+  for key, least in pairs { every = 1, keep = 1, stay = 0 } do
     local what = "train.fit: checkpoint." .. key
-    check.range(what, check.type(what, given[key], "integer", 4), 1, math.huge, 4)
+    check.range(what, check.type(what, given[key], "integer", 4), least, math.huge, 4)
   end
   if not o.run and not given.folder then
     error("train.fit: checkpoint: without a run, a folder is needed", 3)
   end
-  local self = setmetatable({ every = given.every, keep = given.keep, steps = o.steps,
+  local self = setmetatable({ every = given.every, steps = o.steps, stay = given.stay,
+    keep = math.max(given.keep, given.stay),
     resume = given.resume, run = o.run, clock = core.clock(),
     folder = given.folder or o.run:folder("checkpoints", o.label),
     parameters = o.model.parameters, training = training, about = describe(o, training) }, Keeper)
@@ -234,7 +262,7 @@ function Keeper:find()
     checkpoint.remove(self.folder, name)
   end
   local ended = self.found.name == DONE
-  checkpoint.prune(self.folder, ended and 1 or self.keep)
+  checkpoint.prune(self.folder, ended and 1 + self.stay or self.keep)
   return ended
 end
 
@@ -263,8 +291,9 @@ local function restore_states(self, about, tensors)
 end
 
 --- Puts everything back as the found checkpoint has it.
+-- @treturn boolean whether one was found
 function Keeper:restore()
-  if not self.found then return end
+  if not self.found then return false end
   local about, tensors, t = self.found.about, self.found.tensors, self.training
   checkpoint.fill(tensors, self.parameters, "weight.", self.what)
   if self.found.name ~= DONE then restore_states(self, about, tensors) end
@@ -276,6 +305,7 @@ function Keeper:restore()
   end
   if self.run then self.run:skip(about.rows.to) end
   self.found = nil
+  return true
 end
 
 local live_fields <const> = { "step", "losses", "objective", "lr", "grad_norm", "result",
@@ -283,13 +313,16 @@ local live_fields <const> = { "step", "losses", "objective", "lr", "grad_norm", 
 
 local function write(self, name)
   local t = self.training
-  local tensors, loaders, live = {}, {}, {}
+  local tensors, loaders, live, states = {}, {}, {}, {}
   local function add(prefix, list)
     for _, each in ipairs(list) do tensors[prefix .. each.name] = each.tensor end
   end
   add("weight.", self.parameters)
   if name ~= DONE then
     add("state.", t.optimizer:states())
+    for _, s in ipairs(checkpoint.states_of(t.optimizer)) do
+      states[s.name] = { kind = s.state.kind, moment = s.moment }
+    end
     if t.microscope then add("microscope.", t.microscope:tensors()) end
     for i, p in ipairs(t.best.weights and self.parameters or {}) do
       tensors["best." .. p.name] = t.best.weights[i]
@@ -299,7 +332,8 @@ local function write(self, name)
   for _, field in ipairs(live_fields) do live[field] = t.live[field] end
   if self.run then self.run:sync() end -- the rows a checkpoint counts on are on the disk before it
   checkpoint.save(self.folder, name, tensors, {
-    training = self.about, counters = t.optimizer:counters(), loaders = loaders, live = live,
+    training = self.about, counters = t.optimizer:counters(), states = states, loaders = loaders,
+    live = live,
     schedule = t.plan:state(), microscope = t.microscope and t.microscope:state(),
     best = { score = t.best.score, step = t.best.step, result = t.best.result },
     totals = { tokens = t.totals.tokens, seconds = t.totals.seconds + core.clock() - self.clock },
@@ -307,14 +341,14 @@ local function write(self, name)
   })
 end
 
---- Writes a checkpoint where one is due, or where a stop was asked for. The last step has none:
--- `finish` follows.
+--- Writes a checkpoint where one is due, or where a stop was asked for. The last step has none,
+-- unless some are to stay: `finish` follows.
 -- @treturn boolean whether it was
 function Keeper:step()
   local step = self.training.live.step
-  if step == self.steps then return false end
-  local asked = core.stop and core.stop.asked()
-  if step % self.every == 0 or asked then
+  if step == self.steps and self.stay == 0 then return false end
+  local asked = step < self.steps and core.stop and core.stop.asked()
+  if step % self.every == 0 or asked or step == self.steps then
     write(self, ("step-%06d"):format(step))
     checkpoint.prune(self.folder, self.keep)
   end
@@ -324,7 +358,7 @@ end
 --- Writes down how the training ended.
 function Keeper:finish()
   write(self, DONE)
-  checkpoint.prune(self.folder, 1)
+  checkpoint.prune(self.folder, 1 + self.stay)
 end
 
 return checkpoint

@@ -141,7 +141,7 @@ end
 local function measured_options(given, s, names, steps, surveys)
   local o = {}
   for key, value in pairs(given) do o[key] = value end -- a copy: the order changes nothing
-  for _, key in ipairs { "evaluate", "every", "stop", "keep_best", "checkpoint", "run" } do
+  for _, key in ipairs { "evaluate", "every", "stop", "keep_best", "checkpoint", "from", "run" } do
     o[key] = nil
   end
   o.steps, o.progress, o.objectives = steps_to_measure(s, names, steps), false, {}

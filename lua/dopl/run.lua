@@ -3,7 +3,8 @@
 --     recipe.lua      the recipe's text as it ran
 --     params.json     its parameters, defaults filled in
 --     run.json        versions, seed, threads, command, when it began and how it ended; one that
---                     says "running" and is not was killed
+--                     says "running" and is not was killed; `parents`: what its trainings were
+--                     forked from
 --     metrics.jsonl   one object a line, in the order of `run:log`; a crash loses nothing logged
 --     checkpoints/    where trainings stand (dopl.checkpoint)
 --     results/        what pieces of work came to (`run:once`)
@@ -18,6 +19,7 @@
 -- @module dopl.run
 local check = require("dopl.check")
 local core = require("dopl.core")
+local fork = require("dopl.fork")
 local json = require("dopl.json")
 local params = require("dopl.params")
 local sealed = require("dopl.sealed")
@@ -176,6 +178,28 @@ function run.open(options)
   self.metrics = core.files.append(self.path .. "/metrics.jsonl")
   self:write("run.json", json.encode(self.about, { indent = 2 }) .. "\n") -- --resume needs no more
   return self
+end
+
+--- Where a training of another run stood, for `from` of train.fit and bench:compare: it goes on from
+-- there under another schedule or optimizer. See dopl.fork.
+-- @tparam table options run = the parent's folder; label of its training, where it has several; step
+-- (default: the newest checkpoint); states = "all": every state must fit, "fitting": those that do not
+-- begin at zero or are dropped, "none": all begin at zero; data = "continue" or "anew"
+-- @treturn Fork
+function run.fork(options)
+  return fork.open(options, plain)
+end
+
+--- Writes down that a training of this run began where one of another stood.
+-- @tparam table parent training, run, checkpoint, step, hash
+function Run:descends(parent)
+  local list = json.array(self.about.parents or {})
+  for _, known in ipairs(list) do -- of a run that is gone on with
+    if known.training == parent.training and known.hash == parent.hash then return end
+  end
+  list[#list + 1] = parent
+  self.about.parents = list
+  self:write("run.json", json.encode(self.about, { indent = 2 }) .. "\n")
 end
 
 -- ---- metrics

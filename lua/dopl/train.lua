@@ -8,6 +8,7 @@
 local core = require "dopl.core"
 local check = require "dopl.check"
 local checkpoint = require "dopl.checkpoint"
+local fork = require "dopl.fork"
 local loss = require "dopl.loss"
 local microscope = require "dopl.microscope"
 local progress = require "dopl.progress"
@@ -33,7 +34,8 @@ local defaults = {
   keep_best = check.optional,  -- name of an evaluation result, or function(result) -> score
   on_step = check.optional,    -- function(live), after each step
   microscope = check.optional, -- { every = n }: see dopl.microscope
-  checkpoint = check.optional, -- { every = 50 steps, keep = 2 }: see dopl.checkpoint
+  checkpoint = check.optional, -- { every = 50 steps, keep = 2, stay = 0 }: see dopl.checkpoint
+  from = check.optional,       -- from dopl.run.fork: where another training stood
   run = check.optional,        -- from dopl.run: gets one row of metrics a step
   label = "train",             -- names the run's rows and the progress line
   progress = true,
@@ -107,6 +109,7 @@ local function prepare_reference(o, list, plan)
     if kind then
       o.reference = o.reference or reference.new(o.model)
       local steps = plan:count(objective.name, o.steps) or o.steps
+      steps = steps + (o.from and o.from:served(objective.name) or 0)
       o.reference:prepare(objective.data, steps, kind, o.micro_tokens)
     end
   end
@@ -205,6 +208,9 @@ local function check_options(o)
     if not o.evaluate then error("train.fit: keep_best needs evaluate", 3) end
   end
   if o.every and not o.evaluate then error("train.fit: every needs evaluate", 3) end
+  if o.from ~= nil and not fork.is_fork(o.from) then
+    error(("train.fit: from is a %s, needs one of dopl.run.fork"):format(type(o.from)), 3)
+  end
   for _, name in ipairs { "run", "reference" } do
     local needed = name == "run" and "log" or "prepare"
     if o[name] ~= nil and not (type(o[name]) == "table" and o[name][needed]) then
@@ -226,7 +232,7 @@ end
 --- Trains a model.
 -- @tparam table options see `defaults` in the source: model, objectives, optimizer, schedule, steps,
 -- warmup, decay, clip, micro_tokens, reference, evaluate, every, stop, keep_best, on_step,
--- microscope, checkpoint, run, label, progress
+-- microscope, checkpoint, from, run, label, progress
 -- @treturn table { steps, losses = { [objective] = last value }, result (of the last or the kept
 -- evaluation), best_step, optimizer, tokens, seconds, stopped }
 function train.fit(options)
@@ -239,6 +245,7 @@ function train.fit(options)
   local sizes = schedule.sizes(list)
   o.steps = plan:length(o.steps, sizes, "train.fit: steps")
   o.warmup = plan:length(o.warmup or sizes.epochs[names[1]], sizes, "train.fit: warmup")
+  if o.from then o.from:check_steps(o.steps) end
   plan = plan:resolve(sizes)
   for _, objective in ipairs(list) do
     objective.weight = objective.weight * plan:weight(objective.name)
@@ -257,13 +264,13 @@ function train.fit(options)
 
   local best, clock, totals = {}, core.clock(), { tokens = 0, seconds = 0.0 }
   local live = { step = 0, losses = {}, saved = {}, model = o.model, optimizer = optimizer }
-  local keeper = o.checkpoint and checkpoint.keeper(o, { objectives = list, names = names,
-    plan = plan, optimizer = optimizer, microscope = scope, live = live, best = best,
-    totals = totals })
+  local training = { objectives = list, names = names, plan = plan, optimizer = optimizer,
+    microscope = scope, live = live, best = best, totals = totals }
+  local keeper = o.checkpoint and checkpoint.keeper(o, training)
   local ended = keeper and keeper:find() or false
   -- one that is shared is asked even so: what it answers depends, in the last bit, on the order
   if not ended or o.reference then prepare_reference(o, list, plan) end
-  if keeper then keeper:restore() end
+  if not (keeper and keeper:restore()) and o.from then o.from:start(o, training) end
 
   local hold <close> = keeper and core.stop and core.stop.hold() -- no stop before a checkpoint
   local line <close> = progress.new(o.label, o.steps, o.progress)

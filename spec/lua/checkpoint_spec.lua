@@ -151,7 +151,8 @@ describe("a checkpoint", function()
       if key:find "^state%..*%.codes$" then codes = tensor end
     end
     assert.equal("u8", codes:dtype())
-    assert.same({ step = 4, objectives = { forget = 2, retain = 2 } }, found.about.counters)
+    assert.same({ step = 4, objectives = { forget = 2, retain = 2 }, seed = 0 },
+      found.about.counters)
   end)
 
   -- Two checkpoints, at steps 2 and 4.

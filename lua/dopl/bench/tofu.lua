@@ -41,6 +41,7 @@ function tofu.params(more)
     model_seed = { 1, "seed of the small model and of the authors" },
     epochs = { 0, "epochs that train the small model; 0: until it answers by heart" },
     checkpoint = { settings.checkpoint, "steps between checkpoints of a training; 0: none" },
+    keep_checkpoints = { 0, "how many stay when an unlearning has ended, to fork from" },
     fresh = { false, "train the small models anew instead of taking them from the cache" },
   }
   for key, value in pairs(more or {}) do p[key] = value end
@@ -140,10 +141,10 @@ local function new_model(self)
 end
 
 -- Whether and where trainings write checkpoints; only a run can be gone on with.
-local function checkpoint_of(self, folder)
+local function checkpoint_of(self, folder, stay)
   local every = self.p.checkpoint
   if not self.run or every == 0 then return nil end
-  return { every = every, folder = folder, resume = self.run.resumed }
+  return { every = every, folder = folder, resume = self.run.resumed, stay = stay or 0 }
 end
 
 -- Trains the small model on rows until it answers by heart. Not a part of the run's metrics: they
@@ -270,6 +271,7 @@ local method_defaults = {
   optimizer = check.required, schedule = check.required, steps = check.required,
   forget_weight = 1.0, retain_weight = 1.0, seed = check.optional, clip = check.optional,
   evaluate = true, watch = check.optional, every = check.optional, microscope = check.optional,
+  from = check.optional,
 }
 
 local function refusal_mode(l)
@@ -285,7 +287,8 @@ end
 --- Unlearns from the original model and evaluates the result.
 -- @tparam table method label, forget and retain (losses), optimizer, schedule, steps, forget_weight,
 -- retain_weight, seed, clip; evaluate = false: train only; watch = function(model, step) -> numbers,
--- asked every `every` steps; microscope = { every = n } (dopl.microscope)
+-- asked every `every` steps; microscope = { every = n } (dopl.microscope); from = where another
+-- training stood (dopl.run.fork)
 -- @treturn table the evaluation's row with seconds, tokens, state_bytes
 function Bench:compare(method)
   local m = check.options("bench:compare", method, method_defaults)
@@ -300,7 +303,7 @@ function Bench:compare(method)
         data = loader_of(self, m.retain, self.retain, "retain", seed) },
     },
     optimizer = m.optimizer, schedule = m.schedule, reference = self.reference,
-    checkpoint = checkpoint_of(self),
+    checkpoint = checkpoint_of(self, nil, self.p.keep_checkpoints), from = m.from,
   }
   local targeted = refusal_mode(m.forget) ~= nil
   local row = m.evaluate and self:evaluate(model, m.label, targeted) or { label = m.label }

@@ -419,6 +419,11 @@ function optimizer:restore(states, counters)
   end
   check.type("restore: counters.step", counters.step, "integer")
   for _, s in ipairs(own) do s.tensor:copy(states[s.name]) end
+  self:set_counters(counters)
+end
+
+--- Counts on from `counters()`; an objective that has no number there counts from 0.
+function optimizer:set_counters(counters)
   self.t, self.seed = counters.step, counters.seed or self.seed
   for _, name in ipairs(self.objectives) do
     self.count[name] = counters.objectives and counters.objectives[name] or 0
