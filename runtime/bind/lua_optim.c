@@ -15,6 +15,7 @@
 #include "state.h"
 #include "../core/device.h"
 #include "../optim/ceiling.h"
+#include "../optim/cuda_source.h"
 #include "../optim/pass.h"
 #include "../optim/transpose.h"
 
@@ -26,6 +27,7 @@
 
 typedef struct {
     dopl_program *program;
+    char *source; // as CUDA, once somebody asked
 } program_box;
 
 typedef struct {
@@ -35,7 +37,9 @@ typedef struct {
 static int program_gc(lua_State *L) {
     program_box *box = luaL_checkudata(L, 1, PROGRAM);
     dopl_rt_free(dopl_check_rt(L), box->program);
+    dopl_rt_free(dopl_check_rt(L), box->source);
     box->program = NULL;
+    box->source = NULL;
     return 0;
 }
 
@@ -101,6 +105,7 @@ static int program_new(lua_State *L) {
                                n_operand, DOPL_MAX_OPERAND);
     program_box *box = lua_newuserdatauv(L, sizeof *box, 0);
     box->program = NULL;
+    box->source = NULL;
     luaL_setmetatable(L, PROGRAM);
     dopl_status s = dopl_program_new(rt, &box->program, n_instr);
     if (s != DOPL_OK) return dopl_raise(L, rt);
@@ -160,6 +165,16 @@ static void read_job(lua_State *L, dopl_rt *rt, dopl_plan *plan, int j) {
         lua_pop(L, 2);
     }
     lua_settop(L, t - 1);
+}
+
+// program:cuda_source(): the pass as CUDA C++ (optim/cuda_source.h)
+static int program_cuda_source(lua_State *L) {
+    program_box *box = luaL_checkudata(L, 1, PROGRAM);
+    dopl_rt *rt = dopl_check_rt(L);
+    if (!box->source && dopl_program_cuda_source(rt, &box->source, box->program) != DOPL_OK)
+        return dopl_raise(L, rt);
+    lua_pushstring(L, box->source);
+    return 1;
 }
 
 static int plan_new(lua_State *L) {
@@ -441,7 +456,10 @@ void dopl_bind_optim(lua_State *L) {
         { "transpose", transpose },
         { NULL, NULL },
     };
-    static const luaL_Reg program_methods[] = { { NULL, NULL } };
+    static const luaL_Reg program_methods[] = {
+        { "cuda_source", program_cuda_source },
+        { NULL, NULL },
+    };
     static const luaL_Reg plan_methods[] = {
         { "run", plan_run },
         { "norm", plan_norm },

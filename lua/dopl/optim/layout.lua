@@ -194,16 +194,19 @@ function object:norm()
   return math.sqrt(square)
 end
 
---- The compiled passes as text, one instruction a line.
-function object:listing()
+--- The compiled passes as text: one instruction a line, or CUDA sources where target is "cuda".
+function object:listing(target)
   local out = {}
+  local function text_of(compiled_pass)
+    if target == "cuda" then return compiled_pass.program:cuda_source() end
+    return compile.listing(compiled_pass.listing)
+  end
   for i, cx in ipairs(self.traced) do
     local name = #self.traced > 1 and self.configs[i].rule.name .. ", " or ""
     for _, variant in ipairs(check.keys(cx.compiled)) do
-      local text = compile.listing(cx.compiled[variant].listing)
+      local text = text_of(cx.compiled[variant])
       if cx.update then
-        text = ("%s\n  transform, then\n%s"):format(text,
-          compile.listing(cx.update.compiled[variant].listing))
+        text = ("%s\n  transform, then\n%s"):format(text, text_of(cx.update.compiled[variant]))
       end
       out[#out + 1] = ("%s%s:\n%s"):format(name, variant, text)
     end

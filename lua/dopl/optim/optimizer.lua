@@ -449,8 +449,10 @@ function optimizer:state_bytes()
 end
 
 --- The compiled passes as text, one instruction a line.
-function optimizer:listing()
-  return (self.shared_plan or self.plans[self.objectives[1]]):listing()
+-- @tparam ?string target "cuda": the kernels they become on a GPU
+-- @treturn string
+function optimizer:listing(target)
+  return (self.shared_plan or self.plans[self.objectives[1]]):listing(target)
 end
 
 return optimizer
