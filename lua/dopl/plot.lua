@@ -166,8 +166,8 @@ local function canvas(options, names, swatch, y_axis)
   end
   local widest = 0
   for _, tick in ipairs(y_axis.ticks) do widest = math.max(widest, width_of(tick.text)) end
-  self.left, self.right = widest + 10, options.width - 16
-  self.top, self.bottom = top + 4, options.height - (options.x.label and 42 or 24)
+  self.left, self.right = math.max(widest + 10, options.before or 0), options.width - 16
+  self.top, self.bottom = top + 4, options.height - (options.below or options.x.label and 42 or 24)
   function self.y(v)
     local at = y_axis.place(v)
     return at and self.bottom - (self.bottom - self.top) * at
@@ -316,7 +316,33 @@ function plot.line(options)
   return self:finish(options)
 end
 
---- A grouped bar chart.
+local SLANT <const> = math.rad(50)
+local LONGEST <const> = 26 -- characters of a slanted name
+
+local function cut(text, n)
+  if (utf8.len(text) or #text) <= n then return text end
+  return text:sub(1, (utf8.offset(text, n) or #text + 1) - 1) .. "…"
+end
+
+-- The names of groups where they do not fit side by side: slanted, which takes room below the chart
+-- and, for the first ones, left of it.
+local function slant(options)
+  local room, widest = (options.width - 60) / #options.groups, 0
+  for _, group in ipairs(options.groups) do widest = math.max(widest, width_of(group)) end
+  if #options.groups < 2 or widest <= 0.95 * room then return nil end
+  local names, longest, before = {}, 0, 0
+  for g, group in ipairs(options.groups) do
+    names[g] = cut(group, LONGEST)
+    local w = width_of(names[g])
+    longest = math.max(longest, w)
+    before = math.max(before, w * math.cos(SLANT) - (g - 0.5) * room)
+  end
+  options.before, options.below = before + 12, 16 + longest * math.sin(SLANT)
+  options.height = math.ceil(options.height + options.below - 24)
+  return names
+end
+
+--- A grouped bar chart. Names of groups that are too long to stand side by side are slanted.
 -- @tparam table options title, width, height; y: { label =, min =, max = }; groups: names along the
 -- bottom; series: an array of { name =, values = { one a group }, errors = { half-lengths } }. A
 -- value that is missing leaves its place empty.
@@ -338,6 +364,7 @@ function plot.bars(options)
   end
   if range.high == 0 and range.low == 0 then range.high = 1 end
   options.y.log = false
+  local slanted = slant(options)
   local self = canvas(options, names, function(i, x, y)
     return ('<rect x="%g" y="%g" width="14" height="10" rx="2" fill="%s"/>'):format(x, y - 5,
       colour(i))
@@ -348,11 +375,10 @@ function plot.bars(options)
   local zero = self.y(0)
   for g, group in ipairs(options.groups) do
     local middle = self.left + (g - 0.5) * room
-    local shown = width_of(group) > room and n_groups > 1
-      and group:sub(1, (utf8.offset(group, math.max(2, room // GLYPH)) or #group + 1) - 1) .. "…"
-      or group
-    self:add('<text x="%.1f" y="%.1f" text-anchor="middle"><title>%s</title>%s</text>', middle,
-      self.bottom + 17, escape(group), escape(shown))
+    local below = self.bottom + (slanted and 14 or 17)
+    self:add('<text x="%.1f" y="%.1f" text-anchor="%s"%s><title>%s</title>%s</text>', middle, below,
+      slanted and "end" or "middle", slanted and (' transform="rotate(%.0f %.1f %.1f)"'):format(
+        -math.deg(SLANT), middle, below) or "", escape(group), escape(slanted and slanted[g] or group))
     for i, series in ipairs(options.series) do
       local value, spread = series.values[g], series.errors and series.errors[g]
       if finite(value) then

@@ -85,6 +85,18 @@ describe("plot.bars", function()
     assert.equal(1, select(2, svg:gsub('class="dp%-error"', "")))
   end)
 
+  it("slants names that have no room side by side, and cuts none of a common length", function()
+    local groups = {}
+    for i = 1, 9 do groups[i] = ("SGD (F) + Adam %d (R)"):format(i) end
+    local svg = well_formed(plot.bars { groups = groups,
+      series = { { name = "OVR", values = { 1, 2, 3, 4, 5, 6, 7, 8, 9 } } } })
+    assert.equal(9, select(2, svg:gsub('rotate%(%-50 [%d.]+ [%d.]+%)"', "")))
+    assert.equal(9, select(2, svg:gsub("SGD %(F%) %+ Adam %d %(R%)</text>", "")))
+    for x in svg:gmatch '<text x="([%d.-]+)" y="[%d.]+" text%-anchor="end" transform' do
+      assert.is_true(tonumber(x) - #groups[1] * 7.28 * math.cos(math.rad(50)) > -1)
+    end
+  end)
+
   it("survives any numbers and none", function()
     well_formed(plot.bars { groups = {}, series = {} })
     well_formed(plot.bars { groups = { "a" }, series = {} })

@@ -30,8 +30,8 @@ margin:2rem 0 0}
 .tile b{display:block;font-size:1.75rem;line-height:1.3;letter-spacing:-.02em}
 .scroll{overflow-x:auto;-webkit-overflow-scrolling:touch}
 table{border-collapse:collapse;width:100%;font-size:.95rem;font-variant-numeric:tabular-nums}
-th,td{padding:.55rem .7rem;text-align:left;border-bottom:1px solid var(--line);white-space:nowrap}
-thead th{color:var(--soft);font-weight:600;font-size:.85rem;vertical-align:bottom}
+th,td{padding:.5rem .55rem;text-align:left;border-bottom:1px solid var(--line);white-space:nowrap}
+thead th{color:var(--soft);font-weight:600;font-size:.85rem;vertical-align:bottom;white-space:normal}
 tbody th{font-weight:500;white-space:normal;min-width:7rem;line-height:1.35}
 th:first-child{padding-left:0}
 td.n,th.n{text-align:right}
@@ -43,7 +43,7 @@ td.best{font-weight:700;color:var(--accent)}
 .note{color:var(--soft);font-size:.875rem;margin:.6rem 0 0}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(26rem,100%),1fr));
 gap:2rem 2.5rem}
-figure{margin:0}figure svg{width:100%}
+figure{margin:0}figure svg{width:100%;max-width:42rem}
 figcaption{color:var(--soft);font-size:.875rem;margin-top:.3rem}
 .sample{background:var(--card);border-radius:.6rem;padding:1.1rem 1.25rem;margin:0 0 1rem}
 .sample h3{font-size:1.02rem;line-height:1.45;margin:0 0 .8rem;font-weight:600}
