@@ -42,6 +42,10 @@ for i, figure in ipairs { { "cos_update", "updates" }, { "cos_grad", "gradients"
     svg = compared:course("microscope", key, { title = "Cosine of " .. name }) }
 end
 
+local updates = {}
+for i, row in ipairs(compared.rows) do
+  updates[i] = ("%s %+.2f"):format(row.label, row.cos_update.mean)
+end
 study.report(run, p, {
   compared:part { title = "Cosine of forgetting and retaining", only = columns, order = {} },
 }, {
@@ -49,6 +53,7 @@ study.report(run, p, {
   lead = ("Mean over %d looks, ± standard deviation over %d forget sets."):format(
     p.steps // p.every, p.tasks * p.seeds),
   note = "Of a forget step and the retain step after it; 1: the same direction, -1: the opposite.",
-  shows = ("What this shows: how often the two conflict. The cosine is below 0, all methods taken "
-    .. "together, %s of the looks."):format(table.concat(below, ", ")),
+  shows = ("What this shows: how far a retain step repeats the forget step before it (cosine of "
+    .. "updates: %s), and how often the two conflict: the cosine is below 0, all methods taken "
+    .. "together, %s of the looks."):format(table.concat(updates, ", "), table.concat(below, ", ")),
 })
