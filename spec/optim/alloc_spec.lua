@@ -3,10 +3,11 @@ local core = require "dopl.core"
 local optim = require "dopl.optim"
 local scheme = require "dopl.scheme"
 
-local function params()
+local function params(dtype)
   local list = {}
   for i, n in ipairs { 300, 5, 256 } do
     local w = core.randn(3, i, 0.1, n)
+    if dtype == "bf16" then w = core.optim.encode(w, "bf16") end
     w:requires_grad(true)
     w:set_grad(core.randn(3, 10 + i, 0.1, n))
     list[i] = { name = "w" .. i, tensor = w, kind = i == 2 and "bias" or "matrix" }
@@ -32,22 +33,24 @@ local function settle()
   return core.blocks()
 end
 
-for name, config in pairs {
-  ["8-bit base_delta"] = optim.adamw {}:with(scheme.base_delta { quantize = { "base", "delta" },
-    quantize_min = 0 }),
-  ["local_adam"] = optim.adamw {}:with(scheme.local_adam {}),
+for name, case in pairs {
+  ["8-bit base_delta"] = { optim.adamw {}:with(scheme.base_delta { quantize = { "base", "delta" },
+    quantize_min = 0 }) },
+  ["local_adam"] = { optim.adamw {}:with(scheme.local_adam {}) },
+  ["bf16 with masters"] = { optim.adamw {}:with(scheme.decoupled { storage = "bf16" }), "bf16" },
 } do
+  local config, dtype = case[1], case[2]
   describe("attach and step short of memory, " .. name, function()
     after_each(function() core.fail_alloc(0) end)
 
     it("fail cleanly or come out right, whichever allocation fails", function()
-      local right = params()
+      local right = params(dtype)
       attach_and_step(right, config)
       right = values(right)
       local n, failures = 0, 0
       while true do
         n = n + 1
-        local list = params()
+        local list = params(dtype)
         local start, blocks = values(list), settle()
         core.fail_alloc(n)
         local ok, message = pcall(attach_and_step, list, config)

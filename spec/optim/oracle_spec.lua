@@ -23,7 +23,7 @@ end
 
 local function matches(name, c)
   local rule = optim[c.rule]
-  drive.compare(name, rule, drive.run(rule, c), reference.run(rule, c))
+  drive.compare(name, drive.run(rule, c), reference.run(rule, c))
 end
 
 describe("optimizer against plain Lua", function()
@@ -99,7 +99,7 @@ describe("the oracle's golden file", function()
       for t, theta in pairs(c.result.theta) do
         drive.compare_theta("step " .. t, got.recorded[tonumber(t)], theta)
       end
-      drive.compare(c.name, rule, got, { theta = c.result.theta[tostring(c.steps)],
+      drive.compare(c.name, got, { theta = c.result.theta[tostring(c.steps)],
         own = c.result.own, base = c.result.base })
     end)
   end

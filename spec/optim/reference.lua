@@ -1,7 +1,9 @@
 -- reference.lua - any rule, scheme and storage in plain Lua doubles, one element at a time.
 --
 -- Independent of the compiler: it follows docs/optimizers.md step by step and calls the rule's own
--- functions on numbers. States are rounded to what their storage keeps; nothing else is.
+-- functions on numbers. States and bf16 weights are rounded to what their storage keeps, with the
+-- random bits that runtime/optim/narrow.h describes; nothing else is.
+local rng = require "dopl.rng"
 local reference = {}
 
 local function f32(x)
@@ -15,20 +17,27 @@ function reference.theta0(i)
   return 0.5 * math.sin(0.7 * i) + 0.01 * (i % 7)
 end
 
--- k: objective from 0; t: step from 1; i: element from 0
-function reference.grad(k, t, i, theta)
+-- The gradient at theta = 0. A matrix needs a second part: the first has so low a rank that
+-- orthogonalizing it magnifies what is rounding.
+local function gradient(case, k, t, i)
   local scale = 10.0 ^ -(i % 5)
   local sign = (k == 0 or i % 3 ~= 0) and 1 or -1
-  return scale * (sign * math.cos(0.37 * i + 0.11 * k)
-    + 0.3 * math.sin(0.91 * t + 0.05 * i + k)) + 0.05 * theta
-end
-
--- The gradient of a case. A matrix needs more: the above has so low a rank that orthogonalizing it
--- magnifies what is rounding.
-function reference.gradient(case, k, t, i, theta)
-  local g = reference.grad(k, t, i, theta)
+  local g = scale * (sign * math.cos(0.37 * i + 0.11 * k)
+    + 0.3 * math.sin(0.91 * t + 0.05 * i + k))
   return case.shape and g + math.sin(1.7 * i * i + 2.3 * k + 0.4 * t) or g
 end
+
+local made = { vector = {}, matrix = {} } -- cases share these
+
+-- The gradient of a case. k: objective from 0; t: step from 1; i: element from 0
+function reference.gradient(case, k, t, i, theta)
+  local list = case.shape and made.matrix or made.vector
+  local at = (i * 1024 + t) * 8 + k
+  list[at] = list[at] or gradient(case, k, t, i)
+  return list[at] + 0.05 * theta
+end
+
+reference.objectives = { "forget", "retain", "third", "fourth" }
 
 -- ---- the 8-bit type
 
@@ -72,12 +81,54 @@ function reference.encode(kind, values)
   return codes, scales
 end
 
--- What a state holds after being stored.
-local function stored(kind, values)
+-- ---- bf16
+
+local LOW <const> = 0xffffffff
+
+-- The first two words of a block of Philox4x32-10.
+local function philox(seed, stream, counter)
+  local k0, k1, c0, c1 = seed & LOW, seed >> 32, counter & LOW, counter >> 32
+  local c2, c3 = stream & LOW, stream >> 32
+  for _ = 1, 10 do
+    local p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+    c0, c2 = (p1 >> 32) ~ c1 ~ k0, (p0 >> 32) ~ c3 ~ k1
+    c1, c3 = p1 & LOW, p0 & LOW
+    k0, k1 = k0 + 0x9E3779B9 & LOW, k1 + 0xBB67AE85 & LOW
+  end
+  return c0, c1
+end
+
+-- The random bits of element i (from 0).
+local function dither(v0, v1, i)
+  local e = i % 256
+  local x = (i // 256 * 128 + e % 128 & LOW) ~ v0
+  x = (x ~ x >> 16) * 0x7feb352d & LOW
+  x = (x ~ x >> 15 ~ v1) * 0x846ca68b & LOW
+  x = x ~ x >> 16
+  return e < 128 and x & 0xffff or x >> 16
+end
+
+-- bf16 values of finite numbers: to the nearest, ties to even; with seed, stream, draw
+-- stochastically.
+function reference.bf16(values, seed, stream, draw)
+  local out, v0, v1 = {}, nil, nil
+  if seed then v0, v1 = philox(seed, stream, draw) end
+  for i, v in ipairs(values) do
+    local bits = string.unpack("<I4", string.pack("<f", v))
+    local more = v0 and dither(v0, v1, i - 1) or 0x7fff + (bits >> 16 & 1)
+    out[i] = string.unpack("<f", string.pack("<I4", bits + more & 0xffff0000))
+  end
+  return out
+end
+
+-- What a state holds after being stored. where: { seed, draw, name of the operand }.
+local function stored(kind, values, where)
   local out = {}
   if kind == "f32" then
     for i, v in ipairs(values) do out[i] = f32(v) end
     return out
+  elseif kind == "bf16" then
+    return reference.bf16(values, where[1], rng.hash(where[3]), where[2])
   end
   local codes, scales = reference.encode(kind, values)
   for i, c in ipairs(codes) do
@@ -214,9 +265,10 @@ end
 
 -- ---- a run
 
--- The storage of a part: "f32", "q8" or "u8".
+-- The storage of a part: "f32", "bf16", "q8" or "u8".
 function reference.kind(case, m, part)
-  if (case.storage or {})[part] ~= "8bit" then return "f32" end
+  local storage = (case.storage or {})[part] or "f32"
+  if storage ~= "8bit" then return storage end
   local unsigned = m.nonnegative
   if case.scheme == "base_delta" then
     unsigned = unsigned and part == "base" and case.source ~= "g-delta"
@@ -247,10 +299,13 @@ local function end_period(run)
       mean[i] = sum / K
     end
     if case.scheme == "local_adam" then
-      for j = 1, K do run.own[name][j] = stored(reference.kind(case, m, "delta"), mean) end
+      for j = 1, K do
+        run.own[name][j] = stored(reference.kind(case, m, "delta"), mean,
+          run.where(name .. ".own." .. reference.objectives[j], 1))
+      end
     else
       for i = 1, case.elements do mean[i] = run.base[name][i] + mean[i] end
-      run.base[name] = stored(reference.kind(case, m, "base"), mean)
+      run.base[name] = stored(reference.kind(case, m, "base"), mean, run.where(name .. ".base", 1))
     end
   end
 end
@@ -264,6 +319,18 @@ local function moments_of(run, g, h, i)
     rawset(known, name, value)
     return value
   end })
+end
+
+local function move_theta(run, from, lr, directions)
+  local theta, weights = {}, run.case.weights
+  for i = 1, #from do theta[i] = f32(from[i] - lr * directions[i]) end
+  if weights == "master" then run.master = theta end
+  if weights == "stochastic" then
+    theta = stored("bf16", theta, run.where("theta", 0))
+  elseif weights then
+    theta = reference.bf16(theta)
+  end
+  run.theta = theta
 end
 
 local function one_step(run, hyper)
@@ -282,6 +349,7 @@ local function one_step(run, hyper)
       g = reference.gradient(case, run.k - 1, run.t, i - 1, theta)
     end
     if case.clip then g = f32(g) * case.clip end
+    theta = run.master and run.master[i] or theta
     if rule.couple then g = rule.couple(g, theta, h) end
     local mom = moments_of(run, g, h, i)
     directions[i] = rule.direction(mom, g, h)
@@ -289,45 +357,62 @@ local function one_step(run, hyper)
     from[i] = rule.decay and rule.decay(theta, h) or theta
   end
   if rule.transform then directions = ns5_of_list(directions, case.shape) end
-  for i = 1, N do run.theta[i] = f32(from[i] - h.lr * directions[i]) end
+  move_theta(run, from, h.lr, directions)
   for name, m in pairs(rule.moments) do
     local slot = run.slot(m)
-    run.own[name][slot] = stored(reference.kind(case, m, "delta"), run.new_own[name])
+    local own = run.splits(m) and name .. ".own." .. reference.objectives[slot] or name
+    run.own[name][slot] = stored(reference.kind(case, m, "delta"), run.new_own[name],
+      run.where(own, 0))
     if #run.new_base[name] > 0 then
-      run.base[name] = stored(reference.kind(case, m, "base"), run.new_base[name])
+      run.base[name] = stored(reference.kind(case, m, "base"), run.new_base[name],
+        run.where(name .. ".base", 0))
     end
   end
 end
 
 -- case: scheme, hyper, frequency, elements, steps, and where they apply storage { base, delta },
--- timing, source, floor, decouple, lr_ratio; shape { rows, columns } for a rule with a transform,
--- which is taken to be Muon's. Returns theta, own[moment][objective], base[moment].
+-- weights (of bf16 parameters), seed, timing, source, floor, decouple, lr_ratio; rules, each
+-- objective's own, { rule, hyper }; shape { rows, columns } for a rule with a transform, which is
+-- taken to be Muon's. Returns theta, master, own[moment][objective], base[moment].
 function reference.run(rule, case)
-  local hyper, split = case.hyper, nil
+  local split = nil
   if case.decouple then
     split = {}
     for _, name in ipairs(case.decouple) do split[name] = true end
   end
-  local run = { rule = rule, case = case, theta = {}, own = {}, base = {}, t_k = {} }
+  local run = { case = case, theta = {}, own = {}, base = {}, t_k = {} }
   local joint = case.scheme == "joint" or case.scheme == "shared"
   run.splits = function(m) return not joint and (not split or split[m.name]) end
   run.slot = function(m) return run.splits(m) and run.k or 1 end
-  run.beta = function(m) return type(m.decay) == "number" and m.decay or hyper[m.decay] end
+  run.beta = function(m) return type(m.decay) == "number" and m.decay or run.hyper[m.decay] end
   run.base_beta = function(m)
-    return type(m.decay) == "string" and hyper["base_" .. m.decay] or run.beta(m)
+    return type(m.decay) == "string" and run.hyper["base_" .. m.decay] or run.beta(m)
+  end
+  -- of an operand in the step's pass (0) or the period-end pass (1)
+  run.where = function(name, pass)
+    return { case.seed or 0, 2 * (run.t - 1) + pass, "w." .. name }
   end
   for i = 1, case.elements do run.theta[i] = f32(reference.theta0(i - 1)) end
+  if case.weights then run.theta = reference.bf16(run.theta) end
+  if case.weights == "master" then run.master = table.move(run.theta, 1, case.elements, 1, {}) end
   for k = 1, #case.frequency do run.t_k[k] = 0 end
-  for name, m in pairs(rule.moments) do
-    run.own[name], run.base[name] = {}, zeros(case.elements)
-    for k = 1, run.splits(m) and #case.frequency or 1 do run.own[name][k] = zeros(case.elements) end
+  local function rule_of(k)
+    local own = (case.rules or {})[k] or { rule, case.hyper }
+    return own[1], own[2]
+  end
+  for k = 1, #case.frequency do
+    for name, m in pairs((rule_of(k)).moments) do
+      run.own[name], run.base[name] = run.own[name] or {}, zeros(case.elements)
+      run.own[name][run.splits(m) and k or 1] = zeros(case.elements)
+    end
   end
   local period = 0
   for _, f in ipairs(case.frequency) do period = period + f end
   for t = 1, case.steps do
     run.t, run.k = t, reference.objective(case.frequency, t)
     run.t_k[run.k] = run.t_k[run.k] + 1
-    one_step(run, hyper)
+    run.rule, run.hyper = rule_of(run.k)
+    one_step(run, run.hyper)
     if t % period == 0 and federation[case.scheme] then end_period(run) end
   end
   return run

@@ -32,7 +32,7 @@ describe("RMSprop with momentum, ten lines of Lua", function()
       it(("is right under %s, storage %d"):format(kind, i), function()
         local case = { hyper = hyper, scheme = kind, storage = storage, elements = 600, steps = 9,
           frequency = { 1, 2 }, timing = "after_theta", source = "g" }
-        drive.compare(kind, rmsprop, drive.run(rmsprop, case), reference.run(rmsprop, case))
+        drive.compare(kind, drive.run(rmsprop, case), reference.run(rmsprop, case))
       end)
     end
   end
@@ -52,7 +52,7 @@ describe("a rule with every function", function()
     }
     local case = { hyper = { lr = 1e-2, beta = 0.9, cap = 0.3 }, scheme = "shared", elements = 300,
       steps = 5, frequency = { 1, 1 } }
-    drive.compare("odd", odd, drive.run(odd, case), reference.run(odd, case))
+    drive.compare("odd", drive.run(odd, case), reference.run(odd, case))
   end)
 
   it("may use the step count and stay on constants", function()
@@ -92,6 +92,13 @@ describe("what is refused", function()
     end)
     refuses("'bse'.*base", function() scheme.base_delta { quantize = { "bse" } } end)
     refuses("joint: lr: %-1, needs", function() scheme.joint { lr = -1 } end)
+    refuses("'bf61'.*bf16", function() scheme.shared { storage = "bf61" } end)
+    refuses("'bsae'.*base", function() scheme.base_delta { storage = { bsae = "bf16" } } end)
+    refuses("of 'base': .*8%-bit.*8bit", function()
+      scheme.base_delta { storage = { base = "8-bit" } }
+    end)
+    refuses("both given", function() scheme.shared { storage = "bf16", quantize = true } end)
+    refuses("'mastre'.*master", function() scheme.shared { weights = "mastre" } end)
     refuses("lr is a table without names", function() scheme.joint { lr = { 1e-3 } } end)
   end)
 

@@ -19,7 +19,7 @@ describe("instruction sets and odd sizes", function()
         for _, storage in ipairs { {}, { base = "8bit", delta = "8bit" } } do
           local case = { hyper = hyper, scheme = "base_delta", storage = storage, elements = n,
             steps = 3, frequency = { 1, 2 }, timing = "after_theta", source = "g" }
-          drive.compare(isa, optim.adamw, drive.run(optim.adamw, case),
+          drive.compare(isa, drive.run(optim.adamw, case),
             reference.run(optim.adamw, case))
         end
       end)
@@ -31,10 +31,11 @@ end)
 local sizes = { { 70000, "matrix" }, { 1, "bias" }, { 257, "norm" }, { 5000, "embedding" },
   { 4096, "matrix" }, { 300, "matrix" } }
 
-local function model()
+local function model(dtype)
   local params = {}
   for i, s in ipairs(sizes) do
     local w = core.randn(7, i, 0.1, s[1])
+    if dtype == "bf16" then w = core.optim.encode(w, "bf16") end
     w:requires_grad(true)
     params[i] = { name = "w" .. i, tensor = w, kind = s[2] }
   end
@@ -61,12 +62,12 @@ end
 describe("threads", function()
   local before = core.threads()
   teardown(function() core.threads(before) end)
-  it("change no bit", function()
+  local function change_no_bit(dtype, options)
     local results = {}
     for _, n in ipairs { 1, 2 } do
       core.threads(n)
-      local params = model()
-      local o = attach(params, { quantize = { "base", "delta" } })
+      local params = model(dtype)
+      local o = attach(params, options)
       local norms = {}
       for step = 1, 4 do
         set_grads(params, step)
@@ -76,6 +77,11 @@ describe("threads", function()
       results[n] = { norms, everything(o, params) }
     end
     assert.are.same(results[1], results[2])
+  end
+  it("change no bit", function()
+    change_no_bit("f32", { quantize = { "base", "delta" } })
+    change_no_bit("f32", { storage = { base = "8bit", delta = "bf16" } })
+    change_no_bit("bf16", { storage = "bf16", weights = "stochastic" })
   end)
 end)
 
@@ -166,6 +172,21 @@ describe("states", function()
     assert.are.equal(4.0625, per_parameter(adamw:with(scheme.decoupled { quantize = true }), two))
     assert.are.equal(6.09375,
       per_parameter(adamw:with(scheme.base_delta { quantize = { "base", "delta" } }), two))
+    assert.are.equal(4, per_parameter(adamw:with(scheme.shared { storage = "bf16" })))
+    assert.are.equal(8, per_parameter(adamw:with(scheme.decoupled { storage = "bf16" }), two))
+    assert.are.equal(12, per_parameter(adamw:with(scheme.base_delta { storage = "bf16" }), two))
+    assert.are.equal(4 + 4 * 1.015625, per_parameter(adamw:with(scheme.base_delta {
+      storage = { base = "bf16", delta = "8bit" } }), two))
+    w = core.optim.encode(core.zeros(256 * 100), "bf16"):requires_grad(true)
+    assert.are.equal(4 + 4, per_parameter(adamw:with(scheme.shared { storage = "bf16" })))
+    local held = adamw:with(scheme.base_delta { weights = "master" }):attach({ { name = "w",
+      tensor = w } }, { objectives = two }):state_bytes()
+    local each = 4 * w:numel()
+    assert.are.same({ base = 2 * each, own = 4 * each, master = each, scratch = 0,
+      total = 7 * each }, held)
+    for _, weights in ipairs { "stochastic", "nearest" } do
+      assert.are.equal(8, per_parameter(adamw:with(scheme.shared { weights = weights })))
+    end
   end)
 
   it("stay f32 for embeddings and small tensors unless asked", function()
