@@ -15,7 +15,7 @@ struct dopl_op_call;
 struct dopl_plan;
 
 // Of what the runtime and a plug-in must agree on: bump it when a struct they share changes.
-enum { DOPL_BACKEND_ABI = 1 };
+enum { DOPL_BACKEND_ABI = 2 };
 
 // Functions follow the core's rules: a status, the text in rt->error. Work is queued in the order
 // of the calls; only `to_host`, `sync`, `norm` and `dot` wait for it.
@@ -47,8 +47,9 @@ typedef struct dopl_backend {
                             int *n_run);
     dopl_status (*plan_norm)(dopl_rt *rt, struct dopl_plan *plan, double *norm, int *n_found);
     // The next run scales gradients by min(1, max_norm / norm), without waiting for the norm; where
-    // that is not finite it changes nothing.
+    // that is not finite it changes nothing. clip_norm tells the norm afterwards, and waits.
     dopl_status (*plan_clip)(dopl_rt *rt, struct dopl_plan *plan, double max_norm);
+    dopl_status (*plan_clip_norm)(dopl_rt *rt, struct dopl_plan *plan, double *norm);
     void (*plan_release)(dopl_rt *rt, struct dopl_plan *plan); // what the back end kept for it
 
     const char *(*describe)(dopl_rt *rt); // "NVIDIA H200, 139 GiB, CUDA 12.8"
@@ -60,7 +61,8 @@ typedef dopl_status dopl_backend_open_fn(dopl_rt *rt, const dopl_backend **out, 
 
 const char *dopl_device_name(dopl_device device); // "cpu", "cuda"
 
-// Makes `device` the place where new tensors of numbers go, opening its back end first.
+// Makes `device` the place where new tensors of numbers go, opening its back end first: that of
+// device number rt->ordinal.
 DOPL_CHECKED dopl_status dopl_device_use(dopl_rt *rt, dopl_device device);
 void dopl_device_close(dopl_rt *rt); // idempotent; no tensor may be left there
 

@@ -20,8 +20,10 @@ typedef struct dopl_cuda {
     int n_sm;
     int arch; // 90 for sm_90
     cudaStream_t stream;
-    bool sync; // DOPL_SYNC=1: wait after every kernel, to name the one that fails
-    struct dopl_cuda_pool *pool;
+    bool sync;                   // DOPL_SYNC=1: wait after every kernel, to name the one that fails
+    struct dopl_cuda_pool *pool; // memory.c
+    struct dopl_cuda_staging
+        *staging;                // pinned memory on the way to and from the device; transfer.c
     struct dopl_cuda_gemm *gemm; // handle and the algorithms found so far; gemm.c
     struct dopl_cuda_jit *jit;   // compiled optimizer passes; jit.c
     char description[160];
@@ -43,6 +45,19 @@ DOPL_CHECKED dopl_status dopl_cuda_launched(dopl_rt *rt, const char *what);
 // on the same stream only.
 DOPL_CHECKED dopl_status dopl_cuda_alloc(dopl_rt *rt, void **out, size_t bytes);
 void dopl_cuda_free(dopl_rt *rt, void *data);
+// The same for memory whose bytes the core counts.
+DOPL_CHECKED dopl_status dopl_cuda_pool_take(dopl_rt *rt, void **out, size_t bytes);
+void dopl_cuda_pool_give(dopl_rt *rt, void *data);
+void dopl_cuda_pool_trim(dopl_rt *rt);
+DOPL_CHECKED dopl_status dopl_cuda_pool_init(dopl_rt *rt); // fills cuda->pool
+void dopl_cuda_pool_release(dopl_rt *rt);                  // idempotent
+
+// Between the device and any host memory. to_device returns when `from` may change; to_host waits.
+DOPL_CHECKED dopl_status dopl_cuda_to_device(dopl_rt *rt, void *to, const void *from, size_t bytes);
+DOPL_CHECKED dopl_status dopl_cuda_to_host(dopl_rt *rt, void *to, const void *from, size_t bytes);
+DOPL_CHECKED dopl_status dopl_cuda_copy(dopl_rt *rt, void *to, const void *from, size_t bytes);
+DOPL_CHECKED dopl_status dopl_cuda_staging_init(dopl_rt *rt); // fills cuda->staging
+void dopl_cuda_staging_release(dopl_rt *rt);                  // idempotent
 
 // The device's copy of an index tensor (i32, in host memory), made on first use.
 DOPL_CHECKED dopl_status dopl_cuda_index(dopl_rt *rt, const dopl_tensor *t, const int32_t **out);
@@ -68,6 +83,56 @@ DOPL_CHECKED dopl_status dopl_cuda_gemm(dopl_rt *rt, const dopl_cuda_product *p)
 DOPL_CHECKED dopl_status dopl_cuda_gemm_fits(dopl_rt *rt, const dopl_cuda_product *p, bool *fits);
 DOPL_CHECKED dopl_status dopl_cuda_gemm_init(dopl_rt *rt); // fills cuda->gemm
 void dopl_cuda_gemm_release(dopl_rt *rt);                  // idempotent
+
+// The core's elementwise jobs (core/device.h), in kernels/core.
+DOPL_CHECKED dopl_status dopl_cuda_fill(dopl_rt *rt, dopl_tensor *t, double value);
+DOPL_CHECKED dopl_status dopl_cuda_cast(dopl_rt *rt, dopl_tensor *y, const dopl_tensor *x);
+DOPL_CHECKED dopl_status dopl_cuda_accumulate(dopl_rt *rt, dopl_tensor *y, const dopl_tensor *x);
+DOPL_CHECKED dopl_status dopl_cuda_dot(dopl_rt *rt, double *out, const dopl_tensor *a,
+                                       const dopl_tensor *b);
+DOPL_CHECKED dopl_status dopl_cuda_transpose(dopl_rt *rt, dopl_tensor *y, const dopl_tensor *x);
+
+// Optimizer passes (optim/pass.h), compiled while the program runs; jit.c.
+DOPL_CHECKED dopl_status dopl_cuda_plan_run(dopl_rt *rt, struct dopl_plan *plan,
+                                            const double *const *scalars, int *n_run);
+DOPL_CHECKED dopl_status dopl_cuda_plan_norm(dopl_rt *rt, struct dopl_plan *plan, double *norm,
+                                             int *n_found);
+DOPL_CHECKED dopl_status dopl_cuda_plan_clip(dopl_rt *rt, struct dopl_plan *plan, double max_norm);
+DOPL_CHECKED dopl_status dopl_cuda_plan_clip_norm(dopl_rt *rt, struct dopl_plan *plan,
+                                                  double *norm);
+void dopl_cuda_plan_release(dopl_rt *rt, struct dopl_plan *plan);
+void dopl_cuda_jit_release(dopl_rt *rt); // idempotent
+// The kernel of a source text, compiled now, or found in memory or in the folder of kernels that
+// earlier runs compiled. *blocks: that one multiprocessor holds at a time.
+DOPL_CHECKED dopl_status dopl_cuda_jit_get(dopl_rt *rt, const char *source, void **function,
+                                           int *blocks);
+DOPL_CHECKED dopl_status dopl_cuda_jit_launch(dopl_rt *rt, void *function, int grid, int block,
+                                              void **arguments, const char *what);
+
+// Norm of gradients, in kernels/optim/norm.cu. parts: [n_part] of { address, elements }, at most
+// DOPL_CUDA_NORM_PART each, in device memory; partial: [n_part]; out: { norm, factor }, the factor
+// being min(1, max_norm / (norm + 1e-6)) or NaN. All sums in double, in a fixed order.
+enum { DOPL_CUDA_NORM_PART = 1 << 15 };
+typedef struct {
+    const float *x;
+    int64_t n;
+} dopl_cuda_norm_part;
+typedef struct {
+    double norm;
+    float factor, unused;
+} dopl_cuda_norm;
+DOPL_CHECKED dopl_status dopl_cuda_norm_of(dopl_rt *rt, dopl_cuda_norm *out,
+                                           const dopl_cuda_norm_part *parts, int64_t n_part,
+                                           double *partial, double max_norm);
+
+// The operators by dopl_op_id; named in a profiler's timeline where DOPL_NVTX=1. ranges.c.
+typedef dopl_status dopl_cuda_forward_fn(dopl_rt *rt, dopl_op_call *c);
+typedef struct {
+    dopl_cuda_forward_fn *forward[DOPL_OP_COUNT];
+    dopl_backward_fn *backward[DOPL_OP_COUNT]; // NULL: no gradient
+} dopl_cuda_operators;
+extern const dopl_cuda_operators dopl_cuda_plain_operators;
+const dopl_cuda_operators *dopl_cuda_named_operators(void); // NULL: built without NVTX
 
 #define BACKWARD(id) dopl_status op_##id##_cuda_backward(dopl_rt *rt, dopl_node *n);
 #define NO_BACKWARD(id)

@@ -108,26 +108,6 @@ dopl_status dopl_plan_seal(dopl_rt *rt, dopl_plan *plan) {
 
 // ---- running
 
-static const dopl_tensor *grad_of(const dopl_job *job) {
-    const dopl_var *var = job->operand[0].value.var;
-    return var && var->grad.storage ? &var->grad : NULL;
-}
-
-// Where the data of this run lies. False: no gradient, the job is left out.
-static bool bind_job(const dopl_plan *plan, dopl_job *job) {
-    const dopl_program *p = plan->pass[job->pass].program;
-    const dopl_tensor *grad = p->has_grad ? grad_of(job) : NULL;
-    if (p->has_grad && (!grad || dopl_tensor_numel(grad) != job->n)) return false;
-    for (int s = 0; s < p->n_operand; s++) {
-        const dopl_operand *o = &job->operand[s];
-        job->data[s] = dopl_data(p->has_grad && s == 1 ? grad : &o->value);
-        job->scale[s] = o->scales.storage ? dopl_f32(&o->scales) : NULL;
-        if (p->kind[s] == DOPL_OPERAND_BF16)
-            job->dither[s] = dopl_dither_key(plan->seed, o->stream, plan->draw);
-    }
-    return true;
-}
-
 // Where operand i lies in the next tile, for instruction i to ask for while it computes. Where
 // there is no such operand: something that is in the cache already.
 static const float *next_tile(const dopl_program *p, const dopl_job *job, int i, int64_t next,
@@ -235,7 +215,7 @@ dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *sca
     *n_run = 0;
     for (int j = 0; j < plan->n_job; j++) {
         dopl_job *job = &plan->job[j];
-        bool runs = bind_job(plan, job);
+        bool runs = dopl_plan_bind(plan, job);
         job->first_tile = n_tile; // a job left out has no tiles: the next starts at the same one
         if (runs) n_tile += ceil_div(job->n, DOPL_TILE);
         *n_run += runs;
@@ -276,7 +256,7 @@ dopl_status dopl_plan_norm(dopl_rt *rt, dopl_plan *plan, double *norm, int *n_fo
     *n_found = 0;
     for (int j = 0; j < plan->n_job; j++) { // first_tile serves as first chunk here
         dopl_job *job = &plan->job[j];
-        bool found = bind_job(plan, job);
+        bool found = dopl_plan_bind(plan, job);
         job->first_tile = n_chunk;
         if (found) n_chunk += ceil_div(job->n, NORM_CHUNK);
         *n_found += found;

@@ -44,6 +44,27 @@ typedef struct dopl_plan {
     int64_t n_partial;
 } dopl_plan;
 
+// The gradient a job's parameter holds, or NULL.
+static inline const dopl_tensor *dopl_job_grad(const dopl_job *job) {
+    const dopl_var *var = job->operand[0].value.var;
+    return var && var->grad.storage && dopl_tensor_numel(&var->grad) == job->n ? &var->grad : NULL;
+}
+
+// Sets where the data of this run lies. False: no gradient, the job is left out.
+static inline bool dopl_plan_bind(const dopl_plan *plan, dopl_job *job) {
+    const dopl_program *p = plan->pass[job->pass].program;
+    const dopl_tensor *grad = p->has_grad ? dopl_job_grad(job) : NULL;
+    if (p->has_grad && !grad) return false;
+    for (int s = 0; s < p->n_operand; s++) {
+        const dopl_operand *o = &job->operand[s];
+        job->data[s] = (char *)dopl_data(p->has_grad && s == 1 ? grad : &o->value);
+        job->scale[s] = o->scales.storage ? dopl_f32(&o->scales) : NULL;
+        if (p->kind[s] == DOPL_OPERAND_BF16)
+            job->dither[s] = dopl_dither_key(plan->seed, o->stream, plan->draw);
+    }
+    return true;
+}
+
 DOPL_CHECKED dopl_status dopl_plan_new(dopl_rt *rt, dopl_plan **out, int n_pass, int n_job);
 void dopl_plan_free(dopl_rt *rt, dopl_plan *plan); // NULL-safe
 // Called once per pass, then once per job with its operands filled in, then seal.

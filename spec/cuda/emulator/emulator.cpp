@@ -444,6 +444,21 @@ cudaError_t cudaFreeAsync(void *data, cudaStream_t) {
     return cudaFree(data);
 }
 
+static char a_pool; // keeps nothing: every block goes back to malloc
+
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *out, int) {
+    *out = reinterpret_cast<cudaMemPool_t>(&a_pool);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, enum cudaMemPoolAttr, void *) {
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) {
+    return cudaSuccess;
+}
+
 cudaError_t cudaMallocHost(void **out, size_t bytes) {
     return posix_memalign(out, 256, bytes ? bytes : 1) ? result(cudaErrorMemoryAllocation)
                                                        : cudaSuccess;

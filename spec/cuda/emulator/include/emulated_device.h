@@ -97,6 +97,15 @@ void warp_barrier(unsigned mask);
 int block_barrier(int value, int kind); // kind 0: nothing; 1: or; 2: and; 3: count
 int lane();
 
+// The same functions for kernels compiled at run time (nvrtc.cpp).
+struct services {
+    place **here;
+    void (*gather)(unsigned, const void *, size_t, void *);
+    void (*warp_barrier)(unsigned);
+    int (*block_barrier)(int, int);
+    int (*lane)();
+};
+
 } // namespace emulator
 
 #define threadIdx (emulator::here->thread)

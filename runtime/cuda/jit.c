@@ -1,0 +1,242 @@
+// jit.c - kernels compiled while the program runs.
+//
+// NVRTC compiles a source for this device's architecture to machine code, which is kept in memory
+// and in a folder (cubin/ in the cache), named by a hash of source, architecture and NVRTC's
+// version. A first compilation takes some hundred milliseconds; afterwards a kernel is a file of
+// some ten kilobytes to read. The driver's functions are looked up at run time: libcuda.so is the
+// driver's, and a machine without one must still be told so in words.
+#include "cuda.h"
+#include "../io/files.h"
+#include "../io/hash.h"
+
+#include <cuda.h>
+#include <dlfcn.h>
+#include <nvrtc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    char key[33];
+    CUmodule module;
+    CUfunction function;
+    int blocks;
+} kernel;
+
+struct dopl_cuda_jit {
+    kernel *kernel;
+    int n, capacity;
+    CUresult (*load)(CUmodule *out, const void *image);
+    CUresult (*unload)(CUmodule module);
+    CUresult (*find)(CUfunction *out, CUmodule module, const char *name);
+    CUresult (*occupancy)(int *out, CUfunction function, int threads, size_t shared_bytes);
+    CUresult (*launch)(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                       unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
+                       CUstream stream, void **arguments, void **extra);
+    CUresult (*describe)(CUresult error, const char **out);
+};
+
+static dopl_status result(dopl_rt *rt, CUresult error, const char *what) {
+    const char *text = NULL;
+    if (error == CUDA_SUCCESS) return DOPL_OK;
+    dopl_cuda_of(rt)->jit->describe(error, &text);
+    return dopl_fail(rt, DOPL_EDEVICE, "%s: %s", what, text ? text : "unknown CUDA error");
+}
+
+// ---- the driver
+
+static dopl_status find_driver(dopl_rt *rt, struct dopl_cuda_jit *jit) {
+#ifdef DOPL_EMULATED
+    (void)rt;
+    jit->load = cuModuleLoadData;
+    jit->unload = cuModuleUnload;
+    jit->find = cuModuleGetFunction;
+    jit->occupancy = cuOccupancyMaxActiveBlocksPerMultiprocessor;
+    jit->launch = cuLaunchKernel;
+    jit->describe = cuGetErrorString;
+#else
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (!driver) return dopl_fail(rt, DOPL_EDEVICE, "device cuda: %s", dlerror());
+    const struct {
+        const char *name;
+        void *to;
+    } wanted[] = {
+        { "cuModuleLoadData", &jit->load },
+        { "cuModuleUnload", &jit->unload },
+        { "cuModuleGetFunction", &jit->find },
+        { "cuOccupancyMaxActiveBlocksPerMultiprocessor", &jit->occupancy },
+        { "cuLaunchKernel", &jit->launch },
+        { "cuGetErrorString", &jit->describe },
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        void *symbol = dlsym(driver, wanted[i].name);
+        if (!symbol)
+            return dopl_fail(rt, DOPL_EDEVICE, "device cuda: the driver has no %s: too old",
+                             wanted[i].name);
+        memcpy(wanted[i].to, &symbol, sizeof symbol);
+    }
+#endif
+    return DOPL_OK;
+}
+
+static dopl_status jit_of(dopl_rt *rt, struct dopl_cuda_jit **out) {
+    dopl_cuda *cuda = dopl_cuda_of(rt);
+    *out = cuda->jit;
+    if (*out) return DOPL_OK;
+    void *memory;
+    DOPL_TRY(dopl_rt_alloc_zero(rt, &memory, sizeof **out));
+    *out = memory;
+    dopl_status status = find_driver(rt, *out);
+    if (status != DOPL_OK) {
+        dopl_rt_free(rt, memory);
+        return status;
+    }
+    cuda->jit = *out;
+    return DOPL_OK;
+}
+
+void dopl_cuda_jit_release(dopl_rt *rt) {
+    struct dopl_cuda_jit *jit = dopl_cuda_of(rt)->jit;
+    if (!jit) return;
+    for (int i = 0; i < jit->n; i++) jit->unload(jit->kernel[i].module);
+    dopl_rt_free(rt, jit->kernel);
+    dopl_rt_free(rt, jit);
+    dopl_cuda_of(rt)->jit = NULL;
+}
+
+// ---- the folder of compiled kernels
+
+// False: there is no folder for a cache; kernels are compiled by every run.
+static bool cubin_path(char path[PATH_MAX], const char *key) {
+    const char *own = getenv("DOPL_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int n = 0;
+    if (own && *own)
+        n = snprintf(path, PATH_MAX, "%s/cubin", own);
+    else if (xdg && *xdg)
+        n = snprintf(path, PATH_MAX, "%s/dopl/cubin", xdg);
+    else if (home && *home)
+        n = snprintf(path, PATH_MAX, "%s/.cache/dopl/cubin", home);
+    if (n <= 0 || n + 40 >= PATH_MAX) return false;
+    if (key) sprintf(path + n, "/%s", key);
+    return true;
+}
+
+// A kernel that cannot be kept is compiled again next time: no reason to stop, nor to speak.
+static void keep(dopl_rt *rt, const char *key, const dopl_bytes *image) {
+    char path[PATH_MAX], before[sizeof rt->error];
+    memcpy(before, rt->error, sizeof before);
+    if (cubin_path(path, NULL) && dopl_mkdir(rt, path, NULL) == DOPL_OK && cubin_path(path, key) &&
+        dopl_file_write(rt, path, image->data, image->n) == DOPL_OK)
+        return;
+    memcpy(rt->error, before, sizeof before);
+}
+
+// ---- compiling
+
+static void key_of(const dopl_rt *rt, char key[33], const char *source) {
+    int version[2] = { 0, 0 };
+    nvrtcVersion(&version[0], &version[1]);
+    dopl_hash h;
+    dopl_hash_init(&h);
+    dopl_hash_put(&h, source, strlen(source));
+    dopl_hash_put(&h, &dopl_cuda_of(rt)->arch, sizeof(int));
+    dopl_hash_put(&h, version, sizeof version);
+    dopl_hash_hex(&h, key);
+}
+
+// The first lines of NVRTC's log, as a failure.
+static dopl_status compile_failed(dopl_rt *rt, nvrtcProgram program, nvrtcResult error) {
+    char *log = NULL;
+    size_t n = 0;
+    if (nvrtcGetProgramLogSize(program, &n) == NVRTC_SUCCESS &&
+        dopl_rt_alloc(rt, (void **)&log, n + 1) == DOPL_OK) {
+        log[0] = log[n] = '\0';
+        nvrtcGetProgramLog(program, log);
+    }
+    dopl_status status = dopl_fail(rt, DOPL_EDEVICE, "optimizer pass: NVRTC: %s: %.600s",
+                                   nvrtcGetErrorString(error), log ? log : "");
+    dopl_rt_free(rt, log);
+    return status;
+}
+
+static dopl_status compile(dopl_rt *rt, const char *source, dopl_bytes *out) {
+    char arch[40];
+    snprintf(arch, sizeof arch, "--gpu-architecture=sm_%d", dopl_cuda_of(rt)->arch);
+    const char *const options[] = { arch, "--std=c++17", "--device-as-default-execution-space" };
+    nvrtcProgram program;
+    nvrtcResult e = nvrtcCreateProgram(&program, source, "dopl_pass.cu", 0, NULL, NULL);
+    if (e != NVRTC_SUCCESS)
+        return dopl_fail(rt, DOPL_EDEVICE, "optimizer pass: NVRTC: %s", nvrtcGetErrorString(e));
+    e = nvrtcCompileProgram(program, sizeof options / sizeof *options, options);
+    size_t n = 0;
+    if (e == NVRTC_SUCCESS) e = nvrtcGetCUBINSize(program, &n);
+    dopl_status status =
+        e == NVRTC_SUCCESS ? dopl_bytes_reserve(rt, out, n) : compile_failed(rt, program, e);
+    if (status == DOPL_OK && (e = nvrtcGetCUBIN(program, out->data)) != NVRTC_SUCCESS)
+        status = compile_failed(rt, program, e);
+    if (status == DOPL_OK) out->n = n;
+    nvrtcDestroyProgram(&program);
+    return status;
+}
+
+// The image from the folder, or compiled. A file that the driver does not take is compiled anew.
+static dopl_status load(dopl_rt *rt, const char *source, kernel *k) {
+    struct dopl_cuda_jit *jit = dopl_cuda_of(rt)->jit;
+    char path[PATH_MAX];
+    dopl_bytes image = { 0 };
+    bool kept = cubin_path(path, k->key) && dopl_file_kind_of(path) == DOPL_FILE &&
+                dopl_file_read(rt, &image, path) == DOPL_OK && image.n > 0 &&
+                jit->load(&k->module, image.data) == CUDA_SUCCESS;
+    dopl_status status = DOPL_OK;
+    if (!kept) {
+        dopl_bytes_release(rt, &image);
+        status = compile(rt, source, &image);
+        if (status == DOPL_OK)
+            status = result(rt, jit->load(&k->module, image.data), "optimizer pass: loading");
+        if (status == DOPL_OK) keep(rt, k->key, &image);
+    }
+    dopl_bytes_release(rt, &image);
+    if (status != DOPL_OK) return status;
+    status =
+        result(rt, jit->find(&k->function, k->module, "dopl_pass"), "optimizer pass: dopl_pass");
+    if (status != DOPL_OK) jit->unload(k->module);
+    return status;
+}
+
+dopl_status dopl_cuda_jit_get(dopl_rt *rt, const char *source, void **function, int *blocks) {
+    enum { THREADS = 256 }; // what the passes are launched with
+    struct dopl_cuda_jit *jit;
+    DOPL_TRY(jit_of(rt, &jit));
+    kernel made = { .blocks = 1 };
+    key_of(rt, made.key, source);
+    for (int i = 0; i < jit->n; i++) {
+        if (strcmp(jit->kernel[i].key, made.key) != 0) continue;
+        *function = jit->kernel[i].function;
+        *blocks = jit->kernel[i].blocks;
+        return DOPL_OK;
+    }
+    if (jit->n == jit->capacity) {
+        int capacity = jit->capacity ? 2 * jit->capacity : 16;
+        void *grown = jit->kernel;
+        DOPL_TRY(dopl_rt_realloc(rt, &grown, (size_t)capacity * sizeof *jit->kernel));
+        jit->kernel = grown;
+        jit->capacity = capacity;
+    }
+    DOPL_TRY(load(rt, source, &made));
+    jit->occupancy(&made.blocks, made.function, THREADS, 0);
+    if (made.blocks < 1) made.blocks = 1;
+    jit->kernel[jit->n++] = made;
+    *function = made.function;
+    *blocks = made.blocks;
+    return DOPL_OK;
+}
+
+dopl_status dopl_cuda_jit_launch(dopl_rt *rt, void *function, int grid, int block, void **arguments,
+                                 const char *what) {
+    const dopl_cuda *cuda = dopl_cuda_of(rt);
+    DOPL_TRY(result(rt,
+                    cuda->jit->launch((CUfunction)function, (unsigned)grid, 1, 1, (unsigned)block,
+                                      1, 1, 0, cuda->stream, arguments, NULL),
+                    what));
+    return dopl_cuda_launched(rt, what);
+}

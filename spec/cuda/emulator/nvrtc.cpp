@@ -1,0 +1,170 @@
+// nvrtc.cpp - run-time compilation by the machine's C++ compiler, and loading what it made.
+//
+// A "cubin" is a shared object behind its length. It includes emulated_device.h and takes the
+// emulator's functions from a table that loading fills in: the plug-in hides its symbols.
+#include <cuda.h>
+#include <cuda_runtime.h>
+#include <nvrtc.h>
+
+#include <dlfcn.h>
+#include <string>
+#include <unistd.h>
+
+struct dopl_emulated_program {
+    std::string source, log, image;
+};
+
+struct CUmod_st {
+    void *library;
+};
+
+static std::string read_file(const std::string &path) {
+    std::string text;
+    if (FILE *f = fopen(path.c_str(), "rb")) {
+        char buffer[1 << 16];
+        for (size_t n; (n = fread(buffer, 1, sizeof buffer, f)) > 0;) text.append(buffer, n);
+        fclose(f);
+    }
+    return text;
+}
+
+static bool write_file(const std::string &path, const std::string &text) {
+    FILE *f = fopen(path.c_str(), "wb");
+    if (!f) return false;
+    bool whole = fwrite(text.data(), 1, text.size(), f) == text.size();
+    return fclose(f) == 0 && whole;
+}
+
+static std::string folder() {
+    static std::string path;
+    if (path.empty()) {
+        char name[] = "/tmp/dopl-emulated-XXXXXX";
+        path = mkdtemp(name) ? name : "/tmp";
+        atexit([] { (void)rmdir(path.c_str()); });
+    }
+    return path;
+}
+
+static const char head[] = "#include <emulated_kernel.h>\n";
+
+// Calls the kernel with arguments as cuLaunchKernel gets them: addresses of the values.
+static const char tail[] =
+    "\nextern \"C\" void dopl_emulated_call(void **a) {\n"
+    "    dopl_pass(*(const u64 **)a[0], *(int *)a[1], *(u64 *)a[2], *(const float **)a[3],\n"
+    "              *(scalars *)a[4]);\n"
+    "}\n";
+
+extern "C" {
+
+const char *nvrtcGetErrorString(nvrtcResult error) {
+    return error == NVRTC_SUCCESS ? "NVRTC_SUCCESS" : "NVRTC_ERROR_COMPILATION";
+}
+
+nvrtcResult nvrtcVersion(int *major, int *minor) {
+    *major = *minor = 0;
+    return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcCreateProgram(nvrtcProgram *out, const char *source, const char *, int,
+                               const char *const *, const char *const *) {
+    *out = new dopl_emulated_program{ source, "", "" };
+    return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcDestroyProgram(nvrtcProgram *program) {
+    delete *program;
+    *program = nullptr;
+    return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int, const char *const *) {
+    std::string base = folder() + "/kernel", source = base + ".cpp", object = base + ".so",
+                log = base + ".log";
+    const char *compiler = getenv("CXX");
+    std::string command = std::string(compiler && *compiler ? compiler : "c++") +
+                          " -std=c++17 -O1 -mfma -fPIC -shared -w -I '" DOPL_EMULATOR_INCLUDE
+                          "' -o " +
+                          object + " " + source + " > " + log + " 2>&1";
+    bool done = write_file(source, head + program->source + tail) && system(command.c_str()) == 0;
+    program->log = read_file(log);
+    if (done) program->image = read_file(object);
+    unlink(source.c_str());
+    unlink(object.c_str());
+    unlink(log.c_str());
+    return done ? NVRTC_SUCCESS : NVRTC_ERROR_COMPILATION;
+}
+
+nvrtcResult nvrtcGetProgramLogSize(nvrtcProgram program, size_t *bytes) {
+    *bytes = program->log.size() + 1;
+    return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcGetProgramLog(nvrtcProgram program, char *log) {
+    memcpy(log, program->log.c_str(), program->log.size() + 1);
+    return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcGetCUBINSize(nvrtcProgram program, size_t *bytes) {
+    *bytes = sizeof(uint64_t) + program->image.size();
+    return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcGetCUBIN(nvrtcProgram program, char *image) {
+    uint64_t n = program->image.size();
+    memcpy(image, &n, sizeof n);
+    memcpy(image + sizeof n, program->image.data(), program->image.size());
+    return NVRTC_SUCCESS;
+}
+
+CUresult cuModuleLoadData(CUmodule *out, const void *image) {
+    static int count;
+    uint64_t n;
+    memcpy(&n, image, sizeof n);
+    std::string path = folder() + "/module" + std::to_string(count++) + ".so";
+    if (!write_file(path, std::string(static_cast<const char *>(image) + sizeof n, n)))
+        return CUDA_ERROR_INVALID_IMAGE;
+    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    unlink(path.c_str());
+    if (!library) return CUDA_ERROR_INVALID_IMAGE;
+    auto *services =
+        static_cast<emulator::services *>(dlsym(library, "dopl_emulated_services_of_kernel"));
+    if (!services) return CUDA_ERROR_INVALID_IMAGE;
+    *services = { &emulator::here, emulator::gather, emulator::warp_barrier,
+                  emulator::block_barrier, emulator::lane };
+    *out = new CUmod_st{ library };
+    return CUDA_SUCCESS;
+}
+
+CUresult cuModuleUnload(CUmodule module) {
+    dlclose(module->library);
+    delete module;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuModuleGetFunction(CUfunction *out, CUmodule module, const char *) {
+    *out = static_cast<CUfunction>(dlsym(module->library, "dopl_emulated_call"));
+    return *out ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
+}
+
+CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *out, CUfunction, int threads,
+                                                     size_t shared_bytes) {
+    *out = emulator::blocks_per_sm(threads, shared_bytes);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
+                        CUstream, void **arguments, void **) {
+    auto call = reinterpret_cast<void (*)(void **)>(function);
+    emulator::launch("compiled kernel", reinterpret_cast<const void *>(function),
+                     dim3(grid_x, grid_y, grid_z), dim3(block_x, block_y, block_z), shared_bytes,
+                     [&] { call(arguments); });
+    return cudaPeekAtLastError() == cudaSuccess ? CUDA_SUCCESS : CUDA_ERROR_LAUNCH_FAILED;
+}
+
+CUresult cuGetErrorString(CUresult error, const char **out) {
+    *out = error == CUDA_SUCCESS ? "no error" : "emulated CUDA error";
+    return CUDA_SUCCESS;
+}
+
+} // extern "C"
