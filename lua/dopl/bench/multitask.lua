@@ -46,6 +46,7 @@ end
 
 --- The share of a task's questions whose greedy answer is the right one, to the letter.
 function Bench:accuracy(model, name)
+  collectgarbage() -- what a training left: to Lua a few bytes, in truth its states
   local prompts, right = {}, 0
   for i, row in ipairs(self.asked[name]) do
     prompts[i] = chat.prompt(self.tok, row.question, "plain")
