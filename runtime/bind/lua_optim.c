@@ -244,6 +244,33 @@ static int plan_norm(lua_State *L) {
     return 2;
 }
 
+// plan:device(): where its operands are
+static int plan_device(lua_State *L) {
+    lua_pushstring(L, dopl_device_name(check_plan(L)->device));
+    return 1;
+}
+
+// plan:clip(max_norm): the next run clips gradients at this norm, which the device finds by itself
+static int plan_clip(lua_State *L) {
+    dopl_plan *plan = check_plan(L);
+    dopl_rt *rt = dopl_check_rt(L);
+    if (plan->device == DOPL_CPU)
+        return dopl_raise_text(L, "optimizer plan: clip is for a device; use norm");
+    return dopl_result(L, rt, rt->backend->plan_clip(rt, plan, luaL_checknumber(L, 2)), 0);
+}
+
+// plan:clip_norm(): the norm that plan:clip asked for
+static int plan_clip_norm(lua_State *L) {
+    dopl_plan *plan = check_plan(L);
+    dopl_rt *rt = dopl_check_rt(L);
+    double norm;
+    if (plan->device == DOPL_CPU)
+        return dopl_raise_text(L, "optimizer plan: clip_norm is for a device; use norm");
+    if (rt->backend->plan_clip_norm(rt, plan, &norm) != DOPL_OK) return dopl_raise(L, rt);
+    lua_pushnumber(L, norm);
+    return 1;
+}
+
 // ---- what states are stored as, on its own
 
 static const dopl_codec *codec_of(int kind) {
@@ -461,9 +488,8 @@ void dopl_bind_optim(lua_State *L) {
         { NULL, NULL },
     };
     static const luaL_Reg plan_methods[] = {
-        { "run", plan_run },
-        { "norm", plan_norm },
-        { "release", plan_gc },
+        { "run", plan_run },   { "norm", plan_norm },           { "device", plan_device },
+        { "clip", plan_clip }, { "clip_norm", plan_clip_norm }, { "release", plan_gc },
         { NULL, NULL },
     };
     new_class(L, PROGRAM, program_methods, program_gc);

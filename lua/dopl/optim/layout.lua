@@ -194,6 +194,22 @@ function object:norm()
   return math.sqrt(square)
 end
 
+--- Whether the parameters' device can find norm and clipping factor by itself. Then `clip` before a
+-- run and `clip_norm` after it take the place of `norm`, and no step waits in its middle.
+function object:defers()
+  return #self.matrices == 0 and self.whole.plan:device() ~= "cpu"
+end
+
+--- The next run clips gradients at this norm, and changes nothing where the norm is not finite.
+function object:clip(max_norm)
+  self.whole.plan:clip(max_norm)
+end
+
+--- The norm that `clip` found.
+function object:clip_norm()
+  return self.whole.plan:clip_norm()
+end
+
 --- The compiled passes as text: one instruction a line, or CUDA sources where target is "cuda".
 function object:listing(target)
   local out = {}

@@ -319,6 +319,21 @@ function optimizer:check_norm(norm, objective)
   end
 end
 
+-- Notes the norm in a step's result; returns the factor that clips it.
+function optimizer:take_norm(result, norm, o)
+  result.grad_norm = norm
+  if o.norm and (norm ~= norm or norm == math.huge) then
+    result.skipped = true
+    return 0.0
+  elseif o.clip == nil then
+    return 1.0
+  end
+  self:check_norm(norm, o.objective)
+  local scale = math.min(1.0, o.clip / (norm + 1e-6)) -- torch's clip_grad_norm_
+  result.clipped = scale < 1
+  return scale
+end
+
 --- One step with the gradients the parameters hold.
 -- @tparam ?table options objective: its name; lr: in place of the configured one; lr_scale: a
 --   factor on it (a schedule's); clip: largest global gradient norm; norm: true measures it
@@ -335,19 +350,14 @@ function optimizer:step(options)
   check.range("step: lr_scale", o.lr_scale, 0, math.huge)
   local plan = self.shared_plan or self.plans[o.objective]
   local result, scale = { clipped = false }, 1.0
-  if o.clip ~= nil or o.norm then
-    if o.clip ~= nil then check.range("step: clip", o.clip, 0, math.huge) end
-    result.grad_norm = plan:norm()
-    local finite = result.grad_norm == result.grad_norm and result.grad_norm < math.huge
-    if o.norm and not finite then
-      result.skipped = true
-      return result
-    end
-    if o.clip ~= nil then
-      self:check_norm(result.grad_norm, o.objective)
-      scale = math.min(1.0, o.clip / (result.grad_norm + 1e-6)) -- torch's clip_grad_norm_
-      result.clipped = scale < 1
-    end
+  if o.clip ~= nil then check.range("step: clip", o.clip, 0, math.huge) end
+  local measured = o.clip ~= nil or o.norm
+  local deferred = measured and plan:defers()
+  if deferred then
+    plan:clip(o.clip or math.huge)
+  elseif measured then
+    scale = self:take_norm(result, plan:norm(), o)
+    if result.skipped then return result end
   end
   local t_k = o.objective and self.count[o.objective] and self.count[o.objective] + 1 or self.t + 1
   local main = self.own_rules[o.objective] or self.config
@@ -355,6 +365,10 @@ function optimizer:step(options)
   local env = self:environment(plan, o.objective, o, self.t + 1, t_k, scale)
   if plan:run(env, { self.seed, 2 * self.t }) == 0 then
     error("step: no parameter has a gradient: call loss:backward() first", 2)
+  end
+  if deferred then
+    self:take_norm(result, plan:clip_norm(), o)
+    if result.skipped then return result end
   end
   self.t = self.t + 1
   if self.count[o.objective] then self.count[o.objective] = t_k end
