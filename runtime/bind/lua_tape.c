@@ -66,7 +66,8 @@ static int run_function(lua_State *L) {
         int at = 2 + i;
         if (!dopl_grad_wants(n, i) || lua_isnil(L, at)) continue;
         dopl_tensor *g = dopl_check_tensor(L, at);
-        if (!dopl_shape_same(g, &n->in[i]) || (g->dtype != DOPL_F32 && g->dtype != n->in[i].dtype))
+        bool fits = g->dtype == DOPL_F32 || (g->device != DOPL_CPU && g->dtype == n->in[i].dtype);
+        if (!dopl_shape_same(g, &n->in[i]) || !fits)
             return dopl_raise_text(L, "%s: backward gave %s %s for input %d, needs f32 %s", n->name,
                                    dopl_dtype_name(g->dtype), dopl_shape_str(g).s, i + 1,
                                    dopl_shape_str(&n->in[i]).s);

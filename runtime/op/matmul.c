@@ -30,8 +30,7 @@ dopl_status op_linear_cpu(dopl_rt *rt, dopl_op_call *c) {
         for (int64_t t = 0; t < T; t++) memcpy(y + t * O, b, (size_t)O * sizeof *y);
     }
     dopl_tensor_release(rt, &bias);
-    return op_weight_apply(rt, "linear", c->in[1], T, dopl_f32(c->in[0]), c->in[2] ? 1.0f : 0.0f,
-                           y);
+    return op_weight_apply(rt, "linear", c->in[1], T, dopl_f32(c->in[0]), c->in[2] != NULL, y);
 }
 
 DOPL_SIMD static void add_rows(float *restrict sum, const float *restrict x, int64_t rows,

@@ -44,7 +44,7 @@ static void gather(const pass *p, int64_t first, int64_t count) {
 
 static dopl_status chunk_logits(dopl_rt *rt, const pass *p, int64_t first, int64_t count) {
     gather(p, first, count);
-    return op_weight_apply(rt, p->name, p->weight, count, p->gathered, 0.0f, p->logits);
+    return op_weight_apply(rt, p->name, p->weight, count, p->gathered, false, p->logits);
 }
 
 static dopl_status alloc_floats(dopl_rt *rt, int64_t n, float **out) {
@@ -250,7 +250,7 @@ static dopl_status kl_chunk(dopl_rt *rt, const pass *p, int64_t first, int64_t c
                             float *ref_logits, float *kl) {
     DOPL_TRY(chunk_logits(rt, p, first, count));
     DOPL_TRY(op_weight_apply(rt, p->name, ref_weight, count, dopl_f32(ref) + first * ref->dim[1],
-                             0.0f, ref_logits));
+                             false, ref_logits));
 #pragma omp parallel for schedule(static) if (count * p->V > OP_GRAIN)
     for (int64_t i = 0; i < count; i++) {
         float *z = p->logits + i * p->V, *zr = ref_logits + i * p->V;

@@ -1,10 +1,13 @@
 // weight.c - products with a weight stored as f32 or bf16.
 #include "weight.h"
 #include "gemm.h"
+#include "op.h"
 #include "../core/bf16.h"
 
-// Elements of a decoded strip: 4 MiB, of which each thread's share stays in its cache. Larger ones
-// are read back from memory; smaller ones add to dx too often.
+#include <string.h>
+
+// Elements of a decoded strip: 4 MiB. Larger ones are read back from memory, smaller ones add to dx
+// more often.
 enum { STRIP = 1 << 20 };
 
 dopl_status op_gemm_status(dopl_rt *rt, const char *name, int code) {
@@ -46,17 +49,53 @@ static const float *strip(const dopl_tensor *w, int64_t first, int64_t rows, voi
     return room;
 }
 
-dopl_status op_weight_apply(dopl_rt *rt, const char *name, const dopl_tensor *w, int64_t T,
-                            const float *x, float beta, float *y) {
+DOPL_SIMD static void add(float *restrict y, const float *restrict x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] += x[i];
+}
+
+// Columns `first` .. `first + cols - 1` of y [T, O] = (or +=) x [T, cols].
+static void put_columns(float *y, const float *x, int64_t T, int64_t O, int64_t first, int64_t cols,
+                        bool adds) {
+#pragma omp parallel for schedule(static) if (T * cols > OP_GRAIN)
+    for (int64_t t = 0; t < T; t++) {
+        if (adds)
+            add(y + t * O + first, x + t * cols, cols);
+        else
+            memcpy(y + t * O + first, x + t * cols, (size_t)cols * sizeof *y);
+    }
+}
+
+// A strip's product gets room of its own: oneDNN is a third slower where it writes a part of longer
+// rows.
+static dopl_status apply_strips(dopl_rt *rt, const char *name, const dopl_tensor *w, int64_t T,
+                                const float *x, bool adds, float *y) {
     int64_t O = w->dim[0], C = w->dim[1], most = strip_rows(w);
-    void *room;
+    void *room, *part;
     int code = 0;
     DOPL_TRY(strip_room(rt, w, &room));
+    dopl_status status = dopl_rt_alloc(rt, &part, (size_t)(T * most) * sizeof *y);
+    if (status != DOPL_OK) goto out;
     for (int64_t o = 0; !code && o < O; o += most) {
         int64_t rows = O - o < most ? O - o : most;
-        code = op_gemm(false, true, T, rows, C, 1.0f, x, C, strip(w, o, rows, room), C, beta, y + o,
-                       O);
+        code = op_gemm(false, true, T, rows, C, 1.0f, x, C, strip(w, o, rows, room), C, 0.0f, part,
+                       rows);
+        if (!code) put_columns(y, part, T, O, o, rows, adds);
     }
+    dopl_rt_free(rt, part);
+    status = op_gemm_status(rt, name, code);
+out:
+    dopl_rt_free(rt, room);
+    return status;
+}
+
+dopl_status op_weight_apply(dopl_rt *rt, const char *name, const dopl_tensor *w, int64_t T,
+                            const float *x, bool adds, float *y) {
+    int64_t O = w->dim[0], C = w->dim[1];
+    if (strip_rows(w) < O) return apply_strips(rt, name, w, T, x, adds, y);
+    void *room;
+    DOPL_TRY(strip_room(rt, w, &room));
+    int code = op_gemm(false, true, T, O, C, 1.0f, x, C, strip(w, 0, O, room), C,
+                       adds ? 1.0f : 0.0f, y, O);
     dopl_rt_free(rt, room);
     return op_gemm_status(rt, name, code);
 }

@@ -7,9 +7,9 @@
 
 #include "../core/tensor.h"
 
-// y [T, O] = x [T, C] w^T + beta y
+// y [T, O] = x [T, C] w^T; `adds`: y += that
 DOPL_CHECKED dopl_status op_weight_apply(dopl_rt *rt, const char *name, const dopl_tensor *w,
-                                         int64_t T, const float *x, float beta, float *y);
+                                         int64_t T, const float *x, bool adds, float *y);
 // dx [T, C] = dy [T, O] w + beta dx
 DOPL_CHECKED dopl_status op_weight_backward(dopl_rt *rt, const char *name, const dopl_tensor *w,
                                             int64_t T, const float *dy, float beta, float *dx);

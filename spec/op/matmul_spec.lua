@@ -54,20 +54,22 @@ return walker.check("matmul", {
       ["decodes a large bf16 weight strip by strip"] = function()
         local O, C, T = 2300, 1000, 3 -- three strips, the last one short
         local w = core.randn(1, 2, 0.1, O, C):to("bf16")
-        local function run(weight)
+        local function run(weight, bias)
           local scope <close> = core.scope() -- luacheck: ignore scope
           local x = core.randn(1, 3, 1, T, C):requires_grad(true)
           core.reset_peak()
           local before = core.memory().peak
-          local y = core.ops.linear(x, weight, nil)
+          local y = core.ops.linear(x, weight, bias and core.randn(1, 5, 1, O) or nil)
           y:backward(core.randn(1, 4, 1, T, O))
           return array.of(y), array.of(x:grad()), core.memory().peak - before
         end
-        local y, dx = run(w:to("f32"))
-        local y2, dx2, bytes = run(w)
-        walker.compare("linear", y, y2, 0)
-        walker.compare("its gradient", dx, dx2, 1e-5) -- strips add up
-        assert.is_true(bytes < O * C * 4, "the whole weight was decoded")
+        for _, bias in ipairs { false, true } do
+          local y, dx = run(w:to("f32"), bias)
+          local y2, dx2, bytes = run(w, bias)
+          walker.compare("linear", y, y2, 1e-6) -- the bias is added before the sum, or after
+          walker.compare("its gradient", dx, dx2, 1e-5) -- strips add up
+          assert.is_true(bytes < O * C * 4, "the whole weight was decoded")
+        end
       end,
     },
   },
