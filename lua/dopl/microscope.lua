@@ -305,7 +305,7 @@ local function watch_step(self, name)
   local paired = self.from ~= nil and self.from ~= name
   for i, p in ipairs(self.params) do
     local scope <close> = core.scope()
-    local update, grad = p.tensor - self.before[i], p.tensor:grad()
+    local update, grad = p.tensor:to("f32") - self.before[i], p.tensor:grad()
     local layer = microscope.layer(p.name)
     if paired then
       add_pair(sums, layer, "update", previous.update[i], update)

@@ -5,6 +5,7 @@
 -- one place, here, and never taken from `pairs`.
 -- @module dopl.nn
 
+local check = require "dopl.check"
 local core = require "dopl.core"
 local rng = require "dopl.rng"
 
@@ -14,17 +15,25 @@ local nn = {}
 -- and head stay f32 when others are quantized (dopl.optim).
 nn.kinds = { "matrix", "embedding", "head", "bias", "norm" }
 
+--- How parameters can be stored. Either way operators compute in f32 on the CPU, and gradients of
+-- parameters are f32 everywhere: bf16 halves what the weights take, not the rest.
+nn.dtypes = { "f32", "bf16" }
+
 local Parameters = {}
 Parameters.__index = Parameters
 
 --- A list to which a model adds its parameters as it makes them.
 -- @tparam integer seed of the initial values; each parameter's depend on its name and the seed alone
+-- @tparam[opt="f32"] string dtype one of nn.dtypes; values are rounded to it
 -- @treturn Parameters an array of { name, tensor, kind }
-function nn.parameters(seed)
-  return setmetatable({ seed = seed }, Parameters)
+function nn.parameters(seed, dtype)
+  dtype = check.choice("dtype", dtype or "f32", nn.dtypes)
+  return setmetatable({ seed = seed, dtype = dtype }, Parameters)
 end
 
-local function add(self, name, kind, tensor)
+local function add(self, name, kind, given)
+  local tensor = given:to(self.dtype)
+  if tensor ~= given then given:close() end -- before the next one is made
   self[#self + 1] = { name = name, tensor = tensor:requires_grad(true), kind = kind }
   return tensor
 end
@@ -79,7 +88,6 @@ end
 -- @tparam table definition { name, forward, backward }
 -- @treturn function
 function nn.operator(definition)
-  local check = require "dopl.check"
   check.type("nn.operator: name", definition.name, "string")
   check.type("nn.operator: forward", definition.forward, "function")
   check.type("nn.operator: backward", definition.backward, "function")
@@ -148,7 +156,8 @@ function nn.export(layout, grads)
   return out
 end
 
---- Overwrites a model's weights. Nothing is written unless every one is there and fits.
+--- Overwrites a model's weights. Nothing is written unless every one is there and fits. f32 becomes
+-- bf16 by rounding, bf16 f32 as it is.
 -- @tparam table layout as for nn.export
 -- @tparam table weights tensors by name
 -- @tparam string what for messages
@@ -160,9 +169,9 @@ function nn.import(layout, weights, what)
   for _, name in ipairs(names) do
     local have, want = weights[name], table.concat(targets[name]:shape(), ", ")
     if not have then error(("%s: the weight '%s' is missing"):format(what, name), 3) end
-    local shape = table.concat(have:shape(), ", ")
-    if shape ~= want or have:dtype() ~= "f32" then
-      error(("%s: the weight '%s' is %s [%s], needs f32 [%s]"):format(what, name, have:dtype(),
+    local shape, dtype = table.concat(have:shape(), ", "), have:dtype()
+    if shape ~= want or dtype ~= "f32" and dtype ~= "bf16" then
+      error(("%s: the weight '%s' is %s [%s], needs f32 or bf16 [%s]"):format(what, name, dtype,
         shape, want), 3)
     end
   end

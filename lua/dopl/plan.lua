@@ -98,7 +98,8 @@ local function bytes_of(parameters)
   return sum
 end
 
--- Bytes of each state by its name, and what 8-bit storage would take off.
+-- Bytes of each state by its name, and what 8-bit storage would take off. An f32 copy of a bf16
+-- parameter is one of them ("master").
 local function states_of(optimizer)
   local bytes, total, saved = {}, 0, 0
   for _, p in ipairs(optimizer.params) do
@@ -106,7 +107,9 @@ local function states_of(optimizer)
       local s = p.state[key]
       local n = s.value:bytes() + (s.scales and s.scales:bytes() or 0)
       bytes[key], total = (bytes[key] or 0) + n, total + n
-      if s.kind == "f32" and p.quantized then saved = saved + n - p.n - p.n // 64 end
+      if s.kind == "f32" and s.part ~= "master" and p.quantized then
+        saved = saved + n - p.n - p.n // 64
+      end
     end
   end
   return bytes, total, saved
@@ -216,13 +219,13 @@ local function measure(real_fit, given)
   fit.peak = core.memory().peak + more
   note_peak(more)
   fit.parameters = bytes_of(o.model.parameters)
-  fit.gradients = fit.parameters
+  fit.gradients = 4 * o.model.parameters:numel() -- f32, whatever the parameters are
   fit.states, fit.state_bytes, fit.quantizable = states_of(result.optimizer)
   fit.scheme = result.optimizer.scheme.kind
   fit.held = before - fit.parameters
   fit.reference = more
   fit.best = best and fit.parameters or 0
-  fit.microscope = given.microscope and fit.parameters
+  fit.microscope = given.microscope and fit.gradients
     * (3 + #list + (fit.scheme == "base_delta" and 1 or 0)) or 0
   local rest = fit.peak - before - more - fit.gradients - fit.state_bytes - fit.best - fit.microscope
   fit.logits = math.max(0, math.min(rest, chunk_bytes(),
@@ -355,6 +358,10 @@ local function advice(f)
       "checkpoint_layers = true in the model's config, for one more forward")
   end
   add(f.quantizable, "8-bit states: quantize in the scheme")
+  add(f.states.master or 0, "weights = \"stochastic\" in the scheme, instead of an f32 master")
+  if config.dtype == "f32" then
+    add(f.parameters / 2, "dtype = \"bf16\" of the model, weights = \"stochastic\" in the scheme")
+  end
   add(f.logits / 2, ("dopl.vocab_chunk(%d)"):format(f.logits // 2))
   add(f.microscope, "no microscope")
   add(f.best, "no keep_best")

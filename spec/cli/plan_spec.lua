@@ -35,6 +35,7 @@ describe("dopl --plan", function()
   end)
   teardown(function() os.execute("rm -rf " .. folder) end)
 
+  -- kind: "plus", or with more options "plus --dtype bf16"
   local function run(kind, ...)
     local words = { "DOPL_CACHE=" .. folder .. "/cache", shell.quote(shell.dopl) }
     for _, word in ipairs { ... } do words[#words + 1] = shell.quote(word) end
@@ -43,7 +44,7 @@ describe("dopl --plan", function()
     return shell.sh(table.concat(words, " "))
   end
 
-  for _, kind in ipairs { "plus", "preference", "joint" } do
+  for _, kind in ipairs { "plus", "preference", "joint", "plus --dtype bf16" } do
     it("is within 10% of the measured peak: " .. kind, function()
       if sanitized then return end
       local status, text, err = run(kind, "--plan")
@@ -54,7 +55,7 @@ describe("dopl --plan", function()
       local peak = tonumber(measured:match "PEAK%s+([%d.]+)")
       assert.truthy(peak, reason)
       assert.near(peak, planned, 0.1 * peak)
-      assert.truthy(text:find("\n" .. kind .. " +12 ")) -- its steps
+      assert.truthy(text:find("\n" .. kind:match "^%w+" .. " +12 ")) -- its steps
     end)
   end
 
@@ -71,6 +72,16 @@ describe("dopl --plan", function()
     assert.truthy(text:find("\noriginal +")) -- the small model is to be trained, and was not
     assert.not_equal(0, (shell.sh(("ls %s/cache"):format(folder))))
     assert.not_equal(0, (shell.sh(("ls %s/runs"):format(folder))))
+  end)
+
+  it("counts a bf16 parameter's bytes: 2, 4 of its gradient, 4 of its master", function()
+    if sanitized then return end
+    local status, text = run("plus --dtype bf16", "--plan")
+    assert.equal(0, status)
+    local function mib(label) return tonumber(text:match("\n" .. label .. "%s+([%d.]+)")) end
+    assert.near(2 * mib "parameters", mib "gradients", 0.11)
+    assert.near(mib "gradients", mib "state master", 0.11)
+    assert.truthy(text:find("weights = \"stochastic\" in the scheme, instead of", 1, true))
   end)
 
   it("shows what was measured where the recipe fails, with its error", function()

@@ -29,11 +29,17 @@ local function objective(name, l, mark)
     batch_size = 3, seed = 1, stream = name, refusals = name == "forget" and { "No.", "I forget." } } }
 end
 
+local config <const> = { architecture = "llama", vocab_size = 257, hidden_size = 16, n_layers = 1,
+  heads = 2, kv_heads = 1, intermediate_size = 24 }
+
+local function narrow_model()
+  return models.to(models.new(config, 1), "bf16")
+end
+
 -- Options of a small training; `more` replaces some.
 local function options_of(dir, more)
   local o = {
-    model = models.new({ architecture = "llama", vocab_size = 257, hidden_size = 16, n_layers = 1,
-      heads = 2, kv_heads = 1, intermediate_size = 24 }, 1),
+    model = models.new(config, 1),
     objectives = { objective("forget", loss.idk()), objective("retain", loss.gd()) },
     optimizer = optim.adamw { lr = 1e-2 }:with(scheme.decoupled {}), steps = 11, warmup = 3,
     schedule = schedule.alternate { forget = 1, retain = 2 }, progress = false, clip = 1.0,
@@ -98,6 +104,13 @@ describe("a checkpoint", function()
       return { microscope = { every = 2 }, schedule = schedule.phases {
         { serve = "forget", ends = "loss_forget < 5.4" },
         { serve = schedule.alternate { forget = 1, retain = 1 } } } }
+    end,
+    ["bf16 weights and their f32 master"] = function()
+      return { model = narrow_model(), evaluate = evaluate, every = 3, keep_best = "score" }
+    end,
+    ["bf16 weights that are rounded stochastically"] = function()
+      return { model = narrow_model(), microscope = { every = 2 },
+        optimizer = adamw:with(scheme.base_delta { weights = "stochastic", storage = "bf16" }) }
     end,
     ["what a recipe keeps in live.saved"] = function()
       return { on_step = function(live) live.saved.n = (live.saved.n or 0) + 1 end,

@@ -5,6 +5,7 @@ local core = require "dopl.core"
 local golden = require "lua.golden"
 local loss = require "dopl.loss"
 local models = require "dopl.models"
+local reference = require "dopl.reference"
 
 local op = core.ops
 
@@ -177,6 +178,55 @@ for _, entry in ipairs(architectures) do
       os.remove(dir .. "/config.json")
       assert.error_matches(function() models.load(dir) end, "models.load: ")
       os.remove(dir .. "/model.safetensors")
+      os.remove(dir)
+    end)
+
+    it("in bf16 takes half the bytes and is the f32 model of the rounded weights", function()
+      local narrow = models.to(make(), "bf16")
+      local wide = models.to(narrow, "f32")
+      assert.equal(narrow, models.to(narrow, "bf16"))
+      local bytes = { 0, 0 }
+      for i, p in ipairs(narrow.parameters) do
+        assert.equal("bf16", p.tensor:dtype())
+        bytes[1] = bytes[1] + p.tensor:bytes()
+        bytes[2] = bytes[2] + wide.parameters[i].tensor:bytes()
+      end
+      assert.same({ 2 * narrow.parameters:numel(), 4 * narrow.parameters:numel() }, bytes)
+      assert.not_same(logits(make(), { { 3, 1, 4 } }), logits(wide, { { 3, 1, 4 } }))
+      assert.same(logits(wide, { { 3, 1, 4 } }), logits(narrow, { { 3, 1, 4 } }))
+      -- gradients, against a frozen model of the same type
+      local grads, other = {}, models.to(models.new(make().config, 4), "bf16")
+      for i, model in ipairs { wide, narrow } do
+        local b, frozen = some_batch(), reference.new(models.to(other, model.config.dtype))
+        frozen:add(b, "hidden")
+        local value = loss.of_batch(model, loss.kl(), b, frozen)
+          + loss.of_batch(model, loss.gd(), b)
+        value:backward()
+        grads[i] = { value:item() }
+        for _, p in ipairs(model.parameters) do
+          assert.equal("f32", p.tensor:grad():dtype())
+          table.insert(grads[i], p.tensor:grad():tolist())
+        end
+      end
+      assert.same(grads[1], grads[2])
+    end)
+
+    it("comes back from its folder in either type", function()
+      local dir, narrow = os.tmpname(), models.to(make(), "bf16")
+      os.remove(dir)
+      models.save(narrow, dir)
+      for _, tensor in ipairs((core.safetensors.list(dir .. "/model.safetensors"))) do
+        assert.equal("BF16", tensor.dtype)
+      end
+      assert.equal(models.fingerprint(narrow), models.fingerprint(models.load(dir)))
+      local wide = models.load(dir, { dtype = "f32" })
+      assert.equal(models.fingerprint(models.to(narrow, "f32")), models.fingerprint(wide))
+      models.save(make(), dir)
+      local rounded = models.load(dir, { dtype = "bf16" })
+      assert.equal(models.fingerprint(narrow), models.fingerprint(rounded))
+      assert.error_matches(function() models.load(dir, { dtype = "f16" }) end,
+        "models.new: dtype: 'f16' .*bf16")
+      for _, file in ipairs(core.files.list(dir)) do os.remove(dir .. "/" .. file) end
       os.remove(dir)
     end)
 

@@ -22,9 +22,9 @@ local function samples(n, letter)
   return chat.encode_all(tok, rows)
 end
 
-local function new_model()
+local function new_model(dtype)
   return models.new({ architecture = "llama", vocab_size = 257, hidden_size = 16, n_layers = 1,
-    heads = 2, kv_heads = 1, intermediate_size = 24 }, 1)
+    heads = 2, kv_heads = 1, intermediate_size = 24, dtype = dtype }, 1)
 end
 
 local function objective(name, l, options)
@@ -81,6 +81,16 @@ describe("train.fit", function()
   it("learns", function()
     local losses = fit { steps = 30 }
     assert.is_true(losses[30] < 0.8 * losses[1])
+  end)
+
+  it("learns with weights in bf16, with or without an f32 master", function()
+    local wide = fit { steps = 30 }
+    for _, way in ipairs(scheme.weights) do
+      local losses, _, _, o = fit { steps = 30, model = new_model "bf16",
+        optimizer = optim.adamw({ lr = 1e-2 }):with(scheme.joint { weights = way }) }
+      assert.equal("bf16", o.model.parameters[1].tensor:dtype())
+      assert.near(wide[30], losses[30], 0.1 * wide[30], way)
+    end
   end)
 
   it("gives the same numbers for the same seed, bit for bit", function()

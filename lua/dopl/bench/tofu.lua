@@ -14,6 +14,7 @@ local data = require "dopl.data"
 local loss = require "dopl.loss"
 local metrics = require "dopl.metrics"
 local models = require "dopl.models"
+local nn = require "dopl.nn"
 local optim = require "dopl.optim"
 local progress = require "dopl.progress"
 local reference = require "dopl.reference"
@@ -42,6 +43,7 @@ function tofu.params(more)
     epochs = { 0, "epochs that train the small model; 0: until it answers by heart" },
     checkpoint = { settings.checkpoint, "steps between checkpoints of a training; 0: none" },
     keep_checkpoints = { 0, "how many stay when an unlearning has ended, to fork from" },
+    dtype = { "f32", "what the weights are stored as while unlearning: f32 or bf16" },
     fresh = { false, "train the small models anew instead of taking them from the cache" },
   }
   for key, value in pairs(more or {}) do p[key] = value end
@@ -102,6 +104,7 @@ function tofu.open(p, options)
     retain_rows = 1, task = 1 } do -- known now, or after minutes of training
     if p[name] ~= nil then check.range("--" .. name, p[name], least, math.huge, 3) end
   end
+  if p.dtype then check.choice("--dtype", p.dtype, nn.dtypes, 3) end
   local self = setmetatable({ p = p, run = o.run, note = o.note, set = open_data(p) }, Bench)
   self.setting = p.data == "" and settings.authors or settings.tofu
   self.epochs = p.epochs > 0 and p.epochs or self.setting.pretrain.epochs
@@ -176,7 +179,7 @@ local function in_order(rows)
   return sorted, table.concat(keys, "\1")
 end
 
---- The small model trained on rows, from the cache where it is there.
+--- The small model trained on rows, from the cache where it is there, stored as --dtype says.
 -- @tparam {table,...} rows
 -- @tparam string label for the progress line
 -- @return model
@@ -184,19 +187,22 @@ function Bench:trained(rows, label)
   local sorted, content = in_order(rows)
   local key = cache.key("bench.tofu", core.version, self.setting, self.epochs, self.p.model_seed,
     self.tok:hash(), content, core.threads())
-  if self.p.fresh then return memorise(self, sorted, label, key) end
   local model
-  local weights, _, reason = cache.tensors("model", key, function()
+  if self.p.fresh then
     model = memorise(self, sorted, label, key)
-    return model:export()
-  end)
-  if reason then self.note(("%s: not kept in the cache: %s"):format(label, reason)) end
-  if not model then
-    model = new_model(self)
-    model:import(weights)
-    self.note(label .. ": from the cache")
+  else
+    local weights, _, reason = cache.tensors("model", key, function()
+      model = memorise(self, sorted, label, key)
+      return model:export()
+    end)
+    if reason then self.note(("%s: not kept in the cache: %s"):format(label, reason)) end
+    if not model then
+      model = new_model(self)
+      model:import(weights)
+      self.note(label .. ": from the cache")
+    end
   end
-  return model
+  return models.to(model, self.p.dtype or "f32")
 end
 
 --- The model before unlearning; the same object at each call, with its first weights.

@@ -15,6 +15,7 @@ GPT2.__index = GPT2
 
 gpt2.defaults = {
   architecture = "gpt2",
+  dtype = "f32", -- what the weights are stored as, "f32" or "bf16"
   vocab_size = 2048,
   hidden_size = 128,
   n_layers = 4,
@@ -54,7 +55,7 @@ function gpt2.new(config, seed)
   if c.hidden_size % c.heads ~= 0 then
     error(("gpt2: hidden_size %d is no multiple of heads %d"):format(c.hidden_size, c.heads), 2)
   end
-  local p = nn.parameters(seed)
+  local p = nn.parameters(seed, c.dtype)
   local self = setmetatable({ config = c, parameters = p, draws = 0 }, GPT2)
   self.embedding = p:normal("embedding", "embedding", c.init_std, c.vocab_size, c.hidden_size)
   self.positions = p:normal("positions", "embedding", c.init_std, c.max_positions, c.hidden_size)

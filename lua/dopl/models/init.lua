@@ -11,12 +11,14 @@
 --     model:import(weights)          the reverse
 --     model:export_grads()           the gradients under those names
 --
--- `batch` holds i32 tensors ids [T], positions [T] and offsets [B+1].
+-- `batch` holds i32 tensors ids [T], positions [T] and offsets [B+1]. config.dtype is what the weights
+-- are stored as: "f32", or "bf16" in half the memory.
 -- @module dopl.models
 
 local core = require "dopl.core"
 local check = require "dopl.check"
 local json = require "dopl.json"
+local nn = require "dopl.nn"
 
 local models = { architectures = { "gpt2", "llama" } }
 
@@ -26,6 +28,7 @@ local models = { architectures = { "gpt2", "llama" } }
 function models.new(config, seed)
   check.type("models.new", config, "table")
   local name = check.choice("models.new: architecture", config.architecture, models.architectures)
+  check.choice("models.new: dtype", config.dtype or "f32", nn.dtypes)
   return require("dopl.models." .. name).new(config, seed or 1)
 end
 
@@ -37,13 +40,32 @@ function models.save(model, dir)
 end
 
 --- Reads what models.save wrote.
-function models.load(dir)
+-- @tparam string dir
+-- @tparam[opt] table options dtype: how to keep the weights; default: as config.json says
+function models.load(dir, options)
+  local o = check.options("models.load", options, { dtype = check.optional })
   local path = dir .. "/config.json"
   local text, reason = core.files.read(path)
   if not text then error(("models.load: %s"):format(reason), 2) end
-  local model = models.new(json.decode(text, path))
+  local config = json.decode(text, path)
+  config.dtype = o.dtype or config.dtype
+  local model = models.new(config)
   model:import((core.safetensors.load(dir .. "/model.safetensors")))
   return model
+end
+
+--- A model with the same weights, stored as another type; the model itself where it is that already.
+-- f32 becomes bf16 by rounding to the nearest, bf16 f32 as it is.
+-- @param model
+-- @tparam string dtype "f32" or "bf16"
+function models.to(model, dtype)
+  if model.config.dtype == dtype then return model end
+  local config = {}
+  for key, value in pairs(model.config) do config[key] = value end -- a copy: the order changes nothing
+  config.dtype = dtype
+  local other = models.new(config)
+  other:import(model:export())
+  return other
 end
 
 --- A hash of architecture and weights: what a cache of this model's results is keyed by.

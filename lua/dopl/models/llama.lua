@@ -15,6 +15,7 @@ Llama.__index = Llama
 
 llama.defaults = {
   architecture = "llama",
+  dtype = "f32", -- what the weights are stored as, "f32" or "bf16"
   vocab_size = 2048,
   hidden_size = 128,
   n_layers = 4,
@@ -52,7 +53,7 @@ function llama.new(config, seed)
     error(("llama: hidden_size %d, heads %d, kv_heads %d: each must divide the one before")
       :format(c.hidden_size, c.heads, c.kv_heads), 2)
   end
-  local p = nn.parameters(seed)
+  local p = nn.parameters(seed, c.dtype)
   local self = setmetatable({ config = c, parameters = p, head_dim = c.hidden_size // c.heads },
     Llama)
   self.embedding = p:normal("embedding", "embedding", c.init_std, c.vocab_size, c.hidden_size)
