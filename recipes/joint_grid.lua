@@ -1,8 +1,8 @@
 -- Table 10 of DualOptim+: can tuning save the joint baseline?
 --
 -- One step on both losses: the forget loss's weight, then the learning rate in multiples of the
--- default. Beside it DO+ untuned. In the paper no point of the grid comes near DO+ (OVR 59.57 at
--- best against 53.76). About five minutes on two cores.
+-- default; lr x 0.25 is not in the paper. Beside it DO+ at the default. In the paper no point of the
+-- grid comes near DO+ (OVR 59.57 against 53.76 at best). About five minutes on two cores.
 
 local dopl = require "dopl"
 local study = require "dopl.bench.study"
@@ -10,7 +10,7 @@ local study = require "dopl.bench.study"
 local p = dopl.params(study.params {
   tasks = { 2, "disjoint forget sets: task 1 to this one" },
   weights = { 0.1, 0.2, 0.4, 0.6, 0.8, 1.0 },
-  rates = { 0.5, 1.0, 2.0, 4.0, 6.0 },
+  rates = { 0.25, 0.5, 1.0, 2.0, 4.0, 6.0 },
 })
 local run <close> = dopl.run.open {}
 
@@ -39,7 +39,8 @@ study.report(run, p, {
   compared:part { title = "Joint by forget weight and learning rate", paper = "table10" },
 }, {
   title = "Tuning the joint baseline (Table 10)",
-  shows = ("What this shows: the best point of the grid, %s, has a mean OVR of %.1f; DO+, with no "
-    .. "search of its own, %.1f."):format(best.label, 100 * best[metrics.keys.OVR].mean,
+  shows = ("What this shows: the best point of the grid, %s, has a mean OVR of %.1f, and it was chosen "
+    .. "on the forget sets that this is the mean of, which favours it; DO+, with no search here, "
+    .. "has %.1f."):format(best.label, 100 * best[metrics.keys.OVR].mean,
       100 * plus[metrics.keys.OVR].mean),
 })

@@ -69,6 +69,7 @@ describe("recipes", function()
     { "federated", { "scaffold", "fedcm", "local_adam", "DO+" }, "58.93" },
     { "decouple_moments", { "none", "m", "v", "m and v" }, "1.45" },
     { "losses", { "Joint", "DO+ 8-bit" }, "58.64", { "--losses", "idk,npo" } },
+    { "methods", { "Joint", "Alternate", "DO", "DO 8-bit", "DO+", "DO+ 8-bit" }, "58.64" },
     { "retain_frequency", { "Alternate, 1:1", "DO+, 1:14" }, "58.16", { "--frequencies", "1,14" } },
     { "joint_grid", { "weight 1", "lr x 2", "DO+" }, "53.72", { "--weights", "1", "--rates", "2" } },
     { "optimizer_pairs", { "Single SGD", "Adam (F) + SGD (R)" }, "0.66" },

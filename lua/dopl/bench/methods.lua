@@ -4,8 +4,11 @@
 -- @module dopl.bench.methods
 
 local check = require "dopl.check"
+local loss = require "dopl.loss"
+local optim = require "dopl.optim"
 local schedule = require "dopl.schedule"
 local scheme = require "dopl.scheme"
+local settings = require "dopl.bench.settings"
 
 local methods = {}
 
@@ -45,6 +48,25 @@ function methods.list(options)
         out[i] = { label = name, optimizer = o.optimizer:with(s), schedule = plan }
       end
     end
+  end
+  return out
+end
+
+--- Methods under a forget loss as variants of `study.run`, each with the learning rate, eps and forget
+-- weight that the search found for it (docs/bench.md).
+-- @tparam string name of the loss: "idk", "dpo", "me", "npo"
+-- @tparam[opt] table options names (default: all); lr_factor = 1.0 multiplies every learning rate
+-- @treturn {table,...}
+function methods.tuned(name, options)
+  local o = check.options("bench.methods.tuned", options, { names = methods.names, lr_factor = 1.0 })
+  check.choice("bench.methods.tuned: loss", name, check.keys(settings.methods))
+  local found, out = settings.methods[name], {}
+  for i, label in ipairs(o.names) do
+    local best, common = found[label], settings.unlearn.adamw
+    local m = methods.list { names = { label }, optimizer = optim.adamw { eps = best.eps,
+      lr = best.lr * o.lr_factor, betas = common.betas, weight_decay = common.weight_decay } }[1]
+    m.forget, m.forget_weight = loss[name](), best.weight
+    out[i] = m
   end
   return out
 end

@@ -43,22 +43,40 @@ function order.tau(ours, theirs)
   return sum / pairs_of, same, pairs_of
 end
 
+--- Mean of the differences of two variants in pairs, and half its 95% interval.
+-- @tparam {number,...} ours
+-- @tparam {number,...} theirs over the same repetitions
+-- @treturn number
+-- @treturn ?number nil for fewer than two repetitions
+function order.difference(ours, theirs)
+  local differences = {}
+  for k = 1, #ours do differences[k] = ours[k] - theirs[k] end
+  return metrics.mean(differences), order.interval(differences)
+end
+
 --- Pairs of variants whose difference is beyond chance: zero lies outside its 95% interval.
 -- @tparam {{number,...},...} lists the figures of each variant, over the same repetitions
+-- @tparam[opt] table theirs a paper's figure by variant, larger is better; some may lack
 -- @treturn integer such pairs
 -- @treturn integer pairs
-function order.distinct(lists)
-  local n, pairs_of = 0, 0
+-- @treturn integer such pairs that have figures of the paper
+-- @treturn integer those of them that the paper has in the same order
+function order.distinct(lists, theirs)
+  local n, pairs_of, known, agree = 0, 0, 0, 0
   for i = 1, #lists do
     for j = i + 1, #lists do
-      local differences = {}
-      for k = 1, #lists[i] do differences[k] = lists[i][k] - lists[j][k] end
-      local half = order.interval(differences)
+      local mean, half = order.difference(lists[i], lists[j])
       pairs_of = pairs_of + 1
-      if half and math.abs(metrics.mean(differences)) > half then n = n + 1 end
+      if half and math.abs(mean) > half then
+        n = n + 1
+        if theirs and theirs[i] and theirs[j] then
+          known = known + 1
+          if sign(mean) == sign(theirs[i] - theirs[j]) then agree = agree + 1 end
+        end
+      end
     end
   end
-  return n, pairs_of
+  return n, pairs_of, known, agree
 end
 
 --- One sentence on the order of variants beside a paper's.

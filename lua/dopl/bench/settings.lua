@@ -1,4 +1,4 @@
---- bench/settings.lua - the numbers of the small setting, found once by the search of docs/bench.md.
+--- bench/settings.lua - the numbers of the small setting, found by the search of docs/bench.md.
 --
 -- Change one and cached models are made anew.
 -- @module dopl.bench.settings
@@ -20,12 +20,43 @@ return {
     adamw = { lr = 1e-3, betas = { 0.9, 0.95 }, eps = 1e-5, weight_decay = 0.01 },
   },
 
-  -- by forget loss: its weight, and the learning rate over that of `unlearn`
-  losses = {
-    idk = { weight = 1.0, lr_factor = 1.0 },
-    me = { weight = 0.1, lr_factor = 1.0 },
-    dpo = { weight = 0.1, lr_factor = 1.0 },
-    npo = { weight = 1.0, lr_factor = 1.0 },
+  -- forget sets that the settings were searched on; recipes report others, from 1 up
+  tuning = { sets = { 6, 7, 8 } },
+
+  -- what it found, by forget loss and method; weight: of the forget loss
+  methods = {
+    idk = {
+      ["Joint"] = { lr = 5e-4, eps = 1e-4, weight = 1 },
+      ["Alternate"] = { lr = 5e-4, eps = 1e-8, weight = 1 },
+      ["DO"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+      ["DO 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+      ["DO+"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+      ["DO+ 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+    },
+    dpo = {
+      ["Joint"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
+      ["Alternate"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
+      ["DO"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
+      ["DO 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
+      ["DO+"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
+      ["DO+ 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
+    },
+    me = {
+      ["Joint"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
+      ["Alternate"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
+      ["DO"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
+      ["DO 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
+      ["DO+"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
+      ["DO+ 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
+    },
+    npo = {
+      ["Joint"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+      ["Alternate"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+      ["DO"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+      ["DO 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+      ["DO+"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+      ["DO+ 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+    },
   },
 
   -- the fictitious authors

@@ -109,7 +109,7 @@ function study.run(p, run, variants, options)
         forget_weight = v.forget_weight, retain_weight = v.retain_weight, evaluate = v.evaluate,
         watch = o.watch and watch, every = o.every, microscope = o.microscope,
       }
-      row.label = v.label
+      row.label, row.set = v.label, bench.set.name
       row.bytes_per_parameter = row.state_bytes / bench.model.parameters:numel()
       self.parameters = bench.model.parameters:numel()
       if o.after then o.after(bench, v, row) end
@@ -144,7 +144,7 @@ function Study:summarise()
   for _, row in ipairs(self.rows) do
     local values = self:values(row.label, metrics.keys.OVR)
     row.columns = nil
-    row.interval = values and order.interval(values)
+    row.interval = values and order.interval(self:units(row.label, metrics.keys.OVR))
     row.deviation = values and metrics.spread(values).std
   end
   return self
@@ -162,8 +162,29 @@ function Study:values(label, key)
   return values
 end
 
+--- The figures that chance is judged by: one a forget set, the mean of its seeds, for seeds on one set
+-- are no sample of forget sets; one a seed where there is a single forget set.
+-- @treturn ?{number,...} nil where a figure is missing
+-- @treturn string what they are
+function Study:units(label, key)
+  local values, sets, by_set = self:values(label, key), {}, {}
+  if not values then return nil end
+  local i = 0
+  for _, result in ipairs(self.results) do
+    if result.label == label then
+      i = i + 1
+      local set = result.set or ""
+      if not by_set[set] then sets[#sets + 1], by_set[set] = set, {} end
+      table.insert(by_set[set], values[i])
+    end
+  end
+  if #sets == 1 then return values, "seeds" end
+  local out = {}
+  for k, set in ipairs(sets) do out[k] = metrics.mean(by_set[set]) end
+  return out, "forget sets"
+end
+
 local columns = {
-  OVR = summary.columns[4],
   interval = { key = "interval", label = "95% ±", digits = 1, scale = PERCENT },
 }
 
@@ -284,19 +305,41 @@ local function orders(self, o, found)
   return out
 end
 
-local function distinct(self, key)
+-- How many pairs of rows differ by more than chance, and what the paper says of those.
+local function distinct(self, by, found)
   if self.repetitions < 2 then return "One repetition: nothing can be said of chance." end
-  local lists = {}
-  for i, row in ipairs(self.rows) do lists[i] = self:values(row.label, key) end
-  local n, pairs_of = order.distinct(lists)
-  return ("%d of %d pairs of rows differ in %s by more than chance (95%%, paired over %d %s)."):format(
-    n, pairs_of, key, self.repetitions, "repetitions")
+  local lists, theirs, units = {}, {}, nil
+  for i, row in ipairs(self.rows) do
+    lists[i], units = self:units(row.label, by.key)
+    local figures = found and found.rows[row.paper_label or row.label]
+    local figure = figures and figures[by.paper]
+    theirs[i] = figure and ((by.lower or false) == (by.less or false) and figure or -figure)
+  end
+  local n, pairs_of, known, agree = order.distinct(lists, theirs)
+  local sentence = ("%d of %d pairs of rows differ in %s by more than chance (95%%, paired over "
+    .. "%d %s)"):format(n, pairs_of, by.key, #lists[1], units)
+  if known == 0 then return sentence .. "." end
+  return sentence .. ("; the paper has %d of these %d in the same order."):format(agree, known)
 end
 
 local part_defaults = {
   title = check.required, paper = check.optional, columns = {}, only = check.optional,
   order = { { key = metrics.keys.OVR, paper = "OVR" } }, chart = check.optional,
 }
+
+-- Bars of OVR: with its interval where there are three forget sets or more, else with the deviation.
+local function bars(self, title)
+  local key, shown = metrics.keys.OVR, {}
+  if not self.rows[1][key] then return nil end
+  local list, units = self:units(self.rows[1].label, key)
+  for i, row in ipairs(self.rows) do
+    shown[i] = { label = row.label, [key] = { mean = row[key].mean,
+      std = #list > 2 and row.interval or row[key].std } }
+  end
+  return { svg = report.bars(study.scaled(shown, key), { columns = { key }, title = title,
+    y = { label = "%" } }), caption = ("Mean over %d %s%s."):format(#list, units,
+      #list > 2 and "; whiskers: its 95% interval" or #list > 1 and "; whiskers: ± deviation" or "") }
+end
 
 --- A table of a report, with its picture and what its order says.
 -- @tparam table options title; paper = a table of a paper; columns: more of them, only: these and no
@@ -306,25 +349,53 @@ local part_defaults = {
 function Study:part(options)
   local o = check.options("study:part", options, part_defaults)
   local paper = require "dopl.paper"
-  local reference, sentences = nil, {}
+  local reference, found, sentences = nil, nil, {}
   if o.paper then
     local split = paper.tables[o.paper] and paper.tables[o.paper].by_split and study.split(self.p)
-    reference = { o.paper, split = split or nil }
     if split ~= "real_world" then
-      sentences = orders(self, o, paper.table(o.paper, reference.split))
-    else
-      reference = nil
+      reference = { o.paper, split = split or nil }
+      found = paper.table(o.paper, reference.split)
+      sentences = orders(self, o, found)
     end
   end
   for _, by in ipairs(o.order) do
     if self:values(self.rows[1].label, by.key) then
-      sentences[#sentences + 1] = distinct(self, by.key)
+      sentences[#sentences + 1] = distinct(self, by, found)
     end
   end
-  local bars = self.rows[1][metrics.keys.OVR] and report.bars(study.scaled(self.rows,
-    metrics.keys.OVR), { columns = { metrics.keys.OVR }, title = o.title, y = { label = "%" } })
   return { rows = self.rows, columns = o.only or columns_of(self, o.columns), paper = reference,
-    title = o.title, sentences = sentences, parameters = self.parameters, svg = o.chart or bars }
+    title = o.title, sentences = sentences, parameters = self.parameters,
+    charts = { o.chart and { svg = o.chart } or bars(self, o.title) } }
+end
+
+--- A table of the differences in OVR to some rows, in pairs, each with half its 95% interval.
+-- @tparam string title
+-- @tparam {string,...} baselines labels of the rows that all are compared with
+-- @treturn table for `study.report`
+function Study:paired(title, baselines)
+  local key, shows, sentences, charts = metrics.keys.OVR, {}, {}, {}
+  for i, base in ipairs(baselines) do
+    local over, shown, beyond = "over " .. base, {}, {}
+    local theirs, units = self:units(base, key)
+    for _, row in ipairs(self.rows) do
+      if row.label ~= base then
+        local mean, half = order.difference(self:units(row.label, key), theirs)
+        row[over] = { mean = mean, std = half }
+        shown[#shown + 1] = { label = row.label, [over] = row[over] }
+        if half and math.abs(mean) > half then
+          beyond[#beyond + 1] = ("%s %+.1f ± %.1f"):format(row.label, PERCENT * mean, PERCENT * half)
+        end
+      end
+    end
+    shows[i] = { key = over, digits = 1, scale = PERCENT }
+    sentences[i] = ("over %s, beyond chance (95%%, paired over %d %s): %s."):format(base, #theirs,
+      units, #beyond > 0 and table.concat(beyond, ", ") or "none")
+    charts[i] = { svg = report.bars(study.scaled(shown, over), { columns = { over },
+      title = ("%s, %s"):format(title, over), y = { label = "points" } }),
+      caption = ("Mean difference over %d %s; whiskers: its 95%% interval."):format(#theirs, units) }
+  end
+  return { rows = self.rows, columns = shows, title = title .. ", ± half the 95% interval",
+    sentences = sentences, parameters = self.parameters, charts = charts }
 end
 
 --- Rows with one figure in percent, for bars.
@@ -355,6 +426,10 @@ function study.report(run, p, parts, options)
   o.lead = o.lead or ("Mean ± standard deviation; forget sets: %d, seeds of each: %d.")
     :format(p.tasks, p.seeds)
   local notes = { o.shows }
+  if p.data == "" and p.tasks and p.tasks >= settings.tuning.sets[1] then
+    notes[2] = ("Forget sets from %d on are some that the settings were chosen on."):format(
+      settings.tuning.sets[1])
+  end
   local tables, charts = {}, table.move(o.charts, 1, #o.charts, 1, {})
   for _, part in ipairs(parts) do
     print("\n" .. part.title)
@@ -364,7 +439,9 @@ function study.report(run, p, parts, options)
     end
     tables[#tables + 1] = { rows = part.rows, title = part.title, columns = part.columns,
       paper = part.paper, note = o.note }
-    if part.svg then charts[#charts + 1] = { svg = part.svg, caption = o.lead } end
+    for _, chart in ipairs(part.charts) do
+      charts[#charts + 1] = { svg = chart.svg, caption = chart.caption or o.lead }
+    end
   end
   table.move(o.notes, 1, #o.notes, #notes + 1, notes)
   notes[#notes + 1] = CAVEAT:format(parts[1].parameters / 1e6)

@@ -1,0 +1,87 @@
+-- study_spec.lua - what a study says of chance: intervals, pairs, orders; figures worked out by hand.
+local dopl = require "dopl"
+local methods = require "dopl.bench.methods"
+local order = require "dopl.bench.order"
+local settings = require "dopl.bench.settings"
+local study = require "dopl.bench.study"
+
+local OVR <const> = dopl.metrics.keys.OVR
+
+-- Results of two variants on three forget sets with two seeds each.
+local function example()
+  local results = {}
+  for k, list in ipairs { { 10, 12, 20, 22, 30, 32 }, { 12, 12, 22, 22, 34, 34 } } do
+    for i, x in ipairs(list) do
+      results[#results + 1] = { label = k == 1 and "a" or "b", [OVR] = x / 100,
+        set = "set " .. (i + 1) // 2 }
+    end
+  end
+  return study.of({ data = "", tasks = 3, seeds = 2 }, results, { repetitions = 6, parameters = 1e6 })
+end
+
+describe("order", function()
+  it("gives half of Student's interval of a mean", function()
+    assert.is_nil(order.interval { 1 })
+    assert.near(12.706, order.interval { 0, 2 }, 1e-3)
+    assert.near(2.776 * math.sqrt(2.5 / 5), order.interval { 1, 2, 3, 4, 5 }, 1e-3)
+  end)
+
+  it("judges a difference by the spread of the differences", function()
+    local mean, half = order.difference({ 1, 11, 21 }, { 0, 10, 20 })
+    assert.near(1, mean, 1e-12)
+    assert.near(0, half, 1e-12)
+    -- far apart from set to set, yet never but one apart from each other
+    local n, pairs_of, known, agree = order.distinct({ { 1, 11, 21 }, { 0, 10, 20 }, { 0, 11, 20.5 } },
+      { 5, 6 })
+    assert.same({ 1, 3, 1, 0 }, { n, pairs_of, known, agree })
+  end)
+
+  it("counts pairs in the same order", function()
+    local tau, same, pairs_of = order.tau({ 1, 2, 3 }, { 1, 3, 2 })
+    assert.same({ 2, 3 }, { same, pairs_of })
+    assert.near(1 / 3, tau, 1e-12)
+  end)
+end)
+
+describe("study", function()
+  it("takes a forget set, not a seed of it, for what chance draws", function()
+    local s = example()
+    local list, what = s:units("a", OVR)
+    assert.equal("forget sets", what)
+    for i, x in ipairs { 0.11, 0.21, 0.31 } do assert.near(x, list[i], 1e-12) end
+    assert.near(order.interval { 0.11, 0.21, 0.31 }, s.rows[1].interval, 1e-12)
+    assert.near(dopl.metrics.spread { 0.1, 0.12, 0.2, 0.22, 0.3, 0.32 }.std, s.rows[1].deviation, 1e-12)
+  end)
+
+  it("shows differences in pairs, none to the row itself", function()
+    local s = example()
+    local part = s:paired("Differences", { "a" })
+    assert.is_nil(s.rows[1]["over a"])
+    local mean, half = order.difference({ 12, 22, 34 }, { 11, 21, 31 })
+    assert.near(mean, 100 * s.rows[2]["over a"].mean, 1e-9)
+    assert.near(half, 100 * s.rows[2]["over a"].std, 1e-9)
+    assert.truthy(part.sentences[1]:find "over a, .*paired over 3 forget sets%): none%.")
+    assert.truthy(part.charts[1].svg:find "<svg")
+  end)
+end)
+
+describe("tuned methods", function()
+  it("are there for every loss and method, with what the search found", function()
+    for loss, found in pairs(settings.methods) do
+      local list = methods.tuned(loss, { lr_factor = 0.5 })
+      assert.equal(#methods.names, #list)
+      for i, m in ipairs(list) do
+        assert.equal(methods.names[i], m.label)
+        assert.equal(loss, m.forget.name)
+        assert.equal(found[m.label].weight, m.forget_weight)
+        assert.near(0.5 * found[m.label].lr, m.optimizer.hyper.lr, 1e-15)
+        assert.equal(found[m.label].eps, m.optimizer.hyper.eps)
+      end
+    end
+    assert.error_matches(function() methods.tuned "idx" end, "idk")
+  end)
+
+  it("were not searched on forget sets that recipes report", function()
+    for _, set in ipairs(settings.tuning.sets) do assert.truthy(set > 5) end
+  end)
+end)
