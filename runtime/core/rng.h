@@ -7,11 +7,18 @@
 
 #include <stdint.h>
 
+#ifdef __CUDACC__ // kernels draw the same numbers
+#define DOPL_HOST_DEVICE __host__ __device__
+#else
+#define DOPL_HOST_DEVICE
+#endif
+
 typedef struct {
     uint32_t v[4];
 } dopl_random;
 
-static inline dopl_random dopl_philox(uint64_t seed, uint64_t stream, uint64_t counter) {
+DOPL_HOST_DEVICE static inline dopl_random dopl_philox(uint64_t seed, uint64_t stream,
+                                                       uint64_t counter) {
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32);
     uint32_t c2 = (uint32_t)stream, c3 = (uint32_t)(stream >> 32);
@@ -25,11 +32,12 @@ static inline dopl_random dopl_philox(uint64_t seed, uint64_t stream, uint64_t c
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return (dopl_random){ { c0, c1, c2, c3 } };
+    dopl_random r = { { c0, c1, c2, c3 } };
+    return r;
 }
 
 // In [0, 1), 24 bits.
-static inline float dopl_uniform(uint32_t bits) {
+DOPL_HOST_DEVICE static inline float dopl_uniform(uint32_t bits) {
     return (float)(bits >> 8) * 0x1p-24f;
 }
 
