@@ -51,4 +51,5 @@ study.report(run, p, { compared:part {
     .. "state a parameter in place of %.2f."):format(
       compared.rows[5].fastest / compared.rows[2].fastest,
       compared.rows[6].bytes_per_parameter, compared.rows[5].bytes_per_parameter),
+  model = "is small, and what takes its time is not what takes a large one's",
 })

@@ -52,5 +52,9 @@ study.report(run, p, { found:part { title = "Accuracy by task", paper = "table4"
   chart = report.bars(found.rows, { columns = { "code", "choice", "sums" }, title = "Accuracy" }) } }, {
   title = "Three tasks, one base, three deltas (Table 4)", note = "Percent of exact answers.",
   lead = ("Mean ± standard deviation over %d seeds."):format(p.seeds),
-  shows = "What this shows: whether DO+ helps where objectives differ and do not fight.",
+  shows = ("What this shows: whether DO+ helps where objectives differ and do not fight. Mean "
+    .. "accuracy of DO+ %s, of DO 8-bit %s, of Alternate %s, of Joint %s."):format(
+      found:percent("DO+", "average"), found:percent("DO 8-bit", "average"),
+      found:percent("Alternate", "average"), found:percent("Joint", "average")),
+  model = "learns tasks that a large one knows",
 })

@@ -27,9 +27,17 @@ local curve = compared:curves(metrics.keys.OVR, {
   title = "OVR by retain steps", x = "retain steps for one forget step",
   point = function(label) return label:match "^(.-), 1:(%d+)$" end,
 })
+local best = {}
+for i, name in ipairs(names) do
+  local row = compared:best(metrics.keys.OVR, function(r)
+    return r.label:find(name .. ",", 1, true) == 1
+  end)
+  best[i] = ("%s (%s)"):format(row.label, compared:percent(row.label))
+end
 study.report(run, p, {
   compared:part { title = "Retain steps for one forget step", paper = "table9", chart = curve },
 }, {
   title = "How often to retain (Table 9)",
-  shows = "What this shows: how each method stands fewer or more retain steps.",
+  shows = "What this shows: how each method stands fewer or more retain steps. Best number of them by "
+    .. "mean OVR: " .. table.concat(best, ", ") .. ".",
 })

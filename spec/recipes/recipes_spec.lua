@@ -72,9 +72,11 @@ describe("recipes", function()
     { "methods", { "Joint", "Alternate", "DO", "DO 8-bit", "DO+", "DO+ 8-bit" }, "58.64" },
     { "retain_frequency", { "Alternate, 1:1", "DO+, 1:14" }, "58.16", { "--frequencies", "1,14" } },
     { "joint_grid", { "weight 1", "lr x 2", "DO+" }, "53.72", { "--weights", "1", "--rates", "2" } },
-    { "optimizer_pairs", { "Single SGD", "Adam (F) + SGD (R)" }, "0.66" },
+    { "optimizer_pairs", { "Single SGD", "Adam (F) + SGD (R)", "Muon (F) + Muon (R)" }, "0.66" },
     { "big_momentum", { "SGD 0.99", "Adam 0.999", "DO" }, "0.66" },
     { "cost", { "Joint", "DO+ 8-bit" }, "33.68", { "--seeds", "2" } },
+    { "curves", { "Joint", "Alternate", "DO", "DO+" }, "58.64", { "--every", "3", "--glance", "1" } },
+    { "similarity", { "Alternate", "DO", "DO+" }, "averaged gradients", {}, true },
     { "variance", { "SGD, shared", "AdamW, decoupled" }, "of 4 pairs", { "--seeds", "2" }, true },
   } do
     local name, labels, figure, more, no_table = table.unpack(case)

@@ -223,6 +223,15 @@ function Study:best(key, passes)
   return best
 end
 
+--- The mean of a variant's figure in percent, as text.
+-- @tparam string label
+-- @tparam[opt] string key default: OVR
+-- @treturn string
+function Study:percent(label, key)
+  local values = self:values(label, key or metrics.keys.OVR)
+  return ("%.1f"):format(PERCENT * metrics.mean(values or {}))
+end
+
 --- Means in percent as lines with a shaded deviation, where labels hold a series' name and a number.
 -- @tparam string key of a figure
 -- @tparam table options title; x = label of the axis; point = function(label) -> name, number
@@ -322,6 +331,17 @@ local function distinct(self, by, found)
   return sentence .. ("; the paper has %d of these %d in the same order."):format(agree, known)
 end
 
+-- Whether a figure is another in some repetition; a count of bytes is not.
+local function varies(self, key)
+  for _, row in ipairs(self.rows) do
+    local values = self:values(row.label, key)
+    for _, x in ipairs(values or {}) do
+      if x ~= values[1] then return true end
+    end
+  end
+  return self.repetitions < 2
+end
+
 local part_defaults = {
   title = check.required, paper = check.optional, columns = {}, only = check.optional,
   order = { { key = metrics.keys.OVR, paper = "OVR" } }, chart = check.optional,
@@ -359,7 +379,7 @@ function Study:part(options)
     end
   end
   for _, by in ipairs(o.order) do
-    if self:values(self.rows[1].label, by.key) then
+    if self:values(self.rows[1].label, by.key) and varies(self, by.key) then
       sentences[#sentences + 1] = distinct(self, by, found)
     end
   end
@@ -409,19 +429,19 @@ function study.scaled(rows, key)
   return out
 end
 
-local CAVEAT <const> = "What this does not show: the model has %.2f M parameters and answers by heart; "
-  .. "an order found here is a hypothesis for large models, and one within chance is none."
+local CAVEAT <const> = "What this does not show: the model has %.2f M parameters and %s; an order "
+  .. "found here is a hypothesis for large models, and one within chance is none."
 
 --- Prints the tables and what they say, and writes the report.
 -- @param run from dopl.run
 -- @tparam table p resolved parameters
 -- @tparam {table,...} parts from `Study:part`
 -- @tparam table options title, lead; shows: what the recipe shows, first of the closing sentences;
--- notes, charts: more of them; note = text below every table
+-- notes, charts: more of them; note = text below every table; model = what there is to say of it
 function study.report(run, p, parts, options)
   local o = check.options("study.report", options, {
     title = check.required, lead = check.optional, shows = check.required, notes = {}, charts = {},
-    note = summary.note,
+    note = summary.note, model = "answers by heart",
   })
   o.lead = o.lead or ("Mean ± standard deviation; forget sets: %d, seeds of each: %d.")
     :format(p.tasks, p.seeds)
@@ -444,7 +464,7 @@ function study.report(run, p, parts, options)
     end
   end
   table.move(o.notes, 1, #o.notes, #notes + 1, notes)
-  notes[#notes + 1] = CAVEAT:format(parts[1].parameters / 1e6)
+  notes[#notes + 1] = CAVEAT:format(parts[1].parameters / 1e6, o.model)
   print("\n" .. o.lead .. " " .. o.note)
   for _, note in ipairs(notes) do print(note) end
   if not run then return end
