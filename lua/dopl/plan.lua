@@ -98,16 +98,17 @@ local function bytes_of(parameters)
   return sum
 end
 
--- Bytes of each state by its name, and what 8-bit storage would take off. An f32 copy of a bf16
--- parameter is one of them ("master").
+-- Bytes of each state by its name, masters of bf16 parameters and scratch of matrix steps among
+-- them, and what 8-bit storage would take off.
 local function states_of(optimizer)
-  local bytes, total, saved = {}, 0, 0
+  local scratch = optimizer:state_bytes().scratch
+  local bytes, total, saved = { scratch = scratch }, scratch, 0
   for _, p in ipairs(optimizer.params) do
     for _, key in ipairs(check.keys(p.state)) do
       local s = p.state[key]
       local n = s.value:bytes() + (s.scales and s.scales:bytes() or 0)
       bytes[key], total = (bytes[key] or 0) + n, total + n
-      if s.kind == "f32" and s.part ~= "master" and p.quantized then
+      if s.part ~= "master" and p.quantized and not s.scales then
         saved = saved + n - p.n - p.n // 64
       end
     end

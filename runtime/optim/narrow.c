@@ -9,7 +9,7 @@ INLINE void widen(float *restrict y, const uint16_t *restrict x, int n) {
 }
 
 INLINE void narrow(uint16_t *restrict y, const float *restrict x, int n) {
-    for (int i = 0; i < n; i++) y[i] = dopl_bf16_of_float(x[i]);
+    for (int i = 0; i < n; i++) y[i] = dopl_bf16_nearest(x[i]);
 }
 
 INLINE void dither(uint16_t *restrict y, const float *restrict x, int n, dopl_dither key,

@@ -41,6 +41,12 @@ static inline uint16_t dopl_bf16_dithered(float x, uint32_t bits) {
     return (uint16_t)(((uint32_t)dopl_bits_of_float(x) + (x == x ? bits : 0)) >> 16);
 }
 
+// As dopl_bf16_of_float, with the additions that the above has: compilers narrow it once, not
+// twice.
+static inline uint16_t dopl_bf16_nearest(float x) {
+    return dopl_bf16_dithered(x, 0x7fff + ((uint32_t)dopl_bits_of_float(x) >> 16 & 1));
+}
+
 // n: at most DOPL_TILE. tile: its number in the operand.
 typedef void dopl_widen_fn(float *y, const uint16_t *x, int n);
 typedef void dopl_narrow_fn(uint16_t *y, const float *x, int n); // to the nearest, ties to even
