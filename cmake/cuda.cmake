@@ -11,7 +11,9 @@ file(GLOB CUDA_HOST_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/runtime/cuda
 file(GLOB_RECURSE CUDA_KERNEL_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.cu)
 set(CUDA_CORE_SOURCES # the host's functions that the plug-in has copies of
   runtime/core/bf16.c runtime/core/device.c runtime/core/rt.c runtime/core/tape.c
-  runtime/core/tensor.c runtime/op/rules.c)
+  runtime/core/tensor.c runtime/io/bytes.c runtime/io/files.c runtime/io/hash.c runtime/io/roots.c
+  runtime/op/rules.c runtime/optim/codec.c runtime/optim/codec_avx512.c runtime/optim/cuda_source.c
+  runtime/optim/narrow.c runtime/optim/primitives.c runtime/optim/program.c)
 list(TRANSFORM CUDA_CORE_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/)
 
 # What the plug-in and its emulated twin (spec/cuda) have in common.
@@ -19,7 +21,8 @@ function(set_up_plugin target)
   set_target_properties(${target} PROPERTIES
     LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR} C_VISIBILITY_PRESET hidden
     CXX_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden INSTALL_RPATH_USE_LINK_PATH ON)
-  target_link_libraries(${target} PRIVATE OpenMP::OpenMP_C m ${CMAKE_DL_LIBS})
+  target_include_directories(${target} PRIVATE ${XXHASH_INCLUDE})
+  target_link_libraries(${target} PRIVATE ${XXHASH_LIBRARY} OpenMP::OpenMP_C m ${CMAKE_DL_LIBS})
   target_link_options(${target} PRIVATE
     -Wl,-z,defs # an operator without a kernel is a link error that names it
     -Wl,--gc-sections)

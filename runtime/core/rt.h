@@ -78,6 +78,7 @@ typedef struct dopl_rt {
     size_t vocab_chunk_bytes; // logits that exist at a time (op/vocab.c)
     int n_threads;
     dopl_device device;                 // where new tensors of numbers go
+    int ordinal;                        // which of its kind, counted from 0
     const struct dopl_backend *backend; // of the device that is not the CPU; NULL until it is used
     void *backend_data;                 // the back end's own
     dopl_memory memory[DOPL_N_DEVICE];  // of tensors

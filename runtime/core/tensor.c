@@ -74,18 +74,29 @@ dopl_status dopl_tensor_shape(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, i
     return DOPL_OK;
 }
 
-static void account(dopl_rt *rt, const dopl_storage *s) {
-    dopl_memory *m = &rt->memory[s->device];
-    m->live += s->bytes;
-    m->by_kind[s->kind] += s->bytes;
+void dopl_memory_count(dopl_rt *rt, dopl_device device, dopl_memory_kind kind, int64_t bytes) {
+    dopl_memory *m = &rt->memory[device];
+    m->live += (size_t)bytes;
+    m->by_kind[kind] += (size_t)bytes;
     if (m->live <= m->peak) return;
     m->peak = m->live;
     memcpy(m->at_peak, m->by_kind, sizeof m->at_peak);
 }
 
+static void account(dopl_rt *rt, const dopl_storage *s) {
+    dopl_memory_count(rt, s->device, s->kind, (int64_t)s->bytes);
+}
+
 static void discount(dopl_rt *rt, const dopl_storage *s) {
-    rt->memory[s->device].live -= s->bytes;
-    rt->memory[s->device].by_kind[s->kind] -= s->bytes;
+    dopl_memory_count(rt, s->device, s->kind, -(int64_t)s->bytes);
+}
+
+// The back end's copy of indices, if it has made one: counted where it lies (see cuda/memory.c).
+static void drop_mirror(dopl_rt *rt, dopl_storage *s) {
+    if (!s->mirror || !rt->backend) return;
+    rt->backend->free(rt, s->mirror);
+    s->mirror = NULL;
+    dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_OTHER, -(int64_t)s->bytes);
 }
 
 dopl_status dopl_tensor_alloc(dopl_rt *rt, dopl_tensor *t) {
@@ -113,7 +124,7 @@ static void free_storage(dopl_rt *rt, dopl_storage *s) {
         dopl_rt_free(rt, s->data);
     else if (rt->backend)
         rt->backend->free(rt, s->data);
-    if (s->mirror && rt->backend) rt->backend->free(rt, s->mirror);
+    drop_mirror(rt, s);
     dopl_rt_free(rt, s);
 }
 
@@ -136,9 +147,7 @@ dopl_status dopl_tensor_make(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, in
 }
 
 void dopl_tensor_forget_mirror(dopl_rt *rt, dopl_tensor *t) {
-    if (!t->storage->mirror) return;
-    rt->backend->free(rt, t->storage->mirror);
-    t->storage->mirror = NULL;
+    drop_mirror(rt, t->storage);
 }
 
 void dopl_tensor_assign(dopl_rt *rt, dopl_tensor *t, dopl_memory_kind kind) {

@@ -91,6 +91,8 @@ void dopl_var_drop(dopl_rt *rt, dopl_var *var); // NULL-safe
 
 // Of indices that are about to change: what a back end remembers of them is out of date.
 void dopl_tensor_forget_mirror(dopl_rt *rt, dopl_tensor *t);
+// Counts bytes that a tensor does not: a back end's own. Taken off with a negative number.
+void dopl_memory_count(dopl_rt *rt, dopl_device device, dopl_memory_kind kind, int64_t bytes);
 // Counts memory of the tensor as `kind` from now on.
 void dopl_tensor_assign(dopl_rt *rt, dopl_tensor *t, dopl_memory_kind kind);
 
