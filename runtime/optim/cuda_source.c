@@ -12,6 +12,7 @@
 // optim.def, so that codes and stochastic rounding are the CPU's.
 #include "cuda_source.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,6 +148,13 @@ static const char half_functions[] =
     "    }\n"
     "}\n";
 
+__attribute__((format(printf, 2, 3))) static void put(FILE *f, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vfprintf(f, format, args);
+    va_end(args);
+}
+
 static uint32_t bits_of(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -157,25 +165,25 @@ static uint32_t bits_of(float x) {
 
 static void write_words(FILE *f, const float *x, int n) {
     for (int i = 0; i < n; i++)
-        fprintf(f, "%s0x%08xu,", i % 8 ? " " : "\n    ", (unsigned)bits_of(x[i]));
+        put(f, "%s0x%08xu,", i % 8 ? " " : "\n    ", (unsigned)bits_of(x[i]));
 }
 
 static void write_codec(FILE *f, dopl_codec_id id) {
     const dopl_codec *q = dopl_codec_get(id);
-    fprintf(f, "\n__constant__ const u32 %s_words[320] = {", dopl_codec_name(id));
+    put(f, "\n__constant__ const u32 %s_words[320] = {", dopl_codec_name(id));
     write_words(f, q->value, 256);
     write_words(f, q->slope, 16);
     write_words(f, q->shift, 16);
     write_words(f, q->last, 16);
     write_words(f, q->join, 16);
-    fprintf(f, "\n};\n");
+    put(f, "\n};\n");
 }
 
 static void write_primitive(FILE *f, const dopl_prim *prim) {
-    fprintf(f, "FN float prim_%s(", prim->name);
-    for (int i = 0; i < prim->n_tile; i++) fprintf(f, "%sfloat %c", i ? ", " : "", 'a' + i);
-    for (int i = 0; i < prim->n_scalar; i++) fprintf(f, ", float k%d", i);
-    fprintf(f, ") { return %s; }\n", prim->text);
+    put(f, "FN float prim_%s(", prim->name);
+    for (int i = 0; i < prim->n_tile; i++) put(f, "%sfloat %c", i ? ", " : "", 'a' + i);
+    for (int i = 0; i < prim->n_scalar; i++) put(f, ", float k%d", i);
+    put(f, ") { return %s; }\n", prim->text);
 }
 
 static bool is_arithmetic(int op) {
@@ -193,13 +201,13 @@ static void write_parts(FILE *f, const dopl_program *p) {
     for (int i = 0; i < p->n_instr; i++) used[p->instr[i].op] = true;
     bool q8 = has_kind(p, DOPL_OPERAND_Q8), u8 = has_kind(p, DOPL_OPERAND_U8);
     if (q8 || u8) {
-        fprintf(f, "#define LEAST 0x%08xu\n", (unsigned)bits_of(DOPL_CODEC_LEAST));
+        put(f, "#define LEAST 0x%08xu\n", (unsigned)bits_of(DOPL_CODEC_LEAST));
         fputs(codec_functions, f);
     }
     if (q8) write_codec(f, DOPL_CODEC_Q8);
     if (u8) write_codec(f, DOPL_CODEC_U8);
     if (has_kind(p, DOPL_OPERAND_BF16)) fputs(half_functions, f);
-    fprintf(f, "\n");
+    put(f, "\n");
     for (int op = 0; op < DOPL_N_PRIM; op++)
         if (used[op] && is_arithmetic(op)) write_primitive(f, &dopl_prim_table[op]);
 }
@@ -209,9 +217,9 @@ static void write_parts(FILE *f, const dopl_program *p) {
 // A place's registers: r3 for a temporary, s2 for an operand.
 static void write_place(FILE *f, const dopl_program *p, int place) {
     if (place < p->n_reg)
-        fprintf(f, "r%d", place);
+        put(f, "r%d", place);
     else
-        fprintf(f, "s%d", place - p->n_reg);
+        put(f, "s%d", place - p->n_reg);
 }
 
 // Whether the tile of operand s comes from memory: something reads it before anything writes it.
@@ -231,17 +239,17 @@ static void write_loads(FILE *f, const dopl_program *p) {
         static const char *const types[] = { "float", "u8", "u8", "u16" };
         static const char *const loads[] = { "load", "load_codes", "load_codes", "load_halves" };
         const char *type = types[p->kind[s]];
-        fprintf(f, "    %s s%d[E], *p%d = (%s *)job[HEAD + %d] + first;\n", type, s, s, type, s);
+        put(f, "    %s s%d[E], *p%d = (%s *)job[HEAD + %d] + first;\n", type, s, s, type, s);
         bool codes = p->kind[s] == DOPL_OPERAND_Q8 || p->kind[s] == DOPL_OPERAND_U8;
-        if (codes) fprintf(f, "    float *scale%d = (float *)job[HEAD + N + %d] + tile;\n", s, s);
+        if (codes) put(f, "    float *scale%d = (float *)job[HEAD + N + %d] + tile;\n", s, s);
         if (!is_loaded(p, s)) continue;
-        fprintf(f, "    %s<full>(s%d, p%d, lane, n);\n", loads[p->kind[s]], s, s);
-        if (codes) fprintf(f, "    const float scale_of%d = *scale%d;\n", s, s);
+        put(f, "    %s<full>(s%d, p%d, lane, n);\n", loads[p->kind[s]], s, s);
+        if (codes) put(f, "    const float scale_of%d = *scale%d;\n", s, s);
     }
-    if (p->has_grad && is_loaded(p, 1)) fprintf(f, "    EACH s1[i] *= clip;\n");
-    if (p->n_reg) fprintf(f, "    float ");
-    for (int r = 0; r < p->n_reg; r++) fprintf(f, "%sr%d[E]", r ? ", " : "", r);
-    if (p->n_reg) fprintf(f, ";\n");
+    if (p->has_grad && is_loaded(p, 1)) put(f, "    EACH s1[i] *= clip;\n");
+    if (p->n_reg) put(f, "    float ");
+    for (int r = 0; r < p->n_reg; r++) put(f, "%sr%d[E]", r ? ", " : "", r);
+    if (p->n_reg) put(f, ";\n");
 }
 
 static const char *codec_of(const dopl_program *p, int s) {
@@ -251,57 +259,55 @@ static const char *codec_of(const dopl_program *p, int s) {
 static void write_instr(FILE *f, const dopl_program *p, const dopl_instr *in) {
     int from = in->in[0] - p->n_reg, to = in->y - p->n_reg;
     const dopl_prim *prim = &dopl_prim_table[in->op];
-    fprintf(f, "    ");
+    put(f, "    ");
     switch (in->op) {
     case DOPL_PRIM_load8:
-        fprintf(f, "decode(");
+        put(f, "decode(");
         write_place(f, p, in->y);
-        fprintf(f, ", s%d, scale_of%d, %s);\n", from, from, codec_of(p, from));
+        put(f, ", s%d, scale_of%d, %s);\n", from, from, codec_of(p, from));
         return;
     case DOPL_PRIM_load16:
-        fprintf(f, "widen(");
+        put(f, "widen(");
         write_place(f, p, in->y);
-        fprintf(f, ", s%d);\n", from);
+        put(f, ", s%d);\n", from);
         return;
     case DOPL_PRIM_store8:
-        fprintf(f, "encode<full, %s>(p%d, scale%d, ",
-                p->kind[to] == DOPL_OPERAND_Q8 ? "true" : "false", to, to);
+        put(f, "encode<full, %s>(p%d, scale%d, ", p->kind[to] == DOPL_OPERAND_Q8 ? "true" : "false",
+            to, to);
         write_place(f, p, in->in[0]);
-        fprintf(
-            f, ", as_float(0x%08xu), %s, lane, n);\n",
+        put(f, ", as_float(0x%08xu), %s, lane, n);\n",
             (unsigned)bits_of(dopl_codec_get((dopl_codec_id)(p->kind[to] - DOPL_OPERAND_Q8))->unit),
             codec_of(p, to));
         return;
     case DOPL_PRIM_store16:
     case DOPL_PRIM_dither16:
-        fprintf(f, "%s(s%d, ", in->op == DOPL_PRIM_store16 ? "narrow" : "dither", to);
+        put(f, "%s(s%d, ", in->op == DOPL_PRIM_store16 ? "narrow" : "dither", to);
         write_place(f, p, in->in[0]);
-        if (in->op == DOPL_PRIM_dither16)
-            fprintf(f, ", job[HEAD + 2 * N + %d], (u32)tile, lane", to);
-        fprintf(f, ");\n");
+        if (in->op == DOPL_PRIM_dither16) put(f, ", job[HEAD + 2 * N + %d], (u32)tile, lane", to);
+        put(f, ");\n");
         return;
     default:
         break;
     }
-    fprintf(f, "EACH ");
+    put(f, "EACH ");
     write_place(f, p, in->y);
-    fprintf(f, "[i] = prim_%s(", prim->name);
+    put(f, "[i] = prim_%s(", prim->name);
     for (int j = 0; j < prim->n_tile; j++) {
-        fprintf(f, "%s", j ? ", " : "");
+        put(f, "%s", j ? ", " : "");
         write_place(f, p, in->in[j]);
-        fprintf(f, "[i]");
+        put(f, "[i]");
     }
-    for (int j = 0; j < prim->n_scalar; j++) fprintf(f, ", s.k[%d]", in->k[j]);
-    fprintf(f, ");\n");
+    for (int j = 0; j < prim->n_scalar; j++) put(f, ", s.k[%d]", in->k[j]);
+    put(f, ");\n");
 }
 
 static void write_stores(FILE *f, const dopl_program *p) {
     for (int s = 0; s < p->n_operand; s++) {
         if (!p->written[s]) continue;
         if (p->kind[s] == DOPL_OPERAND_F32)
-            fprintf(f, "    store<full>(p%d, s%d, lane, n);\n", s, s);
+            put(f, "    store<full>(p%d, s%d, lane, n);\n", s, s);
         else if (p->kind[s] == DOPL_OPERAND_BF16)
-            fprintf(f, "    store_halves<full>(p%d, s%d, lane, n);\n", s, s);
+            put(f, "    store_halves<full>(p%d, s%d, lane, n);\n", s, s);
     }
 }
 
@@ -309,50 +315,49 @@ static void write_stores(FILE *f, const dopl_program *p) {
 
 static void write_kernel(FILE *f, const dopl_program *p) {
     bool q8 = has_kind(p, DOPL_OPERAND_Q8), u8 = has_kind(p, DOPL_OPERAND_U8);
-    fprintf(f, "\nstruct scalars { float k[%d]; };\n", p->n_scalar ? p->n_scalar : 1);
-    fprintf(f, "enum { HEAD = %d, N = %d, WORDS = %d };\n", DOPL_CUDA_JOB_HEAD, p->n_operand,
-            dopl_cuda_job_words(p));
-    fprintf(f, "\ntemplate <bool full>\n"
-               "FN void run_tile(const u64 *job, u64 tile, int n, int lane, float clip, "
-               "const scalars &s");
-    if (q8) fprintf(f, ", const codec &codec_q8");
-    if (u8) fprintf(f, ", const codec &codec_u8");
-    fprintf(f, ") {\n    const u64 first = tile * TILE;\n    (void)clip, (void)s, (void)n;\n");
+    put(f, "\nstruct scalars { float k[%d]; };\n", p->n_scalar ? p->n_scalar : 1);
+    put(f, "enum { HEAD = %d, N = %d, WORDS = %d };\n", DOPL_CUDA_JOB_HEAD, p->n_operand,
+        dopl_cuda_job_words(p));
+    put(f, "\ntemplate <bool full>\n"
+           "FN void run_tile(const u64 *job, u64 tile, int n, int lane, float clip, "
+           "const scalars &s");
+    if (q8) put(f, ", const codec &codec_q8");
+    if (u8) put(f, ", const codec &codec_u8");
+    put(f, ") {\n    const u64 first = tile * TILE;\n    (void)clip, (void)s, (void)n;\n");
     write_loads(f, p);
     for (int i = 0; i < p->n_instr; i++) write_instr(f, p, &p->instr[i]);
     write_stores(f, p);
-    fprintf(f, "}\n");
-    fprintf(
-        f,
+    put(f, "}\n");
+    put(f,
         "\nextern \"C\" __global__ void __launch_bounds__(%d)\n"
         "dopl_pass(const u64 *jobs, int n_job, u64 n_tile, const float *clip_at, scalars s) {\n",
         DOPL_CUDA_THREADS);
-    if (q8) fprintf(f, "    __shared__ codec codec_q8;\n    fill(codec_q8, q8_words);\n");
-    if (u8) fprintf(f, "    __shared__ codec codec_u8;\n    fill(codec_u8, u8_words);\n");
-    if (q8 || u8) fprintf(f, "    __syncthreads();\n");
-    fprintf(f,
-            "    float clip = clip_at ? *clip_at : 1.0f;\n"
-            "    if (clip != clip) return;\n"
-            "    const int lane = (int)threadIdx.x %% 32;\n"
-            "    const u64 warps = (u64)gridDim.x * (blockDim.x / 32);\n"
-            "    u64 t = (u64)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;\n"
-            "    for (; t < n_tile; t += warps) {\n"
-            "        int lo = 0, hi = n_job - 1; // the last job that begins at t or before\n"
-            "        while (lo < hi) {\n"
-            "            int mid = (lo + hi + 1) / 2;\n"
-            "            if (jobs[(u64)mid * WORDS + 1] <= t) lo = mid; else hi = mid - 1;\n"
-            "        }\n"
-            "        const u64 *job = jobs + (u64)lo * WORDS;\n"
-            "        u64 tile = t - job[1], left = job[0] - tile * TILE;\n"
-            "        if (left >= TILE && job[2])\n"
-            "            run_tile<true>(job, tile, TILE, lane, clip, s%s%s);\n"
-            "        else\n"
-            "            run_tile<false>(job, tile, left < TILE ? (int)left : TILE, lane, clip, "
-            "s%s%s);\n"
-            "    }\n"
-            "}\n",
-            q8 ? ", codec_q8" : "", u8 ? ", codec_u8" : "", q8 ? ", codec_q8" : "",
-            u8 ? ", codec_u8" : "");
+    if (q8) put(f, "    __shared__ codec codec_q8;\n    fill(codec_q8, q8_words);\n");
+    if (u8) put(f, "    __shared__ codec codec_u8;\n    fill(codec_u8, u8_words);\n");
+    if (q8 || u8) put(f, "    __syncthreads();\n");
+    put(f,
+        "    float clip = clip_at ? *clip_at : 1.0f;\n"
+        "    if (clip != clip) return;\n"
+        "    const int lane = (int)threadIdx.x %% 32;\n"
+        "    const u64 warps = (u64)gridDim.x * (blockDim.x / 32);\n"
+        "    u64 t = (u64)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;\n"
+        "    for (; t < n_tile; t += warps) {\n"
+        "        int lo = 0, hi = n_job - 1; // the last job that begins at t or before\n"
+        "        while (lo < hi) {\n"
+        "            int mid = (lo + hi + 1) / 2;\n"
+        "            if (jobs[(u64)mid * WORDS + 1] <= t) lo = mid; else hi = mid - 1;\n"
+        "        }\n"
+        "        const u64 *job = jobs + (u64)lo * WORDS;\n"
+        "        u64 tile = t - job[1], left = job[0] - tile * TILE;\n"
+        "        if (left >= TILE && job[2])\n"
+        "            run_tile<true>(job, tile, TILE, lane, clip, s%s%s);\n"
+        "        else\n"
+        "            run_tile<false>(job, tile, left < TILE ? (int)left : TILE, lane, clip, "
+        "s%s%s);\n"
+        "    }\n"
+        "}\n",
+        q8 ? ", codec_q8" : "", u8 ? ", codec_u8" : "", q8 ? ", codec_q8" : "",
+        u8 ? ", codec_u8" : "");
 }
 
 dopl_status dopl_program_cuda_source(dopl_rt *rt, char **out, const dopl_program *p) {
