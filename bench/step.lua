@@ -2,7 +2,8 @@
 --
 -- Forward, backward and AdamW of a random 12-layer model on packed rows of TOFU's lengths, against
 -- the same products alone: every linear layer and the head, forward and both gradients, the same
--- shapes, weights and oneDNN calls. In turn, medians.
+-- shapes, weights and oneDNN calls. And against the same step with weights in bf16, which should
+-- cost what decoding them does: at most 1.05 of it. In turn, medians.
 
 local dopl = require "dopl"
 local core, op = dopl.core, dopl.core.ops
@@ -13,13 +14,23 @@ local p = dopl.params {
   layers = { 12, "layers of the model" },
   width = { 576, "hidden size; heads are 64 wide, three to a key head" },
   vocab = { 49152, "vocabulary size" },
+  weights = { "stochastic", "how bf16 weights are updated: stochastic, nearest or master" },
 }
 
-local model = dopl.models.new({
-  architecture = "llama", vocab_size = p.vocab, hidden_size = p.width, n_layers = p.layers,
-  heads = p.width // 64, kv_heads = p.width // 192, intermediate_size = p.width * 8 // 3,
-}, p.seed)
-local optimizer = dopl.optim.adamw({ lr = 1e-5, weight_decay = 0.01 }):attach(model.parameters)
+-- A model whose weights are stored as `dtype`, its optimizer, and the times of its parts.
+local function new_side(dtype)
+  local model = dopl.models.new({
+    architecture = "llama", vocab_size = p.vocab, hidden_size = p.width, n_layers = p.layers,
+    heads = p.width // 64, kv_heads = p.width // 192, intermediate_size = p.width * 8 // 3,
+    dtype = dtype,
+  }, p.seed)
+  local rule = dopl.optim.adamw { lr = 1e-5, weight_decay = 0.01 }
+  return { model = model, forward = {}, backward = {}, adamw = {}, whole = {},
+    optimizer = rule:with(dopl.scheme.joint { weights = p.weights }):attach(model.parameters) }
+end
+
+local wide, narrow = new_side "f32", new_side "bf16"
+local model = wide.model
 
 -- Prompts of 15 to 30 tokens, answers around 42: TOFU's, with a tokenizer of this size.
 local function make_batch()
@@ -38,27 +49,26 @@ end
 local batch = make_batch()
 local t = batch:tensors()
 
-local function timed(fn)
+local function timed(fn, side)
   local _ <close> = core.scope()
-  model.parameters:zero_grad()
   local begin = core.clock()
-  fn()
-  return core.clock() - begin
+  fn(side)
+  local seconds = core.clock() - begin
+  side.model.parameters:zero_grad() -- the other model's take their memory
+  return seconds
 end
 
-local split = { forward = {}, backward = {}, adamw = {} }
-
-local function step()
+local function step(side)
   local begin = core.clock()
-  local hidden = model:hidden(t)
-  local loss = -op.vocab(hidden, model:head(), t.rows, t.labels):select(0):mean()
+  local hidden = side.model:hidden(t)
+  local loss = -op.vocab(hidden, side.model:head(), t.rows, t.labels):select(0):mean()
   local forward = core.clock()
   loss:backward()
   local backward = core.clock()
-  optimizer:step {}
-  table.insert(split.forward, forward - begin)
-  table.insert(split.backward, backward - forward)
-  table.insert(split.adamw, core.clock() - backward)
+  side.optimizer:step {}
+  table.insert(side.forward, forward - begin)
+  table.insert(side.backward, backward - forward)
+  table.insert(side.adamw, core.clock() - backward)
 end
 
 -- { input, weight, gradient of the output }; layers share inputs and gradients of one shape.
@@ -105,17 +115,23 @@ local function median(values)
   return values[(#values + 1) // 2]
 end
 
-local steps, alone = {}, {}
+local alone = {}
 for round = 0, p.rounds do -- round 0 makes optimizer states and fills the pool
-  local a = timed(step)
-  local b = timed(run_products)
-  if round > 0 then steps[round], alone[round] = a, b end
+  local a, b, c = timed(step, wide), timed(step, narrow), timed(run_products, wide)
+  if round > 0 then wide.whole[round], narrow.whole[round], alone[round] = a, b, c end
 end
 
 print(("%d tokens, %d labels, %.1fM parameters, %d threads"):format(batch.n_tokens, batch.n_labels,
   model.parameters:numel() / 1e6, core.threads()))
-local whole, base = median(steps), median(alone)
-print(("step      %7.1f ms   forward %.1f, backward %.1f, adamw %.1f"):format(1e3 * whole,
-  1e3 * median(split.forward), 1e3 * median(split.backward), 1e3 * median(split.adamw)))
+local function report(label, side)
+  print(("%-9s %7.1f ms   forward %.1f, backward %.1f, adamw %.1f"):format(label,
+    1e3 * median(side.whole), 1e3 * median(side.forward), 1e3 * median(side.backward),
+    1e3 * median(side.adamw)))
+end
+local base = median(alone)
+report("step", wide)
+report("in bf16", narrow)
 print(("products  %7.1f ms   %.0f GFLOP/s"):format(1e3 * base, flops() / base / 1e9))
-print(("step / products %.2f (goal: at most 1.35)"):format(whole / base))
+print(("step / products %.2f (goal: at most 1.35)"):format(median(wide.whole) / base))
+print(("step in bf16 / step %.3f (goal: at most 1.05)"):format(
+  median(narrow.whole) / median(wide.whole)))

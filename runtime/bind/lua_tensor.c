@@ -420,6 +420,8 @@ static int tensor_finite(lua_State *L) {
     bool finite = true;
     for (int64_t i = 0; t->dtype == DOPL_F32 && finite && i < n; i++)
         finite = isfinite(dopl_f32(t)[i]);
+    for (int64_t i = 0; t->dtype == DOPL_BF16 && finite && i < n; i++)
+        finite = (dopl_bf16(t)[i] & 0x7f80) != 0x7f80; // an exponent of ones: NaN or infinite
     lua_pushboolean(L, finite);
     return 1;
 }
