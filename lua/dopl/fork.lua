@@ -31,7 +31,7 @@ local defaults = {
 -- The folder of the training's checkpoints.
 local function folder_of(o, name_of)
   if core.files.exists(o.run .. "/run.json") ~= "file" then
-    error(("run.fork: there is no run in %s"):format(o.run), 4)
+    error(("run.fork: there is no run in %s"):format(o.run), 3)
   end
   local root = o.run .. "/checkpoints"
   local names = {}
@@ -39,14 +39,14 @@ local function folder_of(o, name_of)
     if #checkpoint.names(root .. "/" .. name) > 0 then names[#names + 1] = name end
   end
   table.sort(names)
-  if #names == 0 then error(("run.fork: the run %s has no checkpoints"):format(o.run), 4) end
+  if #names == 0 then error(("run.fork: the run %s has no checkpoints"):format(o.run), 3) end
   if o.label == nil and #names == 1 then return root .. "/" .. names[1] end
   if o.label == nil then
     error(("run.fork: the run %s has several trainings; give label: '%s'"):format(o.run,
-      table.concat(names, "', '")), 4)
+      table.concat(names, "', '")), 3)
   end
-  check.type("run.fork: label", o.label, "string", 5)
-  return ("%s/%s"):format(root, check.choice("run.fork: label", name_of(o.label), names, 5))
+  check.type("run.fork: label", o.label, "string", 4)
+  return ("%s/%s"):format(root, check.choice("run.fork: label", name_of(o.label), names, 4))
 end
 
 local KEEP <const> = "checkpoints stay behind with --keep-checkpoints N, or checkpoint = { stay = N }"
@@ -55,13 +55,13 @@ local KEEP <const> = "checkpoints stay behind with --keep-checkpoints N, or chec
 local function candidates(o, folder)
   local names = checkpoint.names(folder)
   if o.step ~= nil then
-    check.range("run.fork: step", check.type("run.fork: step", o.step, "integer", 5), 1, math.huge, 5)
+    check.range("run.fork: step", check.type("run.fork: step", o.step, "integer", 4), 1, math.huge, 4)
     local wanted = ("step-%06d"):format(o.step)
     for _, name in ipairs(names) do
       if name == wanted then return { name } end
     end
     error(("run.fork: %s has no checkpoint of step %d (it has %s); %s"):format(folder, o.step,
-      table.concat(names, ", "), KEEP), 4)
+      table.concat(names, ", "), KEEP), 3)
   end
   if o.states == "none" then return names end
   local steps = {}
@@ -70,7 +70,7 @@ local function candidates(o, folder)
   end
   if #steps == 0 then
     error(("run.fork: the training of %s had ended, and of it only the final weights are there; "
-      .. "states = \"none\" goes on from them; %s"):format(folder, KEEP), 4)
+      .. "states = \"none\" goes on from them; %s"):format(folder, KEEP), 3)
   end
   return steps
 end
@@ -81,10 +81,10 @@ end
 -- @tparam function name_of a label's name in a run's folder
 -- @treturn Fork for `from` of train.fit and bench:compare
 function fork.open(options, name_of)
-  local o = check.options("run.fork", options, defaults, 4)
-  check.type("run.fork: run", o.run, "string", 4)
-  check.choice("run.fork: states", o.states, { "all", "fitting", "none" }, 4)
-  check.choice("run.fork: data", o.data, { "anew", "continue" }, 4)
+  local o = check.options("run.fork", options, defaults, 3)
+  check.type("run.fork: run", o.run, "string", 3)
+  check.choice("run.fork: states", o.states, { "all", "fitting", "none" }, 3)
+  check.choice("run.fork: data", o.data, { "anew", "continue" }, 3)
   local folder, found = folder_of(o, name_of), nil
   for _, name in ipairs(candidates(o, folder)) do
     local reason
@@ -92,10 +92,10 @@ function fork.open(options, name_of)
     if found then break end
     core.note(("checkpoint refused: %s"):format(reason))
   end
-  if not found then error(("run.fork: no checkpoint of %s is whole"):format(folder), 3) end
+  if not found then error(("run.fork: no checkpoint of %s is whole"):format(folder), 2) end
   if not found.about.states and o.states ~= "none" then
     error(("run.fork: %s/%s was written by an older version and does not say what its states are; "
-      .. "states = \"none\" takes its weights alone"):format(folder, found.name), 3)
+      .. "states = \"none\" takes its weights alone"):format(folder, found.name), 2)
   end
   return setmetatable({ run = o.run, folder = folder, name = found.name, about = found.about,
     tensors = found.tensors, states = o.states, data = o.data, hash = found.hash,
