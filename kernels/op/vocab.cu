@@ -35,7 +35,7 @@ struct take_stats {
 // One block a row: log-probability of the label, log-sum-exp, mean log-probability, entropy, in one
 // pass over the logits, which bounds it (16 exponentials and 64 bytes in flight for each thread).
 // The mean is taken relative to the first logit: a constant in all of them costs no digits.
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(VOCAB_THREADS)
     vocab_stats_kernel(float *__restrict__ out,           // [4, n], from the chunk's first row on
                        const float *__restrict__ logits,  // [count, ld]
                        const int32_t *__restrict__ label, // [count]
@@ -70,7 +70,7 @@ extern "C" dopl_status op_vocab_cuda(dopl_rt *rt, dopl_op_call *c) {
         int64_t count = chunk_at(&p, first);
         status = chunk_logits(rt, &p, first, count);
         if (status != DOPL_OK) break;
-        DOPL_LAUNCH((vocab_stats_kernel), (unsigned)count, ROW_THREADS, 0, dopl_cuda_stream(rt),
+        DOPL_LAUNCH((vocab_stats_kernel), (unsigned)count, VOCAB_THREADS, 0, dopl_cuda_stream(rt),
                     data_of<float>(c->out) + first, p.logits, p.label + first, p.n, p.V, p.ld);
         status = dopl_cuda_launched(rt, "vocab: statistics");
     }
@@ -95,7 +95,7 @@ struct stats_gradient {
 
 // One block a row. Bound by bandwidth: 4 bytes in, 4 or 2 out.
 template <class T>
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(VOCAB_THREADS)
     vocab_grad_kernel(float *logits,                     // [count, ld]; out: T [count, ld 4/size]
                       const float *__restrict__ y,       // [4, n], from the chunk's first row on
                       const float *__restrict__ dy,      // likewise
@@ -131,7 +131,7 @@ extern "C" dopl_status op_vocab_cuda_backward(dopl_rt *rt, dopl_node *n) {
         status = first == last ? gather(rt, &p, first, count) : chunk_logits(rt, &p, first, count);
         if (status != DOPL_OK) break;
         DISPATCH(p.hidden->dtype, T, {
-            DOPL_LAUNCH((vocab_grad_kernel<T>), (unsigned)count, ROW_THREADS, 0,
+            DOPL_LAUNCH((vocab_grad_kernel<T>), (unsigned)count, VOCAB_THREADS, 0,
                         dopl_cuda_stream(rt), p.logits, y + first, dy + first, p.label + first, p.n,
                         p.V, p.ld);
         });
@@ -154,7 +154,7 @@ struct take_pair {
         if constexpr (N == 1)
             x[0] = zr[v];
         else
-            load_logits<N / LOGITS>(x, zr + v, ROW_STRIDE);
+            load_logits<N / LOGITS>(x, zr + v, VOCAB_STRIDE);
         float top = largest(z), top_r = largest(x);
         if (top > s.top) raise_top(s, top, false);
         if (top_r > r.top) raise_top(r, top_r, false);
@@ -170,7 +170,7 @@ struct take_pair {
 
 // One block a row: KL(reference, model) = sum of r (log r - log p), and the log-sum-exp of both, in
 // one pass over the two rows of logits, which bounds it.
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(VOCAB_THREADS)
     vocab_kl_kernel(float *__restrict__ kl,               // [count]
                     float *__restrict__ lse,              // [2, n], from the chunk's first row on
                     const float *__restrict__ logits,     // [count, ld]
@@ -196,7 +196,7 @@ struct kl_gradient {
     float u, lse, lse_r;
     template <int N> __device__ __forceinline__ void operator()(int64_t v, float (&x)[N]) const {
         float r[N];
-        load_logits<N / LOGITS>(r, zr + v, LOGITS);
+        load_elements<N>(r, zr + v);
 #pragma unroll
         for (int i = 0; i < N; i++) x[i] = u * (__expf(x[i] - lse) - __expf(r[i] - lse_r));
     }
@@ -204,7 +204,7 @@ struct kl_gradient {
 
 // One block a row. Bound by bandwidth: 8 bytes in, 4 or 2 out.
 template <class T>
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(VOCAB_THREADS)
     vocab_kl_grad_kernel(float *logits, // [count, ld]; out: T [count, ld 4/size]
                          const float *__restrict__ ref_logits, // [count, ld]
                          const float *__restrict__ lse, // [2, n], from the chunk's first row on
@@ -247,7 +247,7 @@ extern "C" dopl_status op_vocab_kl_cuda(dopl_rt *rt, dopl_op_call *c) {
         int64_t count = chunk_at(&p, first);
         status = pair_logits(rt, &p, first, count, c->in[3], c->in[4], ref_logits);
         if (status != DOPL_OK) break;
-        DOPL_LAUNCH((vocab_kl_kernel), (unsigned)count, ROW_THREADS, 0, dopl_cuda_stream(rt),
+        DOPL_LAUNCH((vocab_kl_kernel), (unsigned)count, VOCAB_THREADS, 0, dopl_cuda_stream(rt),
                     data_of<float>(c->out) + first, lse + first, p.logits, ref_logits, p.n, p.V,
                     p.ld);
         status = dopl_cuda_launched(rt, "vocab_kl: divergence");
@@ -279,7 +279,7 @@ extern "C" dopl_status op_vocab_kl_cuda_backward(dopl_rt *rt, dopl_node *n) {
                      : pair_logits(rt, &p, first, count, &n->in[3], &n->in[4], ref_logits);
         if (status != DOPL_OK) break;
         DISPATCH(p.hidden->dtype, T, {
-            DOPL_LAUNCH((vocab_kl_grad_kernel<T>), (unsigned)count, ROW_THREADS, 0,
+            DOPL_LAUNCH((vocab_kl_grad_kernel<T>), (unsigned)count, VOCAB_THREADS, 0,
                         dopl_cuda_stream(rt), p.logits, ref_logits, lse + first, dy + first, p.n,
                         p.V, p.ld);
         });

@@ -3,6 +3,7 @@
 #ifndef DOPL_KERNELS_OP_VOCAB_CUH
 #define DOPL_KERNELS_OP_VOCAB_CUH
 
+#include "../elements.cuh"
 #include "../product.cuh"
 
 #include <cfloat>
@@ -17,8 +18,8 @@ struct pass {
     float *logits;              // [chunk, ld]
 };
 
-constexpr int ROW_THREADS = 256; // a row's block: 5 and more of them on each multiprocessor
-constexpr int LOGITS = 4;        // of 16 bytes
+constexpr int VOCAB_THREADS = 256; // a row's block: 5 and more of them on each multiprocessor
+constexpr int LOGITS = 4;          // of 16 bytes
 
 // ---- gathering
 
@@ -30,19 +31,19 @@ __global__ void gather_rows_kernel(E *__restrict__ out,             // [count, c
                                    int64_t cols) {
     const E *from = x + row[blockIdx.x] * cols;
     E *to = out + (int64_t)blockIdx.x * cols;
-    for (int64_t i = threadIdx.x; i < cols; i += ROW_THREADS) to[i] = from[i];
+    for (int64_t i = threadIdx.x; i < cols; i += VOCAB_THREADS) to[i] = from[i];
 }
 
 template <class T> static void launch_gather(dopl_rt *rt, const pass *p, int64_t first, int64_t n) {
     const T *x = data_of<T>(p->hidden);
     T *out = static_cast<T *>(p->gathered.data);
     if (packs(x, p->C))
-        DOPL_LAUNCH((gather_rows_kernel<uint4>), (unsigned)n, ROW_THREADS, 0, dopl_cuda_stream(rt),
-                    reinterpret_cast<uint4 *>(out), reinterpret_cast<const uint4 *>(x),
-                    p->row + first, p->C / pack<T>::N);
+        DOPL_LAUNCH((gather_rows_kernel<uint4>), (unsigned)n, VOCAB_THREADS, 0,
+                    dopl_cuda_stream(rt), reinterpret_cast<uint4 *>(out),
+                    reinterpret_cast<const uint4 *>(x), p->row + first, p->C / pack<T>::N);
     else
-        DOPL_LAUNCH((gather_rows_kernel<T>), (unsigned)n, ROW_THREADS, 0, dopl_cuda_stream(rt), out,
-                    x, p->row + first, p->C);
+        DOPL_LAUNCH((gather_rows_kernel<T>), (unsigned)n, VOCAB_THREADS, 0, dopl_cuda_stream(rt),
+                    out, x, p->row + first, p->C);
 }
 
 static dopl_status gather(dopl_rt *rt, const pass *p, int64_t first, int64_t count) {
@@ -149,21 +150,22 @@ __device__ __forceinline__ void load_logits(float (&x)[PACKS * LOGITS], const fl
     }
 }
 
-constexpr int64_t ROW_STRIDE = ROW_THREADS * LOGITS; // from a thread's 16 bytes to its next
+constexpr int64_t VOCAB_STRIDE = VOCAB_THREADS * LOGITS; // from a thread's 16 bytes to its next
 
-// Calls take(v, z) with the logits at v .. v + 3, at ROW_STRIDE from there, and so on, PACKS times
-// in all: that many loads are in flight for each thread. What is left comes in fours, then alone.
+// Calls take(v, z) with the logits at v .. v + 3, at VOCAB_STRIDE from there, and so on, PACKS
+// times in all: that many loads are in flight for each thread. What is left comes in fours, then
+// alone.
 template <int PACKS, class Take>
 __device__ __forceinline__ void for_each_logit(const float *z, int64_t V, Take take) {
     int64_t v = (int64_t)threadIdx.x * LOGITS;
-    for (; v + (PACKS - 1) * ROW_STRIDE + LOGITS <= V; v += PACKS * ROW_STRIDE) {
+    for (; v + (PACKS - 1) * VOCAB_STRIDE + LOGITS <= V; v += PACKS * VOCAB_STRIDE) {
         float x[PACKS * LOGITS];
-        load_logits<PACKS>(x, z + v, ROW_STRIDE);
+        load_logits<PACKS>(x, z + v, VOCAB_STRIDE);
         take(v, x);
     }
-    for (; v + LOGITS <= V; v += ROW_STRIDE) {
+    for (; v + LOGITS <= V; v += VOCAB_STRIDE) {
         float x[LOGITS];
-        load_logits<1>(x, z + v, ROW_STRIDE);
+        load_logits<1>(x, z + v, VOCAB_STRIDE);
         take(v, x);
     }
     for (; v < V; v++) {
@@ -181,22 +183,16 @@ template <class T, class Change>
 __device__ __forceinline__ void rewrite_row(float *z, int64_t V, Change change) {
     constexpr int N = 2 * LOGITS;
     T *out = reinterpret_cast<T *>(z);
-    for (int64_t base = 0; base < V; base += ROW_THREADS * N) {
+    for (int64_t base = 0; base < V; base += VOCAB_THREADS * N) {
         int64_t v = base + threadIdx.x * N;
         float x[N];
         if (v < V) {
-            load_logits<2>(x, z + v, LOGITS);
+            load_elements<N>(x, z + v);
             change(v, x);
         }
         if (sizeof(T) < sizeof(float)) __syncthreads();
         if (v >= V) continue;
-#pragma unroll
-        for (int k = 0; k < N / pack<T>::N; k++) {
-            pack<T> part;
-#pragma unroll
-            for (int i = 0; i < pack<T>::N; i++) part.x[i] = from_float<T>(x[k * pack<T>::N + i]);
-            store_pack(out + v + k * pack<T>::N, part);
-        }
+        store_elements<N>(out + v, x);
     }
 }
 
@@ -206,19 +202,19 @@ __device__ __forceinline__ void rewrite_row(float *z, int64_t V, Change change) 
 // all that name it, in order, and writes; the others have nothing to do. Each looks through the
 // whole list, which is short beside a row of the vocabulary.
 template <class T, int N>
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(VOCAB_THREADS)
     scatter_rows_kernel(T *__restrict__ out,             // [rows, cols]
                         float *__restrict__ x,           // [count, cols]; overwritten
                         const int32_t *__restrict__ row, // [count]
                         int count, int64_t cols) {
     __shared__ int next;
     int self = blockIdx.x, mine = row[self], earlier = 0;
-    for (int j = threadIdx.x; j < self; j += ROW_THREADS) earlier |= row[j] == mine;
+    for (int j = threadIdx.x; j < self; j += VOCAB_THREADS) earlier |= row[j] == mine;
     if (__syncthreads_or(earlier)) return;
     float *sum = x + self * cols;
     for (int from = self;;) {
         int found = count;
-        for (int j = from + 1 + threadIdx.x; j < count && found == count; j += ROW_THREADS)
+        for (int j = from + 1 + threadIdx.x; j < count && found == count; j += VOCAB_THREADS)
             if (row[j] == mine) found = j;
         if (!__syncthreads_or(found < count)) break;
         if (threadIdx.x == 0) next = count;
@@ -228,25 +224,15 @@ __global__ void __launch_bounds__(ROW_THREADS)
         from = next;
         const float *more = x + from * cols;
 #pragma unroll 1 // rows seldom repeat
-        for (int64_t i = threadIdx.x * N; i < cols; i += ROW_THREADS * N)
+        for (int64_t i = threadIdx.x * N; i < cols; i += VOCAB_THREADS * N)
 #pragma unroll
             for (int k = 0; k < N; k++) sum[i + k] += more[i + k];
     }
     T *to = out + mine * cols;
-    for (int64_t i = threadIdx.x * N; i < cols; i += ROW_THREADS * N) {
-        if constexpr (N == 1) {
-            to[i] = from_float<T>(to_float(to[i]) + sum[i]);
-        } else {
-            pack<T> v = load_pack(to + i);
-#pragma unroll
-            for (int k = 0; k < N; k += LOGITS) {
-                pack<float> part = load_pack(sum + i + k);
-#pragma unroll
-                for (int l = 0; l < LOGITS; l++)
-                    v.x[k + l] = from_float<T>(to_float(v.x[k + l]) + part.x[l]);
-            }
-            store_pack(to + i, v);
-        }
+    for (int64_t i = threadIdx.x * N; i < cols; i += VOCAB_THREADS * N) {
+        float v[N];
+        load_elements<N>(v, sum + i);
+        add_elements<N>(to + i, v, 1.0f);
     }
 }
 
@@ -254,10 +240,10 @@ template <class T>
 static void launch_scatter(dopl_rt *rt, T *out, float *x, const int32_t *row, int64_t count,
                            int64_t cols) {
     if (packs(out, cols))
-        DOPL_LAUNCH((scatter_rows_kernel<T, pack<T>::N>), (unsigned)count, ROW_THREADS, 0,
+        DOPL_LAUNCH((scatter_rows_kernel<T, pack<T>::N>), (unsigned)count, VOCAB_THREADS, 0,
                     dopl_cuda_stream(rt), out, x, row, (int)count, cols);
     else
-        DOPL_LAUNCH((scatter_rows_kernel<T, 1>), (unsigned)count, ROW_THREADS, 0,
+        DOPL_LAUNCH((scatter_rows_kernel<T, 1>), (unsigned)count, VOCAB_THREADS, 0,
                     dopl_cuda_stream(rt), out, x, row, (int)count, cols);
 }
 
