@@ -17,6 +17,7 @@ dopl.modules = {
   check = "checks of what users give",
   compare = "runs side by side",
   data = "rows, batches, the fictitious authors, TOFU",
+  dist = "several processes that train one model",
   generate = "greedy and sampled continuation of prompts",
   inspect = "values as text",
   loss = "unlearning losses",
@@ -38,7 +39,7 @@ dopl.modules = {
 }
 
 if core.options == nil then -- a stock Lua; the executable has set them from its command line
-  core.options = { device = "auto", out = "runs", seed = 1, threads = core.threads() }
+  core.options = { device = core.device(), out = "runs", seed = 1, threads = core.threads() }
 end
 
 local function sorted_keys(...)

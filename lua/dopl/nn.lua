@@ -64,6 +64,13 @@ function Parameters:zero_grad()
   for _, p in ipairs(self) do p.tensor:set_grad(nil) end
 end
 
+--- The gradients there are, as a list.
+function Parameters:gradients()
+  local list = {}
+  for _, p in ipairs(self) do list[#list + 1] = p.tensor:grad() end
+  return list
+end
+
 --- Copies of all values, to come back to with `restore`.
 function Parameters:snapshot()
   local copy = {}

@@ -36,6 +36,7 @@ local defaults = {
   microscope = check.optional, -- { every = n }: see dopl.microscope
   checkpoint = check.optional, -- { every = 50 steps, keep = 2, stay = 0 }: see dopl.checkpoint
   from = check.optional,       -- from dopl.run.fork: where another training stood
+  world = check.optional,      -- from dopl.dist.open: gradients are summed over its processes
   run = check.optional,        -- from dopl.run: gets one row of metrics a step
   label = "train",             -- names the run's rows and the progress line
   progress = true,
@@ -121,24 +122,39 @@ local function nan_error(objective, step, what, value)
     :format(step, objective.name, what, tostring(value), step - 1), 0)
 end
 
--- Adds the gradient of one objective's next batch; returns loss value and counts.
+local function read_loss(l, objective, step)
+  local v = l:item()
+  if v ~= v or v == math.huge or v == -math.huge then
+    nan_error(objective, step, "the loss", v)
+  end
+  return v
+end
+
+-- Adds the gradient of one objective's next batch; returns the losses of its parts (numbers, or
+-- tensors that are yet to be read) and counts.
 local function accumulate(o, objective, step)
   local batch <close> = objective.data:next()
-  local value, tokens, labels = 0, 0, 0
+  local values, tokens, labels = {}, 0, 0
   for _, part in ipairs(batch:split { max_tokens = o.micro_tokens }) do
     local scope <close> = core.scope()
     local l = loss.of_batch(o.model, objective.loss, part, o.reference)
-    local v = l:item()
-    if v ~= v or v == math.huge or v == -math.huge then
-      nan_error(objective, step, "the loss", v)
-    end
-    value = value + v
+    values[#values + 1] = l:device() == "cpu" and read_loss(l, objective, step)
+      or scope:keep(l:detach()) -- reading would wait for the device
     tokens = tokens + part.n_tokens + (part.twin and part.twin.n_tokens or 0)
     labels = labels + part.n_labels
     l = objective.weight == 1 and l or l * objective.weight
     l:backward()
   end
-  return value, tokens, labels
+  return values, tokens, labels
+end
+
+-- The sum of what `accumulate` gave for losses.
+local function sum_losses(values, objective, step)
+  local sum = 0
+  for _, v in ipairs(values) do
+    sum = sum + (type(v) == "number" and v or read_loss(v, objective, step))
+  end
+  return sum
 end
 
 local function score_of(o, result)
@@ -285,15 +301,20 @@ function train.fit(options)
     end
     local began, tokens, labels = core.clock(), 0, 0
     o.model.parameters:zero_grad()
+    local values = {}
     for _, objective in ipairs(served) do
-      local value, n_tokens, n_labels = accumulate(o, objective, t + 1)
-      live.losses[objective.name] = value
+      local n_tokens, n_labels
+      values[objective.name], n_tokens, n_labels = accumulate(o, objective, t + 1)
       tokens, labels = tokens + n_tokens, labels + n_labels
       if scope then scope:gradient(t, objective.name) end
     end
     local rate = schedule.rate(t, o.steps, o.warmup, o.decay)
+    if o.world then o.world:sum(o.model.parameters:gradients()) end
     local done = optimizer:step { objective = name, lr = name and by_name[name].lr or nil,
       lr_scale = rate, clip = o.clip, norm = true }
+    for _, objective in ipairs(served) do -- a step on a device is queued by now, as a whole
+      live.losses[objective.name] = sum_losses(values[objective.name], objective, t + 1)
+    end
     if done.skipped then
       nan_error(served[1], t + 1, "the gradient norm", done.grad_norm)
     end

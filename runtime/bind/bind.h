@@ -21,6 +21,7 @@
     BIND(json)                                                                                     \
     BIND(safetensors)                                                                              \
     BIND(optim)                                                                                    \
+    BIND(dist)                                                                                     \
     BIND(text)
 
 #define BIND(name) void dopl_bind_##name(lua_State *L);

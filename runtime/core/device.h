@@ -13,6 +13,7 @@
 
 struct dopl_op_call;
 struct dopl_plan;
+struct dopl_dist_engine;
 
 // Of what the runtime and a plug-in must agree on: bump it when a struct they share changes.
 enum { DOPL_BACKEND_ABI = 2 };
@@ -52,6 +53,8 @@ typedef struct dopl_backend {
     dopl_status (*plan_clip_norm)(dopl_rt *rt, struct dopl_plan *plan, double *norm);
     void (*plan_release)(dopl_rt *rt, struct dopl_plan *plan); // what the back end kept for it
 
+    const struct dopl_dist_engine *collectives; // dist/dist.h; NULL: built without
+
     const char *(*describe)(dopl_rt *rt); // "NVIDIA H200, 139 GiB, CUDA 12.8"
     void (*close)(dopl_rt *rt);
 } dopl_backend;
@@ -65,6 +68,10 @@ const char *dopl_device_name(dopl_device device); // "cpu", "cuda"
 // device number rt->ordinal.
 DOPL_CHECKED dopl_status dopl_device_use(dopl_rt *rt, dopl_device device);
 void dopl_device_close(dopl_rt *rt); // idempotent; no tensor may be left there
+
+// The same by name: "cpu", "cuda", "cuda:1" (the second), or "auto": cuda where it opens, else cpu.
+DOPL_CHECKED dopl_status dopl_device_choose(dopl_rt *rt, const char *name);
+bool dopl_device_named(const char *name); // whether it is such a name
 
 // Elements first .. first + count - 1 of `t`, wherever it lives, into host memory.
 DOPL_CHECKED dopl_status dopl_tensor_read(dopl_rt *rt, const dopl_tensor *t, int64_t first,

@@ -132,6 +132,7 @@ static const dopl_backend table = {
     .plan_run = dopl_cuda_plan_run,
     .plan_norm = dopl_cuda_plan_norm,
     .plan_clip = dopl_cuda_plan_clip,
+    .plan_clip_norm = dopl_cuda_plan_clip_norm,
     .plan_release = dopl_cuda_plan_release,
     .describe = describe,
     .close = close_device,

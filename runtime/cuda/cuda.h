@@ -125,6 +125,8 @@ DOPL_CHECKED dopl_status dopl_cuda_norm_of(dopl_rt *rt, dopl_cuda_norm *out,
                                            const dopl_cuda_norm_part *parts, int64_t n_part,
                                            double *partial, double max_norm);
 
+const struct dopl_dist_engine *dopl_cuda_collectives(void); // nccl.c; NULL: built without NCCL
+
 // The operators by dopl_op_id; named in a profiler's timeline where DOPL_NVTX=1. ranges.c.
 typedef dopl_status dopl_cuda_forward_fn(dopl_rt *rt, dopl_op_call *c);
 typedef struct {
