@@ -2,10 +2,10 @@
 --
 -- Every method gets the same budget, on forget sets that no recipe reports. With IDK: a grid of
 -- learning rate and eps on one forget set, then its best points on two more; the best mean OVR is
--- taken. With the other losses: a grid of learning rate and forget weight on the first set, at the
--- eps found with IDK; an 8-bit method takes what its f32 twin found. The choice printed at the end is
--- `methods` of lua/dopl/bench/settings.lua, the tables are those of docs/bench.md. About 25 minutes on
--- two cores; --resume goes on with a search that was stopped, --losses idk makes the first table alone.
+-- taken. With the other losses: the forget weight, on the first set, at the learning rate and eps found
+-- with IDK; an 8-bit method takes what its f32 twin found. The choice printed at the end is `methods`
+-- of lua/dopl/bench/settings.lua, the tables are those of docs/bench.md. About 15 minutes on two cores;
+-- --resume goes on with a search that was stopped, --losses idk makes the first table alone.
 
 local dopl = require "dopl"
 local tofu = require "dopl.bench.tofu"
@@ -20,7 +20,6 @@ local declared = tofu.params {
   keep = { 2, "points of each method that are tried on the other sets" },
   lr = { 2.5e-4, 5e-4, 1e-3, 2e-3 },
   eps = { 1e-8, 1e-5, 1e-4 },
-  loss_lr = { 5e-4, 1e-3 },
   weights = { 0.1, 1.0 },
 }
 declared.task, declared.checkpoint = nil, nil -- many forget sets; a training is made again whole
@@ -39,13 +38,14 @@ local function bench_of(task)
   return benches[task]
 end
 
--- The points of a grid; `eps` is the one found for a method with IDK, nil while that is searched.
-local function grid(eps)
+-- The points of a grid. IDK: learning rate and eps; another loss: weights at what IDK found.
+local function grid(start)
   local points = {}
-  for _, lr in ipairs(eps and p.loss_lr or p.lr) do
-    for _, x in ipairs(eps and p.weights or p.eps) do
-      points[#points + 1] = { lr = lr, eps = eps or x, weight = eps and x or 1.0 }
-    end
+  for _, lr in ipairs(start and {} or p.lr) do
+    for _, eps in ipairs(p.eps) do points[#points + 1] = { lr = lr, eps = eps, weight = 1.0 } end
+  end
+  for _, weight in ipairs(start and p.weights or {}) do
+    points[#points + 1] = { lr = start.lr, eps = start.eps, weight = weight }
   end
   return points
 end
@@ -79,9 +79,10 @@ local function sort(points, figure)
   end)
 end
 
--- The search for one method and loss: the best point, and all of them in the grid's order.
-local function search(loss_name, method, eps)
-  local points, sets = grid(eps), eps and { p.sets[1] } or p.sets
+-- The search for one method and loss: the best point, and all of them in the grid's order. `start` is
+-- what IDK's found for the method.
+local function search(loss_name, method, start)
+  local points, sets = grid(start), start and { p.sets[1] } or p.sets
   local all = table.move(points, 1, #points, 1, {})
   for _, point in ipairs(points) do point.first = try(loss_name, method, point, sets[1]) end
   sort(points, "first")
@@ -95,43 +96,39 @@ local function search(loss_name, method, eps)
   return kept[1], all
 end
 
--- A table of docs/bench.md: points by methods, and the mean over methods.
+-- A table of docs/bench.md: points by methods; in brackets the mean over all sets, in bold the choice.
 local function show(loss_name, found)
-  local names = {}
+  local idk, names = loss_name == "idk", {}
   for k, f in ipairs(found) do names[k] = f.method end
-  print(("\n| %s + GD: lr, %s | %s | mean |\n|%s"):format(loss_name:upper(),
-    loss_name == "idk" and "eps" or "forget weight", table.concat(names, " | "),
-    (" --- |"):rep(#found + 2)))
+  print(("\n| %s + GD: %s | %s |\n|%s"):format(loss_name:upper(), idk and "lr, eps" or "weight",
+    table.concat(names, " | "), (" --- |"):rep(#found + 1)))
   for i, point in ipairs(found[1].all) do
-    local cells, sum = {}, 0
+    local cells = {}
     for k, f in ipairs(found) do
       local q = f.all[i]
       local mark = q == f.best and "**" or ""
-      local over_all = loss_name == "idk" and q.mean and (" (%.1f)"):format(q.mean) or ""
-      cells[k] = ("%s%.1f%s%s"):format(mark, q.first, over_all, mark)
-      sum = sum + q.first
+      cells[k] = ("%s%.1f%s%s"):format(mark, q.first, idk and q.mean and (" (%.1f)"):format(q.mean)
+        or "", mark)
     end
-    print(("| %g, %g | %s | %.1f |"):format(point.lr, loss_name == "idk" and point.eps
-      or point.weight, table.concat(cells, " | "), sum / #found))
+    print(("| %s | %s |"):format(idk and ("%g, %g"):format(point.lr, point.eps)
+      or ("%g"):format(point.weight), table.concat(cells, " | ")))
   end
 end
 
-local eps, chosen = {}, {}
+local of_idk, chosen = {}, {}
 for _, loss_name in ipairs(p.losses) do
   local found, lines, by_name = {}, {}, {}
   for k, method in ipairs(p.methods) do
-    local twin = loss_name ~= "idk" and by_name[(method:gsub(" 8%-bit$", ""))]
-    local best, all
-    if twin then
-      best = twin
-    elseif loss_name == "idk" then
-      best, all = search(loss_name, method)
-      eps[method] = best.eps
-    else
-      best, all = search(loss_name, method, eps[method] or settings.methods.idk[method].eps)
+    local idk = loss_name == "idk"
+    local best = not idk and by_name[(method:gsub(" 8%-bit$", ""))]
+    if not best then
+      local all
+      best, all = search(loss_name, method,
+        not idk and (of_idk[method] or settings.methods.idk[method]) or nil)
+      found[#found + 1] = { best = best, all = all, method = method }
     end
     by_name[method] = best
-    if all then found[#found + 1] = { best = best, all = all, method = method } end
+    if idk then of_idk[method] = best end
     lines[k] = ("      [%q] = { lr = %g, eps = %g, weight = %g },"):format(method, best.lr, best.eps,
       best.weight)
   end
