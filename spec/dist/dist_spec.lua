@@ -25,7 +25,8 @@ describe("a world of one", function()
         for _ = 1, 3 do
           local scope <close> = core.scope()
           w:set_grad(nil)
-          (w * w):sum():backward()
+          local loss = (w * w):sum()
+          loss:backward()
           if world then world:sum { w:grad() } end
           optimizer:step {}
         end
