@@ -92,6 +92,13 @@ local function counts_of(s, names, steps)
   return counts
 end
 
+-- The same without the steps that a fork's parent took.
+local function counts_left(s, names, steps, done)
+  local counts, before = counts_of(s, names, steps), counts_of(s, names, done)
+  for _, name in ipairs(names) do counts[name] = counts[name] - before[name] end
+  return counts
+end
+
 local function bytes_of(parameters)
   local sum = 0
   for _, p in ipairs(parameters) do sum = sum + p.tensor:bytes() end
@@ -203,7 +210,8 @@ local function measure(real_fit, given)
   local s = schedule.from(given.schedule or schedule.joint())
   local steps = s:length(given.steps, sizes, "train.fit: steps")
   s = s:resolve(sizes)
-  local counts = counts_of(s, sizes.names, steps)
+  local done = given.from and math.min(given.from.step, steps) or 0
+  local counts = counts_left(s, sizes.names, steps, done)
   for i, objective in ipairs(list) do surveys[i] = survey(objective.data, micro) end
   local o = measured_options(given, s, sizes.names, steps, surveys)
   local seconds_of = stopwatch(o)
@@ -213,7 +221,7 @@ local function measure(real_fit, given)
   local before = core.memory().live
   local best = given.keep_best and o.model.parameters:snapshot()
   local result = real_fit(o)
-  local fit = { label = given.label or "train", steps = steps, micro = micro, largest = 0,
+  local fit = { label = given.label or "train", steps = steps - done, micro = micro, largest = 0,
     model = o.model }
   for _, each in ipairs(surveys) do fit.largest = math.max(fit.largest, each.largest) end
   local more = reference_to_come(o, list, counts)
