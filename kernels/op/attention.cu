@@ -1,0 +1,245 @@
+// attention.cu - causal self-attention over packed sequences, with grouped key/value heads.
+//
+// Two ways: bf16 heads of up to 128 columns on tensor cores (attention_mma.cuh), all else in f32
+// (attention_plain.cuh). Nothing of size T x T exists. The forward saves the log-sum-exp of every
+// row of scores; the backward recomputes probabilities from it in two passes, over queries for dq
+// and over keys for dk and dv, so that each gradient has one writer and no atomics.
+//
+// What is launched depends on shapes alone, not on where sequences begin: a captured step can run
+// again with other offsets. Hence the list of tiles is made on the device, as long as it can get.
+#include "attention_mma.cuh"
+#include "attention_plain.cuh"
+
+// ---- the list of tiles (attention.cuh)
+
+enum { WEIGHTS = 64 }; // heavier tiles are not told apart
+
+// One block; threads take sequences. A counting sort: atomics on integers decide the order within a
+// weight, which no result depends on.
+__global__ void attention_tiles_kernel(int2 *__restrict__ list, int64_t n_list,
+                                       const int32_t *__restrict__ offset, // [n_sequences + 1]
+                                       int64_t n_sequences) {
+    __shared__ int count[WEIGHTS], next[WEIGHTS], total;
+    if (threadIdx.x < WEIGHTS) count[threadIdx.x] = 0;
+    __syncthreads();
+    for (int64_t b = threadIdx.x; b < n_sequences; b += blockDim.x) {
+        int n = (offset[b + 1] - offset[b] + TILE - 1) / TILE;
+        for (int w = 1; w <= n; w++) atomicAdd(&count[(w < WEIGHTS ? w : WEIGHTS) - 1], 1);
+    }
+    __syncthreads();
+    if (threadIdx.x < WEIGHTS) {
+        int heavier = 0;
+        for (int w = threadIdx.x + 1; w < WEIGHTS; w++) heavier += count[w];
+        next[threadIdx.x] = heavier;
+        if (threadIdx.x == 0) total = heavier + count[0];
+    }
+    __syncthreads();
+    for (int64_t b = threadIdx.x; b < n_sequences; b += blockDim.x) {
+        int n = (offset[b + 1] - offset[b] + TILE - 1) / TILE;
+        for (int w = 1; w <= n; w++)
+            list[atomicAdd(&next[(w < WEIGHTS ? w : WEIGHTS) - 1], 1)] = make_int2((int)b, w);
+    }
+    for (int64_t i = total + threadIdx.x; i < n_list; i += blockDim.x) list[i] = make_int2(-1, 0);
+}
+
+static int64_t list_length(int64_t rows, int64_t n_sequences) {
+    return rows / TILE + (n_sequences < rows ? n_sequences : rows); // a short tile a sequence
+}
+
+// ---- delta = dout . out
+
+// 8 lanes for each row of a head, 16 bytes at a time where `packed`. Bound by memory.
+template <class T>
+__global__ void attention_delta_kernel(float *__restrict__ delta,  // [heads, T]
+                                       const T *__restrict__ dout, // [T, heads cols]
+                                       const T *__restrict__ out,  // [T, heads cols]
+                                       int64_t rows, int heads, int cols, bool packed) {
+    int64_t at = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 8;
+    int lane = threadIdx.x % 8;
+    float sum = 0.0f;
+    if (at < rows * heads) {
+        const T *x = dout + at * cols, *y = out + at * cols;
+        if (packed) {
+            for (int c = lane * pack<T>::N; c < cols; c += 8 * pack<T>::N) {
+                pack<T> a = load_pack(x + c), b = load_pack(y + c);
+                for (int i = 0; i < pack<T>::N; i++) sum += to_float(a.x[i]) * to_float(b.x[i]);
+            }
+        } else {
+            for (int c = lane; c < cols; c += 8) sum += to_float(x[c]) * to_float(y[c]);
+        }
+    }
+    for (int k = 4; k; k /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, k);
+    if (lane == 0 && at < rows * heads) delta[at % heads * rows + at / heads] = sum;
+}
+
+// ---- the host's side
+
+typedef struct {
+    attention_plan plan;
+    int64_t n_tiles;
+    void *memory; // of the list
+    bool on_tensor_cores;
+} attention_work;
+
+static dopl_status prepare(dopl_rt *rt, attention_work *work, const dopl_tensor *qkv,
+                           const dopl_tensor *offsets, const dopl_attr *attr) {
+    attention_plan p = {};
+    p.rows = qkv->dim[0];
+    p.ld = qkv->dim[1];
+    p.heads = (int)attr[0].i;
+    p.kv_heads = (int)attr[1].i;
+    p.group = p.heads / p.kv_heads;
+    p.cols = (int)(p.ld / (p.heads + 2 * p.kv_heads));
+    p.scale = 1.0f / sqrtf((float)p.cols);
+    int64_t n_sequences = offsets->dim[0] - 1;
+    memset(work, 0, sizeof *work);
+    work->n_tiles = list_length(p.rows, n_sequences);
+    if (work->n_tiles * p.heads > INT32_MAX)
+        return dopl_fail(rt, DOPL_ESHAPE, "attention: qkv %s has more rows than one launch takes",
+                         dopl_shape_str(qkv).s);
+    work->on_tensor_cores =
+        qkv->dtype == DOPL_BF16 && p.cols <= 128 && packs(data_of<bf16>(qkv), p.cols);
+    DOPL_TRY(dopl_cuda_index(rt, offsets, &p.offset));
+    DOPL_TRY(dopl_cuda_alloc(rt, &work->memory, (size_t)work->n_tiles * sizeof(int2)));
+    int2 *list = static_cast<int2 *>(work->memory);
+    p.tile = list;
+    work->plan = p;
+    DOPL_LAUNCH((attention_tiles_kernel), 1, 256, 0, dopl_cuda_stream(rt), list, work->n_tiles,
+                p.offset, n_sequences);
+    dopl_status status = dopl_cuda_launched(rt, "attention");
+    if (status != DOPL_OK) dopl_cuda_free(rt, work->memory);
+    return status;
+}
+
+// Launches with more dynamic shared memory than a kernel gets unasked. Runs a failure up.
+#define LAUNCH_WITH(kernel, grid, block, shared_bytes, ...)                                        \
+    do {                                                                                           \
+        DOPL_TRY(dopl_cuda_result(                                                                 \
+            rt,                                                                                    \
+            cudaFuncSetAttribute(DOPL_UNPACK kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,  \
+                                 (int)(shared_bytes)),                                             \
+            "attention"));                                                                         \
+        DOPL_LAUNCH(kernel, grid, block, shared_bytes, dopl_cuda_stream(rt), __VA_ARGS__);         \
+        DOPL_TRY(dopl_cuda_launched(rt, "attention"));                                             \
+    } while (0)
+
+// Runs `...` with D the width of `cols` on tensor cores.
+#define DISPATCH_WIDTH(cols, D, ...)                                                               \
+    do {                                                                                           \
+        if ((cols) <= 32) {                                                                        \
+            constexpr int D = 32;                                                                  \
+            __VA_ARGS__                                                                            \
+        } else if ((cols) <= 64) {                                                                 \
+            constexpr int D = 64;                                                                  \
+            __VA_ARGS__                                                                            \
+        } else if ((cols) <= 96) {                                                                 \
+            constexpr int D = 96;                                                                  \
+            __VA_ARGS__                                                                            \
+        } else {                                                                                   \
+            constexpr int D = 128;                                                                 \
+            __VA_ARGS__                                                                            \
+        }                                                                                          \
+    } while (0)
+
+constexpr size_t PLAIN_SHARED = 3 * PLAIN_SIZE * sizeof(float);
+
+static dopl_status forward(dopl_rt *rt, const attention_work *w, dopl_op_call *c, float *lse) {
+    const attention_plan &p = w->plan;
+    unsigned blocks = (unsigned)(w->n_tiles * p.heads);
+    if (w->on_tensor_cores) {
+        DISPATCH_WIDTH(p.cols, D, {
+            LAUNCH_WITH((attention_mma_kernel<D>), blocks, MMA_THREADS,
+                        5 * TILE * (D + 8) * sizeof(bf16), data_of<bf16>(c->out), lse,
+                        data_of<bf16>(c->in[0]), p);
+        });
+    } else {
+        dim3 grid(blocks, (unsigned)ceil_div(p.cols, TILE));
+        DISPATCH(c->dtype, T, {
+            LAUNCH_WITH((attention_plain_kernel<T>), grid, PLAIN_THREADS, PLAIN_SHARED,
+                        data_of<T>(c->out), lse, data_of<T>(c->in[0]), p);
+        });
+    }
+    return DOPL_OK;
+}
+
+extern "C" dopl_status op_attention_cuda(dopl_rt *rt, dopl_op_call *c) {
+    float *lse = nullptr;
+    int64_t dim[] = { c->attr[0].i, c->in[0]->dim[0] };
+    if (c->record) {
+        DOPL_TRY(op_save(rt, c, 0, 2, dim));
+        lse = data_of<float>(&c->saved[0]);
+    }
+    if (c->in[0]->dim[0] == 0) return DOPL_OK;
+    attention_work work;
+    DOPL_TRY(prepare(rt, &work, c->in[0], c->in[1], c->attr));
+    dopl_status status = forward(rt, &work, c, lse);
+    dopl_cuda_free(rt, work.memory);
+    return status;
+}
+
+template <class T>
+static dopl_status backward_plain(dopl_rt *rt, const attention_work *w, dopl_node *n,
+                                  const attention_gradient &d, const float *delta) {
+    const attention_plan &p = w->plan;
+    const T *qkv = data_of<T>(&n->in[0]), *dout = data_of<T>(&n->dout);
+    const float *lse = data_of<float>(&n->saved[0]);
+    unsigned chunks = (unsigned)ceil_div(p.cols, TILE);
+    LAUNCH_WITH((attention_plain_dq_kernel<T>), dim3((unsigned)(w->n_tiles * p.heads), chunks),
+                PLAIN_THREADS, PLAIN_SHARED, d, qkv, dout, lse, delta, p);
+    LAUNCH_WITH((attention_plain_dkv_kernel<T>), dim3((unsigned)(w->n_tiles * p.kv_heads), chunks),
+                PLAIN_THREADS, PLAIN_SHARED, d, qkv, dout, lse, delta, p);
+    return DOPL_OK;
+}
+
+template <int D>
+static dopl_status backward_mma(dopl_rt *rt, const attention_work *w, dopl_node *n,
+                                const attention_gradient &d, const float *delta) {
+    const attention_plan &p = w->plan;
+    const bf16 *qkv = data_of<bf16>(&n->in[0]), *dout = data_of<bf16>(&n->dout);
+    const float *lse = data_of<float>(&n->saved[0]);
+    size_t shared = 6 * TILE * (D + 8) * sizeof(bf16);
+    LAUNCH_WITH((attention_mma_dq_kernel<D>), (unsigned)(w->n_tiles * p.heads), MMA_THREADS, shared,
+                d, qkv, dout, lse, delta, p);
+    LAUNCH_WITH((attention_mma_dkv_kernel<D>), (unsigned)(w->n_tiles * p.kv_heads), MMA_THREADS,
+                shared + 4 * TILE * sizeof(float), d, qkv, dout, lse, delta, p);
+    return DOPL_OK;
+}
+
+static dopl_status backward(dopl_rt *rt, const attention_work *w, dopl_node *n,
+                            const attention_gradient &d, float *delta) {
+    const attention_plan &p = w->plan;
+    DISPATCH(n->out.dtype, T, {
+        const T *dout = data_of<T>(&n->dout);
+        const T *out = data_of<T>(&n->out);
+        DOPL_LAUNCH((attention_delta_kernel<T>), (unsigned)ceil_div(p.rows * p.heads, 32), 256, 0,
+                    dopl_cuda_stream(rt), delta, dout, out, p.rows, p.heads, p.cols,
+                    packs(dout, p.cols) && packs(out, p.cols));
+    });
+    DOPL_TRY(dopl_cuda_launched(rt, "attention"));
+    bool f32 = n->in[0].dtype == DOPL_F32;
+    if (w->on_tensor_cores && packs(data_of<bf16>(&n->dout), p.cols)) {
+        DISPATCH_WIDTH(p.cols, D, { return backward_mma<D>(rt, w, n, d, delta); });
+    }
+    return f32 ? backward_plain<float>(rt, w, n, d, delta)
+               : backward_plain<bf16>(rt, w, n, d, delta);
+}
+
+extern "C" dopl_status op_attention_cuda_backward(dopl_rt *rt, dopl_node *n) {
+    if (!dopl_grad_wants(n, 0)) return DOPL_OK;
+    dopl_tensor *d;
+    float beta;
+    DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
+    if (d->dim[0] == 0) return DOPL_OK;
+    attention_gradient g = { dopl_data(d), d->dtype == DOPL_F32, beta != 0.0f };
+    attention_work work;
+    DOPL_TRY(prepare(rt, &work, &n->in[0], &n->in[1], n->attr));
+    void *delta;
+    dopl_status status =
+        dopl_cuda_alloc(rt, &delta, (size_t)(work.plan.rows * work.plan.heads) * sizeof(float));
+    if (status == DOPL_OK) {
+        status = backward(rt, &work, n, g, static_cast<float *>(delta));
+        dopl_cuda_free(rt, delta);
+    }
+    dopl_cuda_free(rt, work.memory);
+    return status;
+}
