@@ -3,8 +3,8 @@
 -- none: one set for both objectives; m, v: just that moment; m and v: DualOptim. The paper's figures
 -- are the gap to the retrained model and the deviation over runs on CIFAR-10, smaller is better; ours
 -- are OVR, larger is better, and its deviation over forget sets and seeds. Only both together help
--- in the paper. With v alone apart, a momentum full of forget gradients is divided by the small v of
--- the retain steps, and the model breaks. About three minutes on two cores.
+-- in the paper. With v alone apart, a momentum of large forget gradients is divided by the root of the
+-- retain steps' small v, and the model breaks. About three minutes on two cores.
 
 local dopl = require "dopl"
 local study = require "dopl.bench.study"
