@@ -79,7 +79,7 @@ typedef struct {
     void *bias_grad;  // [m], type of y; NULL: none. Gets the row sums of op(a); not beside a bias
 } dopl_cuda_product;
 DOPL_CHECKED dopl_status dopl_cuda_gemm(dopl_rt *rt, const dopl_cuda_product *p);
-// Whether the library can do it as one: not every shape and type has its row sums beside it.
+// Whether the library can do it as one: row sums do not come beside every product.
 DOPL_CHECKED dopl_status dopl_cuda_gemm_fits(dopl_rt *rt, const dopl_cuda_product *p, bool *fits);
 DOPL_CHECKED dopl_status dopl_cuda_gemm_init(dopl_rt *rt); // fills cuda->gemm
 void dopl_cuda_gemm_release(dopl_rt *rt);                  // idempotent

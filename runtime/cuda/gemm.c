@@ -373,7 +373,6 @@ static dopl_status empty_sum(dopl_rt *rt, const dopl_cuda_product *p) {
     size_t size = dopl_dtype_bytes(p->y_type), row = (size_t)p->n * size;
     cudaStream_t stream = dopl_cuda_stream(rt);
     cudaError_t e = cudaSuccess;
-    if (p->bias_grad) e = cudaMemsetAsync(p->bias_grad, 0, (size_t)p->m * size, stream);
     for (int64_t i = 0; !e && p->beta == 0.0f && i < p->m; i++) {
         char *y = (char *)p->y + (size_t)(i * p->ldy) * size;
         e = p->bias ? cudaMemcpyAsync(y, p->bias, row, cudaMemcpyDeviceToDevice, stream)

@@ -1,0 +1,242 @@
+// gemm_spec.c - the choice of a product's algorithm, over the emulated cuBLASLt.
+//
+// The emulated library has two algorithms and refuses what emulator/cublaslt.cpp says. The pool is
+// the C library's here, so that AddressSanitizer sees the bounds of every operand.
+#include "../../runtime/cuda/cuda.h"
+#include "../../runtime/core/bf16.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+// ---- what gemm.c asks of the other files of the back end
+
+static int n_blocks;          // of scratch memory, taken and not given back
+static size_t refused_at = 0; // the size of allocation that fails; 0: none
+
+dopl_status dopl_cuda_alloc(dopl_rt *rt, void **out, size_t bytes) {
+    if (refused_at && bytes >= refused_at) return dopl_fail(rt, DOPL_ENOMEM, "no memory");
+    *out = malloc(bytes ? bytes : 1);
+    assert_non_null(*out);
+    n_blocks++;
+    return DOPL_OK;
+}
+
+void dopl_cuda_free(dopl_rt *rt, void *data) {
+    (void)rt;
+    n_blocks -= data != NULL;
+    free(data);
+}
+
+dopl_status dopl_cuda_result(dopl_rt *rt, cudaError_t error, const char *what) {
+    return error == cudaSuccess ? DOPL_OK : dopl_fail(rt, DOPL_EDEVICE, "%s", what);
+}
+
+dopl_status dopl_cuda_launched(dopl_rt *rt, const char *what) {
+    (void)rt, (void)what;
+    return DOPL_OK;
+}
+
+typedef struct {
+    dopl_rt rt;
+    dopl_cuda cuda;
+} device;
+
+static void open_device(device *d) {
+    memset(d, 0, sizeof *d);
+    assert_int_equal(dopl_rt_init(&d->rt), DOPL_OK);
+    d->rt.backend_data = &d->cuda;
+    assert_int_equal(dopl_cuda_gemm_init(&d->rt), DOPL_OK);
+}
+
+static void close_device(device *d) {
+    dopl_cuda_gemm_release(&d->rt);
+    dopl_cuda_gemm_release(&d->rt);
+    assert_int_equal(n_blocks, 0);
+    dopl_rt_release(&d->rt);
+}
+
+// ---- matrices with room at the end of each row, and numbers that both types hold exactly
+
+typedef struct {
+    dopl_dtype type;
+    int64_t rows, cols, ld;
+    void *data;
+} matrix;
+
+static float get(const matrix *m, int64_t i, int64_t j) {
+    float x;
+    if (m->type == DOPL_F32) return ((const float *)m->data)[i * m->ld + j];
+    dopl_bf16_decode(&x, (const uint16_t *)m->data + i * m->ld + j, 1);
+    return x;
+}
+
+static void put(matrix *m, int64_t i, int64_t j, float x) {
+    if (m->type == DOPL_F32)
+        ((float *)m->data)[i * m->ld + j] = x;
+    else
+        dopl_bf16_encode((uint16_t *)m->data + i * m->ld + j, &x, 1);
+}
+
+static matrix make(dopl_dtype type, int64_t rows, int64_t cols, int64_t ld, int seed) {
+    matrix m = { type, rows, cols, ld, malloc((size_t)(rows * ld) * dopl_dtype_bytes(type)) };
+    assert_non_null(m.data);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j++)
+            put(&m, i, j, (float)((i * 31 + j * 17 + seed * 7) % 13 - 6) / 8.0f);
+    return m;
+}
+
+// One product in every detail against plain sums; what it does not write keeps its value.
+static void check(device *d, dopl_dtype type, dopl_dtype y_type, int turns, int64_t m, int64_t n,
+                  int64_t k, int64_t room, float beta, bool bias, bool row_sums) {
+    bool at = turns & 1, bt = turns & 2;
+    matrix a = make(type, at ? k : m, at ? m : k, (at ? m : k) + room, 1);
+    matrix b = make(type, bt ? n : k, bt ? k : n, (bt ? k : n) + room, 2);
+    matrix y = make(y_type, m, n, n + room, 3), before = make(y_type, m, n, n + room, 3);
+    matrix along = make(y_type, 1, n, n, 4), sums = make(y_type, 1, m, m, 5);
+    dopl_cuda_product p = { .type = type,
+                            .y_type = y_type,
+                            .a_transposed = at,
+                            .b_transposed = bt,
+                            .m = m,
+                            .n = n,
+                            .k = k,
+                            .lda = a.ld,
+                            .ldb = b.ld,
+                            .ldy = y.ld,
+                            .a = a.data,
+                            .b = b.data,
+                            .y = y.data,
+                            .alpha = 0.5f,
+                            .beta = beta,
+                            .bias = bias ? along.data : NULL,
+                            .bias_grad = row_sums ? sums.data : NULL };
+    bool fits;
+    assert_int_equal(dopl_cuda_gemm_fits(&d->rt, &p, &fits), DOPL_OK);
+    assert_int_equal(fits, m && n && k && !(row_sums && k % 2));
+    if (row_sums && !fits) {
+        if (m && n && k) {
+            assert_int_equal(dopl_cuda_gemm(&d->rt, &p), DOPL_EDEVICE);
+            assert_non_null(strstr(d->rt.error, "with row sums: cuBLAS has no algorithm for it"));
+        }
+        goto out;
+    }
+    if (dopl_cuda_gemm(&d->rt, &p) != DOPL_OK) fail_msg("%s", d->rt.error);
+    double tolerance = y_type == DOPL_BF16 ? 8e-3 : 1e-6;
+    for (int64_t i = 0; i < m; i++) {
+        double row = 0;
+        for (int64_t l = 0; l < k; l++) row += get(&a, at ? l : i, at ? i : l);
+        if (row_sums) assert_true(fabs(row - get(&sums, 0, i)) <= tolerance * fmax(1, fabs(row)));
+        for (int64_t j = 0; j < n; j++) {
+            double sum = 0;
+            for (int64_t l = 0; l < k; l++)
+                sum += get(&a, at ? l : i, at ? i : l) * get(&b, bt ? j : l, bt ? l : j);
+            double want = 0.5 * sum + beta * get(&before, i, j) + (bias ? get(&along, 0, j) : 0.0f);
+            assert_true(fabs(want - get(&y, i, j)) <= tolerance * fmax(1, fabs(want)));
+        }
+    }
+out:
+    free(a.data), free(b.data), free(y.data), free(before.data), free(along.data), free(sums.data);
+}
+
+static const int64_t shapes[][3] = { { 1, 1, 1 },    { 3, 5, 4 },   { 17, 9, 10 }, { 18, 10, 9 },
+                                     { 19, 10, 10 }, { 20, 9, 10 }, { 0, 3, 4 },   { 3, 0, 4 },
+                                     { 16, 24, 32 }, { 2, 130, 4 } };
+enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+
+// Types, transposes, room in the rows, sums and bias; four shapes are of one kind.
+static void check_all(device *d, dopl_dtype type, dopl_dtype y_type) {
+    for (int turns = 0; turns < 4; turns++)
+        for (int i = 0; i < N_SHAPES; i++) {
+            int64_t m = shapes[i][0], n = shapes[i][1], k = shapes[i][2];
+            check(d, type, y_type, turns, m, n, k, 0, 0.0f, false, false);
+            check(d, type, y_type, turns, m, n, k, 3, 1.0f, false, false);
+            check(d, type, y_type, turns, m, n, k, 8, 0.0f, true, false);
+            check(d, type, y_type, turns, m, n, k, 0, 1.0f, false, true);
+        }
+}
+
+static void products_are_sums(void **state) {
+    (void)state;
+    device d;
+    open_device(&d);
+    check_all(&d, DOPL_F32, DOPL_F32);
+    check_all(&d, DOPL_BF16, DOPL_BF16);
+    check_all(&d, DOPL_BF16, DOPL_F32);
+    close_device(&d);
+}
+
+static void so_they_are_without_timing(void **state) {
+    (void)state;
+    device d;
+    setenv("DOPL_GEMM_TIMING", "0", 1);
+    open_device(&d);
+    unsetenv("DOPL_GEMM_TIMING");
+    check_all(&d, DOPL_BF16, DOPL_F32);
+    close_device(&d);
+}
+
+// No memory to time in: the heuristic's first does, and takes no workspace.
+static void and_without_memory_to_time_in(void **state) {
+    (void)state;
+    device d;
+    open_device(&d);
+    refused_at = 1;
+    check_all(&d, DOPL_F32, DOPL_F32);
+    refused_at = 0;
+    check_all(&d, DOPL_F32, DOPL_F32);
+    close_device(&d);
+}
+
+static void more_kinds_than_the_table_has_places(void **state) {
+    (void)state;
+    device d;
+    setenv("DOPL_GEMM_TIMING", "0", 1); // a kind for each shape
+    open_device(&d);
+    unsetenv("DOPL_GEMM_TIMING");
+    for (int64_t i = 1; i <= 1200; i++)
+        check(&d, DOPL_F32, DOPL_F32, 0, i % 50 + 1, 1 + i / 50, 2, 0, 0.0f, false, false);
+    close_device(&d);
+}
+
+// Nothing to add up: what is left is the bias, or what was there.
+static void an_empty_sum_leaves_the_bias(void **state) {
+    (void)state;
+    device d;
+    open_device(&d);
+    check(&d, DOPL_BF16, DOPL_BF16, 0, 3, 5, 0, 2, 0.0f, true, false);
+    check(&d, DOPL_F32, DOPL_F32, 2, 3, 5, 0, 2, 0.0f, false, false);
+    check(&d, DOPL_F32, DOPL_F32, 2, 3, 5, 0, 2, 1.0f, false, false);
+    close_device(&d);
+}
+
+static void errors_name_the_product(void **state) {
+    (void)state;
+    device d;
+    open_device(&d);
+    float x[6] = { 0 };
+    dopl_cuda_product p = {
+        .m = 2, .n = 3, .k = 1, .lda = 1, .ldb = 2, .ldy = 3, .a = x, .b = x, .y = x, .alpha = 1.0f
+    }; // rows of 3 cannot be 2 apart
+    assert_int_equal(dopl_cuda_gemm(&d.rt, &p), DOPL_EDEVICE);
+    assert_string_equal(d.rt.error, "product [2, 1] x [1, 3] of f32 into f32: invalid value");
+    close_device(&d);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products_are_sums),
+        cmocka_unit_test(so_they_are_without_timing),
+        cmocka_unit_test(and_without_memory_to_time_in),
+        cmocka_unit_test(more_kinds_than_the_table_has_places),
+        cmocka_unit_test(an_empty_sum_leaves_the_bias),
+        cmocka_unit_test(errors_name_the_product),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
