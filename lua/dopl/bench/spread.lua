@@ -11,7 +11,7 @@ local function distance2(a, b)
   local sum = 0
   for i = 1, #a do
     local scope <close> = core.scope()
-    local d = a[i] - b[i]
+    local d = a[i]:to("f32") - b[i]:to("f32")
     sum = sum + d:dot(d)
   end
   return sum
