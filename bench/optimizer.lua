@@ -3,12 +3,12 @@
 -- storage) 10 minutes. A pass and the loop take turns; the fastest of the rounds counts, since what
 -- else runs only ever adds. Bytes are what the compiled program reads and writes of its tensors.
 --
--- What bounds a pass beyond memory is arithmetic: with two threads and AVX-512 (Zen 4, 3.5 GHz) it
--- alone takes 115 ns for 256 elements of adamw in f32, 190 ns in bf16 (a load of bf16 takes 9, a
--- stochastic rounding 27, a quotient by a root 70), 240 ns with weights rounded stochastically too,
--- and of DO+ 215 and 370. So bf16 passes keep the goal where memory gives a core up to some 30 GB/s
--- (adamw) or 20 (DO+, bf16 weights), and 8-bit ones, most of whose time is the codec's, where it
--- gives 15 and 9.
+-- What bounds a pass beyond memory is arithmetic: on an AVX-512 core (Zen 4) it alone takes 115 ns
+-- for 256 elements of adamw in f32, 190 ns in bf16 (a load of bf16 takes 9, a stochastic rounding
+-- 27, a quotient by a root 70), 240 ns with weights rounded stochastically too, and 215 and 370 ns of
+-- DO+. So bf16 passes keep the goal where memory gives a core up to some 30 GB/s (adamw) or 20 (DO+,
+-- bf16 weights), and 8-bit ones, most of whose time is the codec's, up to 15 and 9. One such core,
+-- with a memory of 40 GB/s to itself: adamw 1.03 in f32, 0.64 in bf16, 0.42 with bf16 weights too.
 --
 --   build/dopl --trust --threads 2 bench/optimizer.lua --millions 24 --rounds 9 [--all]
 local core = require "dopl.core"
