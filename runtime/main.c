@@ -5,6 +5,7 @@
 // process with that status and, as its message, the field `message`: how dopl.params says --help
 // and "no such parameter" from inside a sandbox that has no os.exit.
 #include "bind/shell.h"
+#include "core/device.h"
 #include "io/roots.h"
 
 #include <ctype.h>
@@ -24,7 +25,8 @@ static const char USAGE[] =
     "  -l MOD          require MOD into the global MOD; -l G=MOD into the global G\n"
     "  -i              go on with the prompt after the recipe\n"
     "  -v, --version   print the version\n"
-    "  --device DEV    auto, cpu, cuda or cuda:N (default: auto)\n"
+    "  --device DEV    cpu, cuda, cuda:N, or auto: cuda where there is one\n"
+    "                  (default: $DOPL_DEVICE, else cpu)\n"
     "  --threads N     threads to compute with (default: all cores)\n"
     "  --seed N        where random numbers start (default: 1)\n"
     "  --out DIR       folder for runs (default: runs)\n"
@@ -111,14 +113,8 @@ static bool set_option(options *o, const char *name, char *value) {
     long long n;
     if (!strcmp(name, "--device")) {
         o->device = value;
-        size_t cuda = strlen("cuda");
-        if (!strcmp(value, "auto") || !strcmp(value, "cpu")) return true;
-        if (!strncmp(value, "cuda", cuda) &&
-            (!value[cuda] || (value[cuda] == ':' && isdigit((unsigned char)value[cuda + 1])))) {
-            fprintf(stderr, "dopl: --device %s: this build has no CUDA plug-in; use cpu\n", value);
-            return false;
-        }
-        fprintf(stderr, "dopl: --device: '%s' given, auto, cpu, cuda or cuda:N needed\n", value);
+        if (dopl_device_named(value)) return true;
+        fprintf(stderr, "dopl: --device: '%s' given, cpu, cuda, cuda:N or auto needed\n", value);
         return false;
     }
     if (!strcmp(name, "--threads")) {
@@ -394,6 +390,8 @@ static int open_state(lua_State *L) { // the options, as a light userdata
                          .trusted = o->trust || (o->prompt && o->recipe >= o->argc) };
     dopl_open_globals(L, &shell);
     if (o->threads) dopl_rt_set_threads(dopl_check_rt(L), o->threads);
+    if (dopl_device_choose(dopl_check_rt(L), o->device) != DOPL_OK)
+        return luaL_error(L, "%s", dopl_check_rt(L)->error);
     if (!shell.trusted) {
         dopl_status s = allow_writes(dopl_check_rt(L), o);
         if (s != DOPL_OK) return dopl_raise(L, dopl_check_rt(L));
@@ -436,9 +434,13 @@ static void spin_less(char **argv) {
 
 int main(int argc, char **argv) {
     spin_less(argv);
-    options o = {
-        .argc = argc, .argv = argv, .device = "auto", .out = "runs", .resume = "", .seed = 1
-    };
+    const char *device = getenv("DOPL_DEVICE");
+    options o = { .argc = argc,
+                  .argv = argv,
+                  .device = device && *device ? device : "cpu",
+                  .out = "runs",
+                  .resume = "",
+                  .seed = 1 };
     o.actions = calloc((size_t)argc + 1, sizeof *o.actions);
     lua_State *L = NULL;
     int status = 2;

@@ -24,7 +24,8 @@ local resolved
 local COMMON = {
   seed = { help = "where random numbers start", type = "integer" },
   out = { help = "folder for runs", type = "string" },
-  device = { help = "auto or cpu", type = "string" },
+  device = { help = "cpu, cuda, cuda:N or auto (cuda where there is one)", type = "string",
+    machine = true }, -- of the machine rather than the run: a run may go on elsewhere
   threads = { help = "threads to compute with", type = "integer" },
   resume = { help = "go on with the run in this folder, with its parameters", type = "string",
     passing = true }, -- no parameter of the run itself
@@ -172,10 +173,9 @@ end
 
 -- Acts on the common options as the command line does before the recipe starts.
 local function apply_common(entry, value)
-  if entry.name == "device" and value ~= "auto" and value ~= "cpu" then
-    usage(2, value:find("^cuda")
-      and ("--device %s: this build has no CUDA plug-in; use cpu"):format(value)
-      or ("--device: '%s' given, auto or cpu needed"):format(value))
+  if entry.name == "device" then
+    local ok, message = pcall(core.device, value)
+    if not ok then usage(value:find("^cuda") and 1 or 2, "--" .. tostring(message):match "device.*") end
   elseif entry.name == "threads" then
     if value < 1 or value > 1024 then
       usage(2, ("--threads: %d given, 1 to 1024 needed"):format(value))
@@ -226,7 +226,9 @@ local function values_of(run, list, given)
       end
       local word = given[entry]
       if word == nil and entry.common and stands_before(entry.name) then word = entry.default end
-      if word ~= nil and not same(word, value) then
+      if word ~= nil and entry.machine then
+        value = word
+      elseif word ~= nil and not same(word, value) then
         usage(2, ("--%s %s: the run %s has %s; beside --resume no other value can be given"):format(
           entry.name, show(word), run, show(value)))
       end
@@ -249,7 +251,8 @@ function params.declare(declared, args)
     local default = core.options[name]
     if not own[name] and default ~= nil then
       list[#list + 1] = { name = name, path = { name }, default = default, common = true,
-        type = COMMON[name].type, help = COMMON[name].help, passing = COMMON[name].passing }
+        type = COMMON[name].type, help = COMMON[name].help, passing = COMMON[name].passing,
+        machine = COMMON[name].machine }
     end
   end
   local given = read(list, args or rawget(_G, "arg") or {})

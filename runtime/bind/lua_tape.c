@@ -276,15 +276,12 @@ static int rt_trim(lua_State *L) {
     return 0;
 }
 
-// core.device(name): puts new tensors of numbers there ("cpu", "cuda") from now on. Returns the
-// device in use and what it is.
+// core.device(name): puts new tensors of numbers there ("cpu", "cuda", "cuda:1", "auto") from now
+// on. Returns the device in use, "cpu" or "cuda", and what it is.
 static int rt_device(lua_State *L) {
-    static const char *const devices[] = { "cpu", "cuda", NULL };
     dopl_rt *rt = dopl_check_rt(L);
-    if (!lua_isnoneornil(L, 1)) {
-        dopl_device device = (dopl_device)luaL_checkoption(L, 1, NULL, devices);
-        if (dopl_device_use(rt, device) != DOPL_OK) return dopl_raise(L, rt);
-    }
+    if (!lua_isnoneornil(L, 1) && dopl_device_choose(rt, luaL_checkstring(L, 1)) != DOPL_OK)
+        return dopl_raise(L, rt);
     lua_pushstring(L, dopl_device_name(rt->device));
     lua_pushstring(L, rt->device == DOPL_CPU ? "" : rt->backend->describe(rt));
     return 2;

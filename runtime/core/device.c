@@ -19,7 +19,7 @@ const char *dopl_device_name(dopl_device device) {
 // Fills `path` with the plug-in's file: the one the environment names, or the first that exists
 // beside the program or the module this function is part of. False: there is none.
 static bool find_plugin(char path[PATH_MAX]) {
-    static const char *const beside[] = { ".", "..", "../..", "../lib/dopl" };
+    static const char *const beside[] = { ".", "..", "../..", "../lib/dopl", "../../../dopl" };
     const char *named = getenv("DOPL_CUDA_PLUGIN");
     if (named && *named) {
         snprintf(path, PATH_MAX, "%s", named);
@@ -68,6 +68,45 @@ dopl_status dopl_device_use(dopl_rt *rt, dopl_device device) {
     if (device != DOPL_CPU && !rt->backend) DOPL_TRY(open_backend(rt));
     rt->device = device;
     return DOPL_OK;
+}
+
+// Reads "cpu", "cuda" or "cuda:N". *ordinal: N, or -1 where none is given.
+static bool read_name(const char *name, dopl_device *device, int *ordinal) {
+    *ordinal = -1;
+    *device = DOPL_CPU;
+    if (!strcmp(name, "cpu")) return true;
+    *device = DOPL_CUDA;
+    if (strncmp(name, "cuda", 4) != 0) return false;
+    if (!name[4]) return true;
+    *ordinal = 0;
+    const char *digit = name + 5;
+    if (name[4] != ':' || !*digit) return false;
+    for (; *digit >= '0' && *digit <= '9' && *ordinal < 1000; digit++)
+        *ordinal = 10 * *ordinal + *digit - '0';
+    return !*digit;
+}
+
+bool dopl_device_named(const char *name) {
+    dopl_device device;
+    int ordinal;
+    return !strcmp(name, "auto") || read_name(name, &device, &ordinal);
+}
+
+dopl_status dopl_device_choose(dopl_rt *rt, const char *name) {
+    dopl_device device;
+    int ordinal;
+    if (!strcmp(name, "auto")) {
+        dopl_status status = dopl_device_use(rt, DOPL_CUDA);
+        return status == DOPL_EDEVICE ? dopl_device_use(rt, DOPL_CPU) : status;
+    }
+    if (!read_name(name, &device, &ordinal))
+        return dopl_fail(rt, DOPL_EARG, "device: '%.40s' given, cpu, cuda, cuda:N or auto needed",
+                         name);
+    if (ordinal >= 0 && rt->backend && ordinal != rt->ordinal)
+        return dopl_fail(rt, DOPL_EDEVICE, "device %s: cuda:%d is in use, and a process uses one",
+                         name, rt->ordinal);
+    if (ordinal >= 0) rt->ordinal = ordinal;
+    return dopl_device_use(rt, device);
 }
 
 void dopl_device_close(dopl_rt *rt) {

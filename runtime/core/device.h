@@ -15,9 +15,6 @@ struct dopl_op_call;
 struct dopl_plan;
 struct dopl_dist_engine;
 
-// Of what the runtime and a plug-in must agree on: bump it when a struct they share changes.
-enum { DOPL_BACKEND_ABI = 2 };
-
 // Functions follow the core's rules: a status, the text in rt->error. Work is queued in the order
 // of the calls; only `to_host`, `sync`, `norm` and `dot` wait for it.
 typedef struct dopl_backend {
@@ -58,6 +55,13 @@ typedef struct dopl_backend {
     const char *(*describe)(dopl_rt *rt); // "NVIDIA H200, 139 GiB, CUDA 12.8"
     void (*close)(dopl_rt *rt);
 } dopl_backend;
+
+// Of what the runtime and a plug-in must agree on: bump it when a struct they share changes; where
+// its size does, the number changes by itself.
+enum {
+    DOPL_BACKEND_ABI = 2 + 64 * (sizeof(dopl_rt) + sizeof(dopl_backend) + 3 * sizeof(dopl_node) +
+                                 5 * sizeof(dopl_storage))
+};
 
 // What a plug-in exports as "dopl_backend_open": fills rt->backend_data and returns its table.
 typedef dopl_status dopl_backend_open_fn(dopl_rt *rt, const dopl_backend **out, int abi);

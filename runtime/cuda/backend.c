@@ -89,7 +89,8 @@ static dopl_status open_device(dopl_rt *rt) {
                               "device cuda"));
     DOPL_TRY(dopl_cuda_pool_init(rt));
     DOPL_TRY(dopl_cuda_staging_init(rt));
-    return dopl_cuda_gemm_init(rt);
+    DOPL_TRY(dopl_cuda_gemm_init(rt));
+    return dopl_cuda_jit_init(rt);
 }
 
 static void close_device(dopl_rt *rt) {
@@ -159,6 +160,7 @@ dopl_backend_open(dopl_rt *rt, const dopl_backend **out, int abi) {
     with_operators = table;
     with_operators.forward = operators->forward;
     with_operators.backward = operators->backward;
+    with_operators.collectives = dopl_cuda_collectives();
     *out = &with_operators;
     return DOPL_OK;
 }

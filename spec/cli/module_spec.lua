@@ -13,7 +13,7 @@ describe("require 'dopl'", function()
         print(dopl.version, dopl.core.options.device, sum:at(2))
       ']]):format(shell.build))
     assert.equal(0, status, err)
-    assert.truthy(out:find "^%d+%.%d+%.%d+\tauto\t3.0\n$", out)
+    assert.truthy(out:find "^%d+%.%d+%.%d+\tcpu\t3.0\n$", out)
   end)
 
   it("names the nearest of what is not there, and helps", function()

@@ -5,12 +5,16 @@
 --     reference   a plain Lua function of arrays (op.array) and attributes, in double
 --     samples     lists of arguments: arrays, array.index, numbers; false where optional
 --     wrong       { arguments..., says = "message" }: what must be refused, and how
---     cases       named functions, for what samples cannot say
+--     cases       named functions, for what samples cannot say; on_cpu: those of the CPU alone
 --
 -- and the walker checks values, every gradient against differences of the reference, gradients that
 -- find a gradient already there, each input differentiated alone, any number of threads, errors.
 -- A weight in bf16 must give what the same numbers in f32 give, bit for bit, gradients included.
 -- Fresh memory is full of NaN throughout.
+--
+-- With DOPL_DEVICE=cuda all of it is done there: against the reference, and besides against the CPU
+-- on inputs never seen before, in f32 and, where the device computes in it, bf16. A second run must
+-- repeat the first to the bit.
 local array = require "op.array"
 local core = require "dopl.core"
 local assert = require "luassert"
@@ -20,6 +24,9 @@ local describe, it = busted.describe, busted.it
 local before_each, after_each = busted.before_each, busted.after_each
 
 local walker = {}
+local device = core.device()
+local on_cpu = device == "cpu"
+local seed = tonumber(core.clock() * 1e6 // 1 | 0) % 1000003 -- of inputs never seen before
 
 -- Largest |got - wanted| / max(1, |wanted|). The reference is exact to 1e-9 and the inputs are the
 -- same float32 numbers, so these are the operators' own rounding errors, with a margin of about 4.
@@ -52,6 +59,13 @@ local TOLERANCE = {
     linear = 8e-6,
     matmul = 8e-6,
   },
+}
+
+-- The same in bf16 against f32 on the CPU, whose inputs are the same numbers: a rounding to 8 bits
+-- (2^-9) of every result, and of what a kernel hands from one part to the next.
+local NARROW = {
+  value = { default = 2 ^ -8, attention = 2 ^ -7, layer_norm = 2 ^ -7 },
+  gradient = { default = 2 ^ -7, attention = 2 ^ -6, vocab = 2 ^ -6, vocab_kl = 2 ^ -6 },
 }
 
 local rows = {}
@@ -100,8 +114,9 @@ local function compare(what, wanted, got, tolerance)
 end
 walker.compare = compare
 
-local function tolerance_of(kind, name)
-  return TOLERANCE[kind][name] or TOLERANCE[kind].default
+local function tolerance_of(kind, name, narrow)
+  local list = (narrow and NARROW or TOLERANCE)[kind]
+  return list[name] or list.default
 end
 
 -- Runs an operator and its backward. `wants`: positions of the inputs that require a gradient.
@@ -115,7 +130,7 @@ local function run(name, args, wants, upstream, times, narrow)
   local y
   for _ = 1, times or 1 do
     y = call(name, t)
-    if #wants > 0 then y:backward(array.tensor(upstream)) end
+    if #wants > 0 then y:backward(array.tensor(upstream):to(y:dtype())) end
   end
   local grads = {}
   for _, i in ipairs(wants) do grads[i] = array.of(t[i]:grad()) end
@@ -206,6 +221,49 @@ local function check_narrow(what, name, row, args, wants, upstream)
   end
 end
 
+-- f(...) with tensors on another device.
+local function on(where, f, ...)
+  core.device(where)
+  local results = table.pack(pcall(f, ...))
+  core.device(device)
+  if not results[1] then error(results[2], 0) end
+  return table.unpack(results, 2, results.n)
+end
+
+-- Each number of the arguments moved by up to a tenth of itself, and rounded.
+local function fresh_inputs(row, args, narrow)
+  local draws = require("dopl.rng").new(seed, row.name)
+  local fresh = table.move(args, 1, #args, 1, {})
+  for _, i in ipairs((float_inputs(row))) do
+    if args[i] then
+      fresh[i] = array.map(args[i], function(x) return x * (0.9 + 0.2 * draws:uniform()) end)
+      local scope <close> = core.scope() -- luacheck: ignore scope
+      local t = array.tensor(fresh[i])
+      fresh[i] = array.of(narrow and t:to("bf16") or t)
+    end
+  end
+  return fresh
+end
+
+-- The device against the CPU.
+local function check_device(name, row, args, wants, upstream, narrow)
+  local fresh, floats = fresh_inputs(row, args, narrow), {}
+  for _, i in ipairs((float_inputs(row))) do
+    if narrow and args[i] then floats[#floats + 1] = i end
+  end
+  local what = ("%s(%s) in %s, inputs of seed %d"):format(name, text_of(args),
+    narrow and "bf16" or "f32", seed)
+  local wanted, grads = on("cpu", run, name, fresh, wants, upstream)
+  local value, grads_there = run(name, fresh, wants, upstream, 1, floats)
+  compare(what, wanted, value, tolerance_of("value", name, narrow))
+  for _, i in ipairs(wants) do
+    local largest = 1
+    for _, g in ipairs(grads[i]) do largest = math.max(largest, math.abs(g)) end
+    compare(("%s, gradient %d"):format(what, i), grads[i], grads_there[i],
+      tolerance_of("gradient", name, narrow) * largest)
+  end
+end
+
 local function check_sample(name, spec, row, args)
   local what = ("%s(%s)"):format(name, text_of(args))
   local wanted = refer(spec, args)
@@ -219,20 +277,27 @@ local function check_sample(name, spec, row, args)
     local at = ("%s, input %d"):format(what, i)
     check_gradient(at, spec, args, i, grads[i], upstream, tolerance)
     local _, alone = run(name, args, { i }, upstream)
-    compare(at .. " alone", grads[i], alone[i], spec.reordered or 0)
+    compare(at .. " alone", grads[i], alone[i], on_cpu and (spec.reordered or 0) or tolerance)
     local _, twice = run(name, args, { i }, upstream, 2)
     compare(at .. " on top of itself", array.map(grads[i], function(g) return 2 * g end), twice[i],
       tolerance)
   end
-  check_narrow(what, name, row, args, wants, upstream)
+  if on_cpu then
+    check_narrow(what, name, row, args, wants, upstream)
+  else
+    check_device(name, row, args, wants, upstream)
+    local halved = array.map(upstream, function(u) return u > 0 and 1.0 or -0.5 end) -- exact in bf16
+    check_device(name, row, args, wants, halved, true)
+  end
   local threads = core.threads()
   core.threads(threads == 1 and 2 or 1)
   local again, grads_again = run(name, args, wants, upstream)
   core.threads(threads)
-  compare(what .. " on another number of threads", value, again, spec.reordered or 0)
+  local reordered = on_cpu and spec.reordered or 0
+  compare(what .. " on another number of threads", value, again, reordered)
   for _, i in ipairs(wants) do
     compare(("%s, gradient %d on another number of threads"):format(what, i), grads[i],
-      grads_again[i], spec.reordered or 0)
+      grads_again[i], reordered)
   end
 end
 
@@ -261,9 +326,14 @@ local function check_errors(name, spec, row)
       args[i] = needs[i] and core.i32 { 1, 2 } or core.tensor { 1, 2 }
       refused(name, args, ("%s: input %d is %s [2], needs %s"):format(name, i,
         needs[i] and "i32" or "f32", needs[i] or "i32"))
-      if needs[i] == "f32" then
+      if needs[i] == "f32" and on_cpu then
         args[i] = core.tensor({ 1, 2 }):to("bf16")
         refused(name, args, ("%s: input %d is bf16 [2], needs f32"):format(name, i))
+      elseif not on_cpu and needs[i] and i > list[1] then
+        args[i] = core.tensor({ 1, 2 }):to("bf16")
+        refused(name, args, ("%s: input %d is bf16, an earlier one f32"):format(name, i))
+        args[i] = on("cpu", core.tensor, { 1, 2 })
+        refused(name, args, ("%s: input %d is on cpu, an earlier one on %s"):format(name, i, device))
       end
       args[i] = "a string"
       refused(name, args, ("%s: input %d is a string, needs a tensor"):format(name, i))
@@ -302,6 +372,11 @@ function walker.check(family, ops)
         it("refuses what does not fit, by name", function() check_errors(name, spec, row) end)
         local cases = {}
         for case in pairs(spec.cases or {}) do cases[#cases + 1] = case end
+        if on_cpu then -- what the CPU alone can do, or does in a way of its own
+          for case, f in pairs(spec.on_cpu or {}) do
+            it(case, f)
+          end
+        end
         table.sort(cases)
         for _, case in ipairs(cases) do it(case, spec.cases[case]) end
       end)
