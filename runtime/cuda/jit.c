@@ -79,20 +79,14 @@ static dopl_status find_driver(dopl_rt *rt, struct dopl_cuda_jit *jit) {
     return DOPL_OK;
 }
 
-static dopl_status jit_of(dopl_rt *rt, struct dopl_cuda_jit **out) {
-    dopl_cuda *cuda = dopl_cuda_of(rt);
-    *out = cuda->jit;
-    if (*out) return DOPL_OK;
+dopl_status dopl_cuda_jit_init(dopl_rt *rt) {
+    enum { FIRST_CAPACITY = 16 };
     void *memory;
-    DOPL_TRY(dopl_rt_alloc_zero(rt, &memory, sizeof **out));
-    *out = memory;
-    dopl_status status = find_driver(rt, *out);
-    if (status != DOPL_OK) {
-        dopl_rt_free(rt, memory);
-        return status;
-    }
-    cuda->jit = *out;
-    return DOPL_OK;
+    DOPL_TRY(dopl_rt_alloc_zero(rt, &memory, sizeof(struct dopl_cuda_jit)));
+    struct dopl_cuda_jit *jit = dopl_cuda_of(rt)->jit = memory;
+    jit->capacity = FIRST_CAPACITY;
+    DOPL_TRY(dopl_rt_alloc(rt, (void **)&jit->kernel, FIRST_CAPACITY * sizeof *jit->kernel));
+    return find_driver(rt, jit);
 }
 
 void dopl_cuda_jit_release(dopl_rt *rt) {
@@ -205,8 +199,7 @@ static dopl_status load(dopl_rt *rt, const char *source, kernel *k) {
 
 dopl_status dopl_cuda_jit_get(dopl_rt *rt, const char *source, void **function, int *blocks) {
     enum { THREADS = 256 }; // what the passes are launched with
-    struct dopl_cuda_jit *jit;
-    DOPL_TRY(jit_of(rt, &jit));
+    struct dopl_cuda_jit *jit = dopl_cuda_of(rt)->jit;
     kernel made = { .blocks = 1 };
     key_of(rt, made.key, source);
     for (int i = 0; i < jit->n; i++) {
@@ -216,7 +209,7 @@ dopl_status dopl_cuda_jit_get(dopl_rt *rt, const char *source, void **function, 
         return DOPL_OK;
     }
     if (jit->n == jit->capacity) {
-        int capacity = jit->capacity ? 2 * jit->capacity : 16;
+        int capacity = 2 * jit->capacity;
         void *grown = jit->kernel;
         DOPL_TRY(dopl_rt_realloc(rt, &grown, (size_t)capacity * sizeof *jit->kernel));
         jit->kernel = grown;
