@@ -67,6 +67,29 @@ describe("a run of a recipe", function()
     assert.equal("finished", run.load(folder .. "/k").about.status)
   end)
 
+  it("of three tasks goes on after a kill as well", function()
+    if sanitized then return end
+    local words = "--steps 12 --start 4 --seeds 1 --train 20 --test 4 --threads 2"
+    local function multitask(under, given)
+      return shell.sh(("%s %s recipes/multitask.lua %s </dev/null"):format(under,
+        shell.quote(shell.dopl), given))
+    end
+    assert.equal(0, (multitask("", ("%s --out %s/tasks"):format(words, folder))))
+    -- killed when the second method is under way
+    shell.sh(([[
+      %s recipes/multitask.lua %s --out %s/tasks2 </dev/null >/dev/null 2>&1 &
+      for _ in $(seq 400); do
+        grep -sq 'Alternate.*"step": 5' %s/tasks2/metrics.jsonl && break
+        sleep 0.02
+      done
+      kill -KILL $!]]):format(shell.quote(shell.dopl), words, folder, folder))
+    assert.equal("running", run.load(folder .. "/tasks2").about.status)
+    local status, _, err = multitask("", ("--resume %s/tasks2"):format(folder))
+    assert.equal(0, status, err)
+    assert.same(metrics_of "tasks", metrics_of "tasks2")
+    assert.equal(weights_of "tasks", weights_of "tasks2")
+  end)
+
   it("stopped by a signal writes a checkpoint, and says how to go on", function()
     if sanitized then return end
     for signal, expected in pairs { INT = 130, TERM = 143 } do

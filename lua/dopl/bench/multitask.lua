@@ -66,7 +66,8 @@ local function fit(self, m)
       samples = self.samples[name], batch_size = 16, seed = m.seed, stream = m.stream .. name } }
   end
   return train.fit { model = self.model, label = m.label, steps = m.steps, run = self.run, clip = 1.0,
-    objectives = objectives, optimizer = m.optimizer, schedule = m.schedule }
+    objectives = objectives, optimizer = m.optimizer, schedule = m.schedule,
+    checkpoint = self.run and { every = settings.checkpoint } }
 end
 
 -- The model to fine-tune, with its first weights.
@@ -84,18 +85,9 @@ local function original(self)
   return self.model
 end
 
---- Fine-tunes the model on all tasks.
--- @tparam table method label, optimizer, schedule, steps (0: the model as it is); seed of the order of
--- the data
--- @treturn table label, one accuracy a task, average, parameters
-function Bench:compare(method)
-  local m = check.options("bench:compare", method, {
-    label = check.required, optimizer = check.optional, schedule = check.optional,
-    steps = check.required, seed = 1, stream = "",
-  })
-  local model = original(self)
-  if m.steps > 0 then fit(self, m) end
-  local row, all = { label = m.label }, {}
+-- Asks all tasks' questions.
+local function evaluate(self, model, label)
+  local row, all = { label = label }, {}
   for i, name in ipairs(self.names) do
     row[name] = self:accuracy(model, name)
     all[i] = row[name]
@@ -107,6 +99,21 @@ function Bench:compare(method)
     self.run:log(logged)
   end
   return row
+end
+
+--- Fine-tunes the model on all tasks. A run that is gone on with takes what it had found.
+-- @tparam table method label, optimizer, schedule, steps (0: the model as it is); seed of the order of
+-- the data
+-- @treturn table label, one accuracy a task, average, parameters
+function Bench:compare(method)
+  local m = check.options("bench:compare", method, {
+    label = check.required, optimizer = check.optional, schedule = check.optional,
+    steps = check.required, seed = 1, stream = "",
+  })
+  local model = original(self)
+  if m.steps > 0 then fit(self, m) end
+  local function work() return evaluate(self, model, m.label) end
+  return self.run and self.run:once(m.label, work) or work()
 end
 
 return multitask
