@@ -171,7 +171,7 @@ function Page:table(g)
 end
 
 function Page:charts(charts)
-  self:heading("Curves")
+  self:heading("Charts")
   self:add('<div class="charts">')
   for _, chart in ipairs(charts) do
     if type(chart) == "string" then chart = { svg = chart } end
