@@ -3,7 +3,7 @@
 -- One optimizer for both objectives (SGD, Adam) with momentum from 0.9 up, beside DualOptim: Adam to
 -- forget, SGD to retain, as in the paper. SGD's learning rate keeps lr / (1 - momentum) the same. The
 -- paper's figures are gaps and deviations on CIFAR-10, smaller is better; ours are OVR and its
--- deviation. About five minutes on two cores.
+-- deviation. About three minutes on two cores.
 
 local dopl = require "dopl"
 local study = require "dopl.bench.study"

@@ -3,7 +3,7 @@
 -- UFE, TFE, MU and OVR every few steps, on a part of each evaluation set (--glance rows), from the
 -- model before unlearning on. The paper draws the figure and prints no numbers of it; beside our
 -- figures at the end, on the whole sets, stand those of its Table 1: the same losses and methods.
--- About four minutes on two cores.
+-- About three minutes on two cores.
 
 local dopl = require "dopl"
 local methods = require "dopl.bench.methods"

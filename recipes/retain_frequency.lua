@@ -1,7 +1,7 @@
 -- Table 9 of DualOptim+: how many retain steps for each forget step?
 --
 -- The steps in all stay the same, so more retain steps leave fewer to forget. The paper finds five best
--- for DO+, which leads at every frequency. About five minutes on two cores.
+-- for DO+, which leads at every frequency. About four minutes on two cores.
 
 local dopl = require "dopl"
 local methods = require "dopl.bench.methods"
