@@ -145,8 +145,8 @@ out:
     free(a.data), free(b.data), free(y.data), free(before.data), free(along.data), free(sums.data);
 }
 
-static const int64_t shapes[][3] = { { 1, 1, 1 },    { 3, 5, 4 },   { 17, 9, 10 }, { 18, 10, 9 },
-                                     { 19, 10, 10 }, { 20, 9, 10 }, { 0, 3, 4 },   { 3, 0, 4 },
+static const int64_t shapes[][3] = { { 1, 1, 1 },    { 3, 5, 4 },    { 20, 10, 10 }, { 19, 10, 10 },
+                                     { 18, 10, 9 },  { 17, 10, 10 }, { 0, 3, 4 },    { 3, 0, 4 },
                                      { 16, 24, 32 }, { 2, 130, 4 } };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 

@@ -1,10 +1,12 @@
 // cublaslt.cpp - the products behind cublasLt.h.
 //
-// Two algorithms, so that whoever chooses has a choice: 0 takes everything, 1 takes results with an
-// even number of columns and wants a workspace. Row sums beside a product come where the summed
-// dimension is even.
+// Two algorithms, so that whoever chooses has a choice: 0 takes everything, slowly; 1 takes results
+// with an even number of columns and wants a workspace. Row sums beside a product come where the
+// summed dimension is even.
 #include <cublasLt.h>
 #include <cuda_bf16.h>
+
+#include <chrono>
 
 enum { WORKSPACE = 4096 }; // of algorithm 1
 
@@ -18,6 +20,11 @@ static void put(void *data, cudaDataType type, int64_t i, double x) {
         static_cast<__nv_bfloat16 *>(data)[i] = __float2bfloat16_rn((float)x);
     else
         static_cast<float *>(data)[i] = (float)x;
+}
+
+static void dawdle() {
+    auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(2);
+    while (std::chrono::steady_clock::now() < until) {}
 }
 
 extern "C" {
@@ -146,6 +153,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     if (status != CUBLAS_STATUS_SUCCESS) return status;
     if (workspace_bytes < need.workspaceSize) return CUBLAS_STATUS_INVALID_VALUE;
     if (workspace) memset(workspace, 0xff, need.workspaceSize); // whoever shares it finds out
+    if (algo->data[0] == 0) dawdle();
     bool row_sums = desc->epilogue == CUBLASLT_EPILOGUE_BGRADB;
     float al = *static_cast<const float *>(alpha), be = *static_cast<const float *>(beta);
 #pragma omp parallel for schedule(static) if (m * n * k > 1 << 16)
