@@ -41,6 +41,13 @@ __device__ __forceinline__ void pack_fragment(uint32_t a[4], const float left[4]
 
 #ifndef DOPL_EMULATED
 
+// 2^x to two units in the last place; what is below 2^-126 is 0.
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // c += a b
 __device__ __forceinline__ void mma_m16n8k16(float c[4], const uint32_t a[4], uint32_t b0,
                                              uint32_t b1) {
@@ -95,6 +102,10 @@ template <int open> __device__ __forceinline__ void copy_async_wait() {
 }
 
 #else
+
+static inline float exp2_fast(float x) {
+    return x < -126.0f ? 0.0f : exp2f(x);
+}
 
 static inline float half_of(uint32_t pair, int high) {
     return __uint_as_float(high ? pair & 0xffff0000u : pair << 16);

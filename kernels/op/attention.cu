@@ -6,7 +6,8 @@
 // and over keys for dk and dv, so that each gradient has one writer and no atomics.
 //
 // What is launched depends on shapes alone, not on where sequences begin: a captured step can run
-// again with other offsets. Hence the list of tiles is made on the device, as long as it can get.
+// again with other offsets. Hence the list of tiles is made on the device, as long as it can get;
+// the backward finds it saved beside the log-sum-exp.
 #include "attention_mma.cuh"
 #include "attention_plain.cuh"
 
@@ -76,11 +77,22 @@ __global__ void attention_delta_kernel(float *__restrict__ delta,  // [heads, T]
 
 typedef struct {
     attention_plan plan;
-    int64_t n_tiles;
-    void *memory; // of the list
+    int64_t n_tiles; // of the list
     bool on_tensor_cores;
 } attention_work;
 
+// Whether heads fit fragments, and the tiles of the pass that needs most what a block may have: all
+// widths do on sm_80 and sm_90, not the largest on their smaller siblings.
+static bool fits_tensor_cores(const dopl_rt *rt, const dopl_tensor *qkv, int cols) {
+    if (qkv->dtype != DOPL_BF16 || cols > 128 || !packs(data_of<bf16>(qkv), cols)) return false;
+    int limit = 0;
+    cudaError_t error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                               dopl_cuda_of(rt)->ordinal);
+    int64_t width = ceil_div(cols, 32) * 32;
+    return error == cudaSuccess && 6 * TILE * (width + 8) * 2 + 4 * TILE * 4 <= limit;
+}
+
+// All but the list of tiles.
 static dopl_status prepare(dopl_rt *rt, attention_work *work, const dopl_tensor *qkv,
                            const dopl_tensor *offsets, const dopl_attr *attr) {
     attention_plan p = {};
@@ -91,24 +103,13 @@ static dopl_status prepare(dopl_rt *rt, attention_work *work, const dopl_tensor 
     p.group = p.heads / p.kv_heads;
     p.cols = (int)(p.ld / (p.heads + 2 * p.kv_heads));
     p.scale = 1.0f / sqrtf((float)p.cols);
-    int64_t n_sequences = offsets->dim[0] - 1;
-    memset(work, 0, sizeof *work);
-    work->n_tiles = list_length(p.rows, n_sequences);
+    work->n_tiles = list_length(p.rows, offsets->dim[0] - 1);
     if (work->n_tiles * p.heads > INT32_MAX)
         return dopl_fail(rt, DOPL_ESHAPE, "attention: qkv %s has more rows than one launch takes",
                          dopl_shape_str(qkv).s);
-    work->on_tensor_cores =
-        qkv->dtype == DOPL_BF16 && p.cols <= 128 && packs(data_of<bf16>(qkv), p.cols);
-    DOPL_TRY(dopl_cuda_index(rt, offsets, &p.offset));
-    DOPL_TRY(dopl_cuda_alloc(rt, &work->memory, (size_t)work->n_tiles * sizeof(int2)));
-    int2 *list = static_cast<int2 *>(work->memory);
-    p.tile = list;
+    work->on_tensor_cores = fits_tensor_cores(rt, qkv, p.cols);
     work->plan = p;
-    DOPL_LAUNCH((attention_tiles_kernel), 1, 256, 0, dopl_cuda_stream(rt), list, work->n_tiles,
-                p.offset, n_sequences);
-    dopl_status status = dopl_cuda_launched(rt, "attention");
-    if (status != DOPL_OK) dopl_cuda_free(rt, work->memory);
-    return status;
+    return dopl_cuda_index(rt, offsets, &work->plan.offset);
 }
 
 // Launches with more dynamic shared memory than a kernel gets unasked. Runs a failure up.
@@ -143,13 +144,18 @@ static dopl_status prepare(dopl_rt *rt, attention_work *work, const dopl_tensor 
 
 constexpr size_t PLAIN_SHARED = 3 * PLAIN_SIZE * sizeof(float);
 
-static dopl_status forward(dopl_rt *rt, const attention_work *w, dopl_op_call *c, float *lse) {
+static dopl_status forward(dopl_rt *rt, dopl_op_call *c, attention_work *w, int2 *list,
+                           float *lse) {
+    w->plan.tile = list;
     const attention_plan &p = w->plan;
+    DOPL_LAUNCH((attention_tiles_kernel), 1, 256, 0, dopl_cuda_stream(rt), list, w->n_tiles,
+                p.offset, c->in[1]->dim[0] - 1);
+    DOPL_TRY(dopl_cuda_launched(rt, "attention"));
     unsigned blocks = (unsigned)(w->n_tiles * p.heads);
     if (w->on_tensor_cores) {
         DISPATCH_WIDTH(p.cols, D, {
             LAUNCH_WITH((attention_mma_kernel<D>), blocks, MMA_THREADS,
-                        5 * TILE * (D + 8) * sizeof(bf16), data_of<bf16>(c->out), lse,
+                        4 * TILE * (D + 8) * sizeof(bf16), data_of<bf16>(c->out), lse,
                         data_of<bf16>(c->in[0]), p);
         });
     } else {
@@ -163,17 +169,20 @@ static dopl_status forward(dopl_rt *rt, const attention_work *w, dopl_op_call *c
 }
 
 extern "C" dopl_status op_attention_cuda(dopl_rt *rt, dopl_op_call *c) {
-    float *lse = nullptr;
-    int64_t dim[] = { c->attr[0].i, c->in[0]->dim[0] };
-    if (c->record) {
-        DOPL_TRY(op_save(rt, c, 0, 2, dim));
-        lse = data_of<float>(&c->saved[0]);
-    }
-    if (c->in[0]->dim[0] == 0) return DOPL_OK;
     attention_work work;
     DOPL_TRY(prepare(rt, &work, c->in[0], c->in[1], c->attr));
-    dopl_status status = forward(rt, &work, c, lse);
-    dopl_cuda_free(rt, work.memory);
+    int64_t rows[] = { c->attr[0].i, c->in[0]->dim[0] }, tiles[] = { work.n_tiles, 2 };
+    if (c->record) {
+        DOPL_TRY(op_save(rt, c, 0, 2, rows));
+        DOPL_TRY(op_save(rt, c, 1, 2, tiles)); // int2, of the same size
+    }
+    if (work.n_tiles == 0) return DOPL_OK;
+    if (c->record)
+        return forward(rt, c, &work, data_of<int2>(&c->saved[1]), data_of<float>(&c->saved[0]));
+    void *list;
+    DOPL_TRY(dopl_cuda_alloc(rt, &list, (size_t)work.n_tiles * sizeof(int2)));
+    dopl_status status = forward(rt, c, &work, static_cast<int2 *>(list), nullptr);
+    dopl_cuda_free(rt, list);
     return status;
 }
 
@@ -197,11 +206,11 @@ static dopl_status backward_mma(dopl_rt *rt, const attention_work *w, dopl_node 
     const attention_plan &p = w->plan;
     const bf16 *qkv = data_of<bf16>(&n->in[0]), *dout = data_of<bf16>(&n->dout);
     const float *lse = data_of<float>(&n->saved[0]);
-    size_t shared = 6 * TILE * (D + 8) * sizeof(bf16);
-    LAUNCH_WITH((attention_mma_dq_kernel<D>), (unsigned)(w->n_tiles * p.heads), MMA_THREADS, shared,
-                d, qkv, dout, lse, delta, p);
+    size_t tile = TILE * (D + 8) * sizeof(bf16);
+    LAUNCH_WITH((attention_mma_dq_kernel<D>), (unsigned)(w->n_tiles * p.heads), MMA_THREADS,
+                4 * tile, d, qkv, dout, lse, delta, p);
     LAUNCH_WITH((attention_mma_dkv_kernel<D>), (unsigned)(w->n_tiles * p.kv_heads), MMA_THREADS,
-                shared + 4 * TILE * sizeof(float), d, qkv, dout, lse, delta, p);
+                6 * tile + 4 * TILE * sizeof(float), d, qkv, dout, lse, delta, p);
     return DOPL_OK;
 }
 
@@ -217,7 +226,9 @@ static dopl_status backward(dopl_rt *rt, const attention_work *w, dopl_node *n,
     });
     DOPL_TRY(dopl_cuda_launched(rt, "attention"));
     bool f32 = n->in[0].dtype == DOPL_F32;
-    if (w->on_tensor_cores && packs(data_of<bf16>(&n->dout), p.cols)) {
+    bool aligned =
+        packs(data_of<bf16>(&n->dout), p.cols) && reinterpret_cast<uintptr_t>(d.x) % 8 == 0;
+    if (w->on_tensor_cores && aligned) { // pairs of gradients are written at once
         DISPATCH_WIDTH(p.cols, D, { return backward_mma<D>(rt, w, n, d, delta); });
     }
     return f32 ? backward_plain<float>(rt, w, n, d, delta)
@@ -229,17 +240,15 @@ extern "C" dopl_status op_attention_cuda_backward(dopl_rt *rt, dopl_node *n) {
     dopl_tensor *d;
     float beta;
     DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
-    if (d->dim[0] == 0) return DOPL_OK;
     attention_gradient g = { dopl_data(d), d->dtype == DOPL_F32, beta != 0.0f };
     attention_work work;
     DOPL_TRY(prepare(rt, &work, &n->in[0], &n->in[1], n->attr));
+    if (work.n_tiles == 0) return DOPL_OK;
+    work.plan.tile = data_of<int2>(&n->saved[1]);
     void *delta;
-    dopl_status status =
-        dopl_cuda_alloc(rt, &delta, (size_t)(work.plan.rows * work.plan.heads) * sizeof(float));
-    if (status == DOPL_OK) {
-        status = backward(rt, &work, n, g, static_cast<float *>(delta));
-        dopl_cuda_free(rt, delta);
-    }
-    dopl_cuda_free(rt, work.memory);
+    DOPL_TRY(
+        dopl_cuda_alloc(rt, &delta, (size_t)(work.plan.rows * work.plan.heads) * sizeof(float)));
+    dopl_status status = backward(rt, &work, n, g, static_cast<float *>(delta));
+    dopl_cuda_free(rt, delta);
     return status;
 }

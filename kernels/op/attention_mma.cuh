@@ -116,7 +116,7 @@ __device__ __forceinline__ void attend_tile(float o[D / 8][4], float top[2], flo
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         float now = fmaxf(top[h], quad_max(high[h]) * c);
-        fade[h] = exp2f(top[h] - now);
+        fade[h] = exp2_fast(top[h] - now);
         top[h] = now;
         sum[h] *= fade[h];
     }
@@ -124,7 +124,7 @@ __device__ __forceinline__ void attend_tile(float o[D / 8][4], float top[2], flo
     for (int n = 0; n < TILE / 8; n++) {
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            s[n][e] = exp2f(s[n][e] * c - top[e / 2]);
+            s[n][e] = exp2_fast(s[n][e] * c - top[e / 2]);
             sum[e / 2] += s[n][e];
         }
     }
@@ -150,9 +150,10 @@ __global__ void __launch_bounds__(MMA_THREADS)
                          float *__restrict__ lse,      // [heads, T]; nullptr: not wanted
                          const bf16 *__restrict__ qkv, // [T, ld]
                          attention_plan p) {
-    DOPL_DYNAMIC_SHARED(bf16, shared); // queries, two of keys, two of values
+    DOPL_DYNAMIC_SHARED(bf16, shared); // two tiles of keys, two of values
     constexpr int SIZE = TILE * (D + 8);
-    bf16 *qs = shared, *ks = qs + SIZE, *vs = ks + 2 * SIZE;
+    bf16 *ks = shared, *vs = ks + 2 * SIZE;
+    bf16 *qs = ks + SIZE; // on their way to registers, before that room is needed
     attention_tile tile;
     if (!find_tile(p, blockIdx.x / p.heads, &tile)) return;
     int head = blockIdx.x % p.heads, last = tile.weight - 1, row = last * TILE;
@@ -171,15 +172,16 @@ __global__ void __launch_bounds__(MMA_THREADS)
         const bf16 *kj = ks + j % 2 * SIZE, *vj = vs + j % 2 * SIZE;
         copy_async_wait<0>();
         __syncthreads(); // and nobody reads the other buffers any more
+        if (j == 0) {
+#pragma unroll
+            for (int n = 0; n < D / 16; n++) load_a(q[n], qs, D + 8, 16 * warp, 16 * n);
+            __syncthreads();
+        }
         if (j < last) {
             int to = (j + 1) % 2 * SIZE, from = (j + 1) * TILE;
             fetch_tile<D>(ks + to, k + from * p.ld, p.ld, tile.len - from, p.cols);
             fetch_tile<D>(vs + to, v + from * p.ld, p.ld, tile.len - from, p.cols);
             copy_async_close();
-        }
-        if (j == 0) {
-#pragma unroll
-            for (int n = 0; n < D / 16; n++) load_a(q[n], qs, D + 8, 16 * warp, 16 * n);
         }
         if (j < last)
             attend_tile<D, false>(o, top, sum, q, kj, vj, p.scale * LOG2_E);
@@ -193,10 +195,11 @@ __global__ void __launch_bounds__(MMA_THREADS)
         if (lse && lane % 4 == 0 && at < tile.len)
             lse[head * p.rows + tile.first + at] = (top[h] + log2f(sum[h])) * LN_2;
     }
+    float share[2] = { 1.0f / sum[0], 1.0f / sum[1] };
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
 #pragma unroll
-        for (int e = 0; e < 4; e++) o[n][e] /= sum[e / 2];
+        for (int e = 0; e < 4; e++) o[n][e] *= share[e / 2];
     }
     int64_t ld = (int64_t)p.heads * p.cols;
     attention_gradient y = { out, false, false };
@@ -234,7 +237,7 @@ __device__ __forceinline__ void query_gradient(float dq[D / 8][4], const uint32_
         for (int i = 0; i < 2; i++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                float x = exp2f(s[i][e] * scale * LOG2_E - lse2[e / 2]);
+                float x = exp2_fast(s[i][e] * scale * LOG2_E - lse2[e / 2]);
                 ds[i][e] = x * (ds[i][e] - delta[e / 2]) * scale;
                 if (diagonal && 16 * n + 8 * i + 2 * t + e % 2 > 16 * warp + g + e / 2 * 8)
                     ds[i][e] = 0.0f;
@@ -255,9 +258,10 @@ __global__ void __launch_bounds__(MMA_THREADS)
                             const float *__restrict__ lse,   // [heads, T]
                             const float *__restrict__ delta, // [heads, T], dout . out
                             attention_plan p) {
-    DOPL_DYNAMIC_SHARED(bf16, shared); // queries, gradients, two of keys, two of values
+    DOPL_DYNAMIC_SHARED(bf16, shared); // two tiles of keys, two of values
     constexpr int SIZE = TILE * (D + 8);
-    bf16 *qs = shared, *ds = qs + SIZE, *ks = ds + SIZE, *vs = ks + 2 * SIZE;
+    bf16 *ks = shared, *vs = ks + 2 * SIZE;
+    bf16 *qs = ks + SIZE, *ds = vs + SIZE; // on their way to registers
     attention_tile tile;
     if (!find_tile(p, blockIdx.x / p.heads, &tile)) return;
     int head = blockIdx.x % p.heads, last = tile.weight - 1, row = last * TILE;
@@ -286,18 +290,19 @@ __global__ void __launch_bounds__(MMA_THREADS)
         const bf16 *kj = ks + j % 2 * SIZE, *vj = vs + j % 2 * SIZE;
         copy_async_wait<0>();
         __syncthreads();
-        if (j < last) {
-            int to = (j + 1) % 2 * SIZE, from = (j + 1) * TILE;
-            fetch_tile<D>(ks + to, k + from * p.ld, p.ld, tile.len - from, p.cols);
-            fetch_tile<D>(vs + to, v + from * p.ld, p.ld, tile.len - from, p.cols);
-            copy_async_close();
-        }
         if (j == 0) {
 #pragma unroll
             for (int n = 0; n < D / 16; n++) {
                 load_a(q[n], qs, D + 8, 16 * warp, 16 * n);
                 load_a(dy[n], ds, D + 8, 16 * warp, 16 * n);
             }
+            __syncthreads();
+        }
+        if (j < last) {
+            int to = (j + 1) % 2 * SIZE, from = (j + 1) * TILE;
+            fetch_tile<D>(ks + to, k + from * p.ld, p.ld, tile.len - from, p.cols);
+            fetch_tile<D>(vs + to, v + from * p.ld, p.ld, tile.len - from, p.cols);
+            copy_async_close();
         }
         query_gradient<D>(dq, q, dy, kj, vj, lse2, rest, p.scale, j == last);
     }
@@ -333,13 +338,15 @@ key_gradient(float dk[D / 8][4], float dv[D / 8][4], const bf16 *ks, const bf16 
         }
 #pragma unroll
         for (int i = 0; i < 2; i++) {
+            int column = 16 * n + 8 * i + 2 * t;
+            float2 l = *reinterpret_cast<const float2 *>(lse + column);
+            float2 r = *reinterpret_cast<const float2 *>(delta + column);
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                int query = 16 * n + 8 * i + 2 * t + e % 2;
-                bool masked = diagonal && query < 16 * warp + g + e / 2 * 8;
-                float x = exp2f((s[i][e] * scale - lse[query]) * LOG2_E);
+                bool masked = diagonal && column + e % 2 < 16 * warp + g + e / 2 * 8;
+                float x = exp2_fast((s[i][e] * scale - (e % 2 ? l.y : l.x)) * LOG2_E);
                 s[i][e] = masked ? 0.0f : x;
-                dp[i][e] = masked ? 0.0f : x * (dp[i][e] - delta[query]) * scale;
+                dp[i][e] = masked ? 0.0f : x * (dp[i][e] - (e % 2 ? r.y : r.x)) * scale;
             }
         }
         uint32_t a[4];

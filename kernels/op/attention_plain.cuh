@@ -225,7 +225,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
 // dk += dS' Q, dv += P' dO. Block: a chunk of the columns of a key/value head's tile of keys, over
 // the heads of the group and the tiles of queries from it on. Queries past the end are masked.
 template <class T>
-__global__ void __launch_bounds__(PLAIN_THREADS)
+__global__ void __launch_bounds__(PLAIN_THREADS, 1)
     attention_plain_dkv_kernel(attention_gradient dqkv,         // [T, ld]
                                const T *__restrict__ qkv,       // [T, ld]
                                const T *__restrict__ dout,      // [T, heads cols]

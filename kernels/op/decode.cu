@@ -7,7 +7,12 @@
 
 // ---- choosing: one row of logits, one block
 
-constexpr int CHOICE_THREADS = 512;
+constexpr int CHOICE_THREADS = 512, CHOICE_WARPS = CHOICE_THREADS / WARP; // at most
+
+static unsigned choice_threads(int64_t cols) {
+    int64_t warps = ceil_div(cols, 4 * WARP);
+    return (unsigned)(warps < CHOICE_WARPS ? warps : CHOICE_WARPS) * WARP;
+}
 
 // Runs `launch(device memory for `rows` indices)` and takes the indices to host memory.
 template <class F>
@@ -32,21 +37,20 @@ __device__ __forceinline__ void keep_larger(float *x, int *at, float y, int y_at
     }
 }
 
-// A thread looks at every CHOICE_THREADS-th element. Bound by memory. A row that begins with NaN
+// Threads take elements in turn. Bound by memory. A row that begins with NaN
 // gives 0: nothing is larger than its first element.
 template <class T>
 __global__ void __launch_bounds__(CHOICE_THREADS)
     argmax_kernel(int32_t *__restrict__ out, // [rows]
                   const T *__restrict__ in,  // [rows, cols]
                   int64_t cols) {
-    __shared__ float best[CHOICE_THREADS / WARP];
-    __shared__ int best_at[CHOICE_THREADS / WARP];
+    __shared__ float best[CHOICE_WARPS];
+    __shared__ int best_at[CHOICE_WARPS];
     const T *row = in + blockIdx.x * cols;
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     float x = -INFINITY;
     int at = INT_MAX;
-    for (int i = threadIdx.x; i < cols; i += CHOICE_THREADS)
-        keep_larger(&x, &at, to_float(row[i]), i);
+    for (int i = threadIdx.x; i < cols; i += blockDim.x) keep_larger(&x, &at, to_float(row[i]), i);
     for (int k = WARP / 2; k; k /= 2)
         keep_larger(&x, &at, __shfl_xor_sync(0xffffffffu, x, k),
                     __shfl_xor_sync(0xffffffffu, at, k));
@@ -56,7 +60,7 @@ __global__ void __launch_bounds__(CHOICE_THREADS)
     }
     __syncthreads();
     if (threadIdx.x != 0) return;
-    for (int w = 1; w < CHOICE_THREADS / WARP; w++) keep_larger(&x, &at, best[w], best_at[w]);
+    for (int w = 1; w < (int)blockDim.x / WARP; w++) keep_larger(&x, &at, best[w], best_at[w]);
     float first = to_float(row[0]);
     out[blockIdx.x] = at == INT_MAX || first != first ? 0 : at;
 }
@@ -64,8 +68,9 @@ __global__ void __launch_bounds__(CHOICE_THREADS)
 extern "C" dopl_status op_argmax_cuda(dopl_rt *rt, dopl_op_call *c) {
     return choose(rt, c, "argmax", [&](int32_t *chosen, int64_t rows) {
         DISPATCH(c->dtype, T, {
-            DOPL_LAUNCH((argmax_kernel<T>), (unsigned)rows, CHOICE_THREADS, 0, dopl_cuda_stream(rt),
-                        chosen, data_of<T>(c->in[0]), dopl_tensor_cols(c->in[0]));
+            DOPL_LAUNCH((argmax_kernel<T>), (unsigned)rows,
+                        choice_threads(dopl_tensor_cols(c->in[0])), 0, dopl_cuda_stream(rt), chosen,
+                        data_of<T>(c->in[0]), dopl_tensor_cols(c->in[0]));
         });
     });
 }
@@ -88,7 +93,7 @@ __device__ __forceinline__ mass mass_of(float p) {
 
 // Sum over the threads before this one; *total: over all.
 __device__ __forceinline__ mass block_scan(mass x, mass *total) {
-    __shared__ mass part[CHOICE_THREADS / WARP];
+    __shared__ mass part[CHOICE_WARPS];
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     mass sum = x;
     for (int k = 1; k < WARP; k *= 2) {
@@ -100,41 +105,57 @@ __device__ __forceinline__ mass block_scan(mass x, mass *total) {
     __syncthreads();
     mass before = 0;
     *total = 0;
-    for (int w = 0; w < CHOICE_THREADS / WARP; w++) {
+    for (int w = 0; w < (int)blockDim.x / WARP; w++) {
         if (w < warp) before += part[w];
         *total += part[w];
     }
     return before + sum - x;
 }
 
+// Sums over the block, to all threads.
+template <int N> __device__ __forceinline__ void block_totals(mass (&x)[N]) {
+    __shared__ mass part[N][CHOICE_WARPS];
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        for (int k = WARP / 2; k; k /= 2) x[i] += __shfl_xor_sync(0xffffffffu, x[i], k);
+        if (threadIdx.x % WARP == 0) part[i][threadIdx.x / WARP] = x[i];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        x[i] = 0;
+        for (int w = 0; w < (int)blockDim.x / WARP; w++) x[i] += part[i][w];
+    }
+}
+
 // Mass of what has bits of at least `bound`.
 __device__ __forceinline__ mass mass_from(const float *p, int n, unsigned bound) {
-    mass sum = 0, total;
-    for (int i = threadIdx.x; i < n; i += CHOICE_THREADS)
-        if (__float_as_uint(p[i]) >= bound) sum += mass_of(p[i]);
-    block_scan(sum, &total);
-    return total;
+    mass sum[1] = {};
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        if (__float_as_uint(p[i]) >= bound) sum[0] += mass_of(p[i]);
+    block_totals(sum);
+    return sum[0];
 }
 
 // Bits of the probability at which a walk down from the largest has passed more than `goal`.
 // *above: mass of what is larger.
 __device__ __forceinline__ unsigned walk_down(const float *p, int n, mass goal, mass *above) {
-    enum { BOUNDS = 7 };
+    constexpr int BOUNDS = 7;
     unsigned low = 0; // the mass from there on exceeds the goal
     for (unsigned step = 1u << 27; step; step /= BOUNDS + 1) {
         mass sum[BOUNDS] = {};
-        for (int i = threadIdx.x; i < n; i += CHOICE_THREADS) {
+        for (int i = threadIdx.x; i < n; i += blockDim.x) {
             unsigned bits = __float_as_uint(p[i]);
             mass m = mass_of(p[i]);
+#pragma unroll
             for (int b = 0; b < BOUNDS; b++)
                 if (bits >= low + (b + 1) * step) sum[b] += m;
         }
+        block_totals(sum);
         unsigned passed = 0;
-        for (int b = 0; b < BOUNDS; b++) {
-            mass total;
-            block_scan(sum[b], &total);
-            passed += total > goal;
-        }
+#pragma unroll
+        for (int b = 0; b < BOUNDS; b++) passed += sum[b] > goal;
         low += passed * step;
     }
     *above = mass_from(p, n, low + 1);
@@ -145,7 +166,7 @@ __device__ __forceinline__ unsigned walk_down(const float *p, int n, mass goal, 
 // bits are given, of elements that have them.
 __device__ __forceinline__ void walk_along(int32_t *out, const float *p, int n, mass goal,
                                            bool by_bits, unsigned bits) {
-    for (int from = 0; from < n; from += CHOICE_THREADS) {
+    for (int from = 0; from < n; from += blockDim.x) {
         int i = from + threadIdx.x;
         mass mine = 0, total;
         if (i < n) mine = by_bits ? __float_as_uint(p[i]) == bits : mass_of(p[i]);
@@ -171,9 +192,9 @@ __global__ void __launch_bounds__(CHOICE_THREADS)
     const T *z = logits + row * cols;
     float *p = room + row * cols;
     float top = -INFINITY;
-    for (int i = threadIdx.x; i < n; i += CHOICE_THREADS) top = fmaxf(top, to_float(z[i]));
+    for (int i = threadIdx.x; i < n; i += blockDim.x) top = fmaxf(top, to_float(z[i]));
     top = block_max(top);
-    for (int i = threadIdx.x; i < n; i += CHOICE_THREADS) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
         float x = expf((to_float(z[i]) - top) / temperature);
         p[i] = x >= 0.0f ? x : 0.0f; // a thread reads what it wrote itself
     }
@@ -207,8 +228,9 @@ extern "C" dopl_status op_sample_cuda(dopl_rt *rt, dopl_op_call *c) {
     DOPL_TRY(dopl_cuda_alloc(rt, &room, (size_t)n * sizeof(float)));
     dopl_status status = choose(rt, c, "sample", [&](int32_t *chosen, int64_t rows) {
         DISPATCH(c->dtype, T, {
-            DOPL_LAUNCH((sample_kernel<T>), (unsigned)rows, CHOICE_THREADS, 0, dopl_cuda_stream(rt),
-                        chosen, static_cast<float *>(room), data_of<T>(c->in[0]), draws,
+            DOPL_LAUNCH((sample_kernel<T>), (unsigned)rows,
+                        choice_threads(dopl_tensor_cols(c->in[0])), 0, dopl_cuda_stream(rt), chosen,
+                        static_cast<float *>(room), data_of<T>(c->in[0]), draws,
                         dopl_tensor_cols(c->in[0]), (float)c->attr[0].f, (float)c->attr[1].f,
                         (uint64_t)c->attr[2].i);
         });

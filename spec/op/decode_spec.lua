@@ -183,6 +183,11 @@ return walker.check("decode", {
       { fill({ 3, 18 }, 0, 1, 3), fill({ 2, 70, 4 }, 0, 1, 4), where, 7, 1 },
       { fill({ 1, 4 }, 0, 4, 5), fill({ 1, 1, 2 }, 0, 4, 6), index { { 0 }, { 0 } }, 2, 1 },
       { zeros { 0, 8 }, cache, index { {}, {} }, 2, 1 },
+      -- wide enough for packs: heads alone, and groups within and past what shares a load
+      { fill({ 3, 48 }, 0, 2, 3), fill({ 2, 70, 32 }, 0, 2, 4), where, 2, 2 },
+      { fill({ 1, 40 }, 0, 2, 3), fill({ 1, 200, 16 }, 0, 2, 4), index { { 0 }, { 180 } }, 3, 1 },
+      { fill({ 2, 88 }, 0, 2, 3), fill({ 2, 70, 16 }, 0, 2, 4), index { { 1, 0 }, { 69, 64 } }, 9,
+        1 },
     },
     wrong = {
       { qkv, cache, where, 3, 2,
