@@ -274,7 +274,7 @@ function train.fit(options)
   end
   collectgarbage() -- states of a training before this one: to Lua a few bytes, in truth gigabytes
   local optimizer = o.optimizer:attach(o.model.parameters,
-    { objectives = not joint and names or nil, period = plan.period })
+    { objectives = not joint and names or nil, period = plan.period, seed = core.options.seed })
   local scope = o.microscope and microscope.new(o.microscope, { optimizer = optimizer,
     parameters = o.model.parameters, objectives = names, joint = joint })
 

@@ -164,7 +164,7 @@ describe("a checkpoint", function()
       if key:find "^state%..*%.codes$" then codes = tensor end
     end
     assert.equal("u8", codes:dtype())
-    assert.same({ step = 4, objectives = { forget = 2, retain = 2 }, seed = 0 },
+    assert.same({ step = 4, objectives = { forget = 2, retain = 2 }, seed = 1 },
       found.about.counters)
   end)
 
