@@ -315,7 +315,7 @@ static void remember_shape(choice *c, const dopl_cuda_product *p) {
     memcpy(c->shape, shape, sizeof shape);
 }
 
-// Fills `c` afresh; `timed`: by the clock, where memory for it can be had.
+// Fills `c` afresh; `timed`: by the clock, if there is memory for it.
 static dopl_status choose(dopl_rt *rt, const request *r, const dopl_cuda_product *p, const kind *k,
                           bool timed, choice *c) {
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
@@ -323,8 +323,8 @@ static dopl_status choose(dopl_rt *rt, const request *r, const dopl_cuda_product
     DOPL_TRY(candidates(rt, r, p, k, found, timed ? CANDIDATES : 1, &n));
     if (timed && n > 1) {
         dopl_status status = fastest(rt, r, p, found, n, &best);
-        timed = status == DOPL_OK;
         if (status != DOPL_OK && status != DOPL_ENOMEM) return status;
+        if (status == DOPL_ENOMEM) best = 0; // for good: to ask again and again would cost more
     }
     *c = (choice){ .used = true, .timed = timed, .none = n == 0, .kind = *k };
     remember_shape(c, p);
@@ -407,7 +407,7 @@ dopl_status dopl_cuda_gemm(dopl_rt *rt, const dopl_cuda_product *p) {
     if (c->none)
         return dopl_fail(rt, DOPL_EDEVICE, "%s: cuBLAS has no algorithm for it", describe(p).s);
     void *workspace = NULL;
-    if (c->workspace) DOPL_TRY(dopl_cuda_alloc(rt, &workspace, WORKSPACE));
+    if (c->workspace) DOPL_TRY(dopl_cuda_alloc(rt, &workspace, c->workspace));
     cublasStatus_t s = enqueue(cuda, &r, p, p->y, &c->algo, workspace, c->workspace);
     dopl_cuda_free(rt, workspace);
     DOPL_TRY(result(rt, s, p));
