@@ -15,8 +15,8 @@ local nn = {}
 -- and head stay f32 when others are quantized (dopl.optim).
 nn.kinds = { "matrix", "embedding", "head", "bias", "norm" }
 
---- How parameters can be stored. Either way operators compute in f32 on the CPU, and gradients of
--- parameters are f32 everywhere: bf16 halves what the weights take, not the rest.
+--- How parameters can be stored. On the CPU bf16 halves what the weights take, and all else is f32; on
+-- a device activations are bf16 with them. Gradients of parameters are f32 everywhere.
 nn.dtypes = { "f32", "bf16" }
 
 local Parameters = {}
@@ -50,6 +50,17 @@ end
 --- A weight filled with one value.
 function Parameters:constant(name, kind, value, ...)
   return add(self, name, kind, core.full(value, ...))
+end
+
+--- Zeros of the type of the activations that a weight leads to: f32 on the CPU, elsewhere the
+-- weight's own.
+-- @tparam tensor weight
+-- @param ... dimensions
+function nn.zeros_beside(weight, ...)
+  local zeros = core.zeros(...)
+  if weight:device() == "cpu" or weight:dtype() == "f32" then return zeros end
+  local given <close> = zeros
+  return given:to(weight:dtype())
 end
 
 --- Number of elements of all parameters.

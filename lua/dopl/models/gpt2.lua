@@ -105,7 +105,9 @@ function GPT2:head() return self.embedding end
 --- Room for keys and values: one [slots, length, 2 C] tensor a layer.
 function GPT2:new_cache(slots, length)
   local cache = {}
-  for i = 1, #self.layers do cache[i] = core.zeros(slots, length, 2 * self.config.hidden_size) end
+  for i = 1, #self.layers do
+    cache[i] = nn.zeros_beside(self.norm, slots, length, 2 * self.config.hidden_size)
+  end
   return cache
 end
 

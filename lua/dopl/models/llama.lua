@@ -108,7 +108,8 @@ end
 function Llama:new_cache(slots, length)
   local cache = {}
   for i = 1, #self.layers do
-    cache[i] = core.zeros(slots, length, 2 * self.config.kv_heads * self.head_dim)
+    cache[i] = nn.zeros_beside(self.norm, slots, length,
+      2 * self.config.kv_heads * self.head_dim)
   end
   return cache
 end
