@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(PLACE_THREADS)
     constexpr int WARPS = PLACE_THREADS / WARP, SHARE = PLACE_TILE / WARPS;
     __shared__ __align__(16) int32_t tile[PLACE_TILE];
     __shared__ int count[WARPS][WARP];
-    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    int token = blockIdx.x * WARP + lane, mine = token < n ? index[token] : 0, before = 0;
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, base = (int)blockIdx.x * WARP;
+    int token = base + lane, mine = token < n ? index[token] : 0, before = 0;
     for (int first = 0; first < n; first += PLACE_TILE) {
         __syncthreads();
         for (int i = threadIdx.x; i < PLACE_TILE; i += PLACE_THREADS)
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(PLACE_THREADS)
         const int4 *share = reinterpret_cast<const int4 *>(tile + warp * SHARE);
         // Of tokens before this one equal indices count too: x <= mine is x < mine + 1. Indices are
         // below those of a table's rows, so that mine + 1 is no overflow.
-        if (from + SHARE <= blockIdx.x * WARP || from >= (int)(blockIdx.x + 1) * WARP) {
+        if (from + SHARE <= base || from >= base + WARP) {
             int limit = mine + (from < token);
             for (int i = 0; i < SHARE / 4; i++) {
                 int4 x = share[i];
@@ -75,9 +75,9 @@ __global__ void __launch_bounds__(PLACE_THREADS)
     order[before] = token;
 }
 
-// dtable[index] += the rows of dy with that index, in the order of tokens. The
-// block at the first place of an index has its row, a thread N columns of it. Bound by memory, but
-// for an index that many tokens share: its rows are read four at a time.
+// dtable[index] += the rows of dy with that index, in the order of tokens. The block at the first
+// place of an index has its row, a thread N columns of it. Bound by memory, but for an index that
+// many tokens share: its rows are read four at a time.
 constexpr int GATHER_THREADS = 256;
 
 template <int N, class T, class G>

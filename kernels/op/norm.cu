@@ -15,13 +15,13 @@ constexpr int NORM_LEAST = 8;    // rows of a share: its sums are to be little b
 
 // Numbers of a row from the sum of squares (of differences from the mean).
 __device__ __forceinline__ float inverse_root(float ss, int64_t cols, float eps) {
-    return 1.0f / sqrtf(ss / (float)cols + eps);
+    return rsqrtf(ss / (float)cols + eps);
 }
 
 // A warp or a block has a row; PACKS 16-byte reads of a thread are under way at a time, which is
 // what hides the latency of memory, and no thread waits for another block.
 template <class T, int PACKS, int THREADS, bool CENTRED>
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(ROW_THREADS, 2)
     norm_kernel(T *__restrict__ y,          // [rows, cols]
                 float *__restrict__ stat,   // [rows, CENTRED ? 2 : 1], nullptr: not wanted
                 const T *__restrict__ x,    // [rows, cols]

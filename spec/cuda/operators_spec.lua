@@ -1,0 +1,249 @@
+-- operators_spec.lua - what the walker (spec/op) does not show of a device's operators: bf16 against
+-- f32 on the CPU, tensors that start off a multiple of 16 bytes, gradients of the value's type and
+-- of a parameter's, gradients on top of another, rows on either side of every kernel's limits.
+local array = require "op.array"
+local core = require "dopl.core"
+
+local op = core.ops
+
+-- |got - wanted| <= tolerance * max(1, |wanted|), by type: sums in another order for f32, which the
+-- CPU makes one after the other; for bf16 half a unit in the last place (2^-9), of a gradient also
+-- that of the output that the CPU kept in f32, and of sums what was rounded between two terms.
+local TOLERANCE = {
+  f32 = { value = 3e-6, gradient = 1e-5 },
+  bf16 = { value = 2 ^ -8, gradient = 0.02 },
+}
+
+local function A(...)
+  return array.fill({ ... }, 0, 1, 3)
+end
+
+local function scaled(centre, scale, ...)
+  return array.fill({ ... }, centre, scale, 5)
+end
+
+local cases = {} -- { name, inputs, attributes }
+local function case(name, inputs, ...)
+  cases[#cases + 1] = { name = name, inputs = inputs, attributes = { ... } }
+end
+
+-- One element, around a warp, past a block, whole packs, none, a scalar.
+local shapes = { { 1 }, { 31 }, { 33 }, { 257 }, { 2, 40 }, { 3, 0 }, {} }
+for _, shape in ipairs(shapes) do
+  local x, positive = array.fill(shape, 0, 3, 3), array.fill(shape, 1.6, 1, 3)
+  for name in ("exp abs square sigmoid log_sigmoid tanh relu silu gelu sum"):gmatch "%S+" do
+    case(name, { x })
+  end
+  case("log", { positive })
+  case("sqrt", { positive })
+  case("scale", { x }, 2.5)
+  case("shift", { x }, 2.5)
+  case("clamp", { x }, -0.5, 0.25)
+  case("dropout", { x }, 0.3, 12345678901, 7)
+  if array.count(shape) > 0 then case("mean", { x }) end
+end
+
+for _, pair in ipairs { { { 4, 8 }, { 4, 8 } }, { { 5, 33 }, { 33 } }, { { 33 }, { 5, 33 } },
+  { { 5, 40 }, { 40 } }, { { 5, 40 }, { 5, 1 } }, { { 5, 33 }, { 5, 1 } }, { { 5, 40 }, {} },
+  { {}, { 5, 40 } }, { { 2, 3, 4, 8 }, { 3, 1, 8 } }, { { 2, 3, 4, 8 }, { 2, 1, 4, 1 } },
+  { { 2, 3, 4, 8 }, { 1, 3, 1, 8 } }, { { 2, 3, 4, 7 }, { 3, 1, 7 } }, { { 5, 1 }, { 1, 7 } },
+  { { 8, 1 }, { 1, 16 } }, { { 1 }, {} }, { { 0, 4 }, { 4 } }, { { 90, 40 }, { 40 } },
+  { { 3, 2500 }, { 3, 1 } }, { { 3, 2501 }, { 3, 1 } } } do
+  local a, b = array.fill(pair[1], 0, 1, 3), array.fill(pair[2], 2, 1, 5)
+  for name in ("add sub mul div"):gmatch "%S+" do case(name, { a, b }) end
+end
+
+for _, cols in ipairs { 2, 62, 66, 64, 514 } do case("silu_mul", { scaled(0, 3, 3, cols) }) end
+case("silu_mul", { scaled(0, 3, 0, 8) })
+
+-- Rows of one pack, of a warp's few and many packs, of a block's, and beyond.
+for _, shape in ipairs { { 1, 8 }, { 3, 31 }, { 3, 33 }, { 9, 257 }, { 20, 64 }, { 11, 1024 },
+  { 2, 2304 }, { 2, 9000 }, { 0, 8 }, { 2, 3, 8 } } do
+  local cols = shape[#shape]
+  local x, w, b = array.fill(shape, 0, 1, 3), scaled(1, 0.5, cols), A(cols)
+  case("rms_norm", { x, w })
+  case("layer_norm", { x, w, b })
+  case("layer_norm", { x, w, false })
+  case("softmax", { array.map(x, function(v) return 4 * v end) })
+  case("log_softmax", { x })
+  case("sum_last", { x })
+end
+case("softmax", { scaled(0, 4, 1, 16401) })
+case("rms_norm", { scaled(0, 1, 1, 16392), scaled(1, 0.5, 16392) })
+case("sum_last", { A(2, 3, 0) })
+case("sum", { A(9001) })
+
+case("rotary", { A(5, 24), array.index { 0, 1, 7, 1000, 16000000 } }, 2, 8, 10000)
+case("rotary", { A(5, 22), array.index { 0, 1, 7, 1000, 3 } }, 2, 8, 10000)
+case("rotary", { A(4, 96), array.index { 0, 1, 7, 2047 } }, 2, 32, 500000)
+case("rotary", { A(2, 18), array.index { 5, 9 } }, 3, 6, 10000)
+case("rotary", { A(2, 1300), array.index { 5, 9 } }, 1, 1200, 10000)
+case("rotary", { A(0, 8), array.index {} }, 1, 8, 10000)
+
+local repeated <const> = { 0, 3, 3, 6, 0, 3, 3, 3, 3, 5 }
+case("embedding", { A(7, 33), array.index(repeated) })
+case("embedding", { A(7, 64), array.index(repeated) })
+case("embedding", { A(5, 8), array.index {} })
+local many <const> = {} -- past one tile of indices
+for i = 1, 1100 do many[i] = i * i % 397 end
+case("embedding", { A(400, 8), array.index(many) })
+
+for _, shape in ipairs { { 5, 33 }, { 5, 16 }, { 5 } } do
+  local x = array.fill(shape, 0, 1, 3)
+  for _, window in ipairs { { 1, 2 }, { 0, 5 }, { 4, 1 }, { 2, 0 } } do
+    case("slice", { x }, table.unpack(window))
+  end
+  case("select", { x }, 0)
+  case("select", { x }, 3)
+  case("view", { x }, -1)
+end
+case("segment_sum", { A(300), array.index { 0, 1, 1, 200, 300 } })
+case("segment_sum", { A(0), array.index { 0, 0 } })
+
+local function text_of(c)
+  local parts = {}
+  for i, a in ipairs(c.inputs) do
+    parts[i] = not a and "nil" or a.index and "index" or "[" .. table.concat(a.shape, ", ") .. "]"
+  end
+  return ("%s(%s)"):format(c.name, table.concat(parts, ", "))
+end
+
+local function rounded(a, dtype)
+  if not a or a.index or #a == 0 or dtype == "f32" then return a end
+  local scope <close> = core.scope()
+  local out = array.of(array.tensor(a):to(dtype):to("f32"))
+  out.shape = a.shape
+  return out
+end
+
+local function tensor(a, dtype)
+  return array.tensor(a):to(dtype)
+end
+
+-- The elements of `a` from the second element of a longer tensor on.
+local function off_by_one(a, dtype)
+  local long = table.move(a, 1, #a, 2, { 0.5, shape = { #a + 4 } })
+  for i = #a + 2, #a + 4 do long[i] = 0.25 end
+  local whole = tensor(long, dtype)
+  return whole, function() return op.view(op.slice(whole, 1, #a), table.unpack(a.shape)) end
+end
+
+-- How a value comes to be an input: a parameter; another's result, whose gradient has its type; the
+-- same, off a multiple of 16 bytes.
+local ways = {
+  parameter = function(a, dtype)
+    local leaf = tensor(a, dtype):requires_grad(true)
+    return leaf, leaf, 0
+  end,
+  result = function(a, dtype)
+    local leaf = tensor(a, dtype):requires_grad(true)
+    return op.view(leaf, table.unpack(a.shape)), leaf, 0
+  end,
+  unaligned = function(a, dtype)
+    local leaf, window = off_by_one(a, dtype)
+    leaf:requires_grad(true)
+    return window(), leaf, 1
+  end,
+}
+
+-- Values and gradients of op(inputs), or, with `twice`, of op(inputs) + op(inputs).
+local function run(c, inputs, upstream, dtype, way, twice)
+  local scope <close> = core.scope()
+  local args, leaves, n = {}, {}, #inputs
+  for i, a in ipairs(inputs) do
+    if a and a.index then
+      args[i] = array.tensor(a)
+    elseif a then
+      local leaf, skip
+      args[i], leaf, skip = ways[way](a, dtype)
+      leaves[#leaves + 1] = { leaf = leaf, skip = skip, shape = a.shape }
+    end
+  end
+  table.move(c.attributes, 1, #c.attributes, n + 1, args)
+  local y = op[c.name](table.unpack(args, 1, n + #c.attributes))
+  local z = twice and op.add(op[c.name](table.unpack(args, 1, n + #c.attributes)), y) or y
+  local dy = tensor(upstream, dtype)
+  if way == "unaligned" then
+    local _, window = off_by_one(upstream, dtype)
+    dy = window()
+  end
+  z:backward(dy)
+  local grads = {}
+  for k, l in ipairs(leaves) do
+    local all = array.of(l.leaf:grad():to("f32"):to("cpu"))
+    grads[k] = table.move(all, l.skip + 1, l.skip + array.count(l.shape), 1, {})
+  end
+  return array.of(z:to("f32"):to("cpu")), grads
+end
+
+local function compare(what, wanted, got, tolerance)
+  assert.equal(#wanted, #got, what)
+  for i, w in ipairs(wanted) do
+    local near = math.abs(w - got[i]) <= tolerance * math.max(1, math.abs(w)) -- false of a NaN
+    if not near then
+      error(("%s: element %d of %d is %.9g, the CPU says %.9g"):format(what, i, #wanted, got[i], w))
+    end
+  end
+end
+
+local function check(c, dtype)
+  local inputs = {}
+  for i, a in ipairs(c.inputs) do inputs[i] = rounded(a, dtype) end
+  core.device("cpu")
+  local shape
+  do
+    local scope <close> = core.scope()
+    local args = {}
+    for i, a in ipairs(inputs) do args[i] = a and array.tensor(a) or nil end
+    table.move(c.attributes, 1, #c.attributes, #inputs + 1, args)
+    shape = op[c.name](table.unpack(args, 1, #inputs + #c.attributes)):shape()
+  end
+  local upstream = rounded(array.fill(shape, 0, 1, 50), dtype)
+  local longest = 1 -- terms of a sum that the CPU adds up one after the other
+  for _, a in ipairs(inputs) do
+    if a and a.shape then longest = math.max(longest, #a) end
+  end
+  for _, twice in ipairs { false, true } do
+    core.device("cpu")
+    local value, grads = run(c, inputs, upstream, "f32", "parameter", twice)
+    core.device("cuda")
+    for way in pairs(ways) do
+      local what = ("%s of %s, %s%s"):format(text_of(c), dtype, way, twice and ", twice" or "")
+      local got, got_grads = run(c, inputs, upstream, dtype, way, twice)
+      local t = TOLERANCE[dtype]
+      local more = dtype == "f32" and math.max(1, longest / 1000) or twice and 2 or 1
+      compare(what, value, got, t.value * more)
+      for k, g in ipairs(grads) do
+        compare(("%s: gradient %d"):format(what, k), g, got_grads[k], t.gradient * more)
+      end
+    end
+  end
+end
+
+local device, missing = pcall(core.device, "cuda")
+if device then core.device("cpu") end
+
+describe("operators on a device", function()
+  local poison
+  setup(function() poison = core.poison(true) end)
+  teardown(function()
+    core.poison(poison)
+    core.device("cpu")
+  end)
+  local names, by_name = {}, {}
+  for _, c in ipairs(cases) do
+    if not by_name[c.name] then
+      names[#names + 1] = c.name
+      by_name[c.name] = {}
+    end
+    table.insert(by_name[c.name], c)
+  end
+  for _, name in ipairs(names) do
+    it("agree with the CPU: " .. name, function()
+      if not device then return pending(missing) end
+      for _, dtype in ipairs { "f32", "bf16" } do
+        for _, c in ipairs(by_name[name]) do check(c, dtype) end
+      end
+    end)
+  end
+end)
