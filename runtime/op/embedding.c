@@ -13,7 +13,7 @@ dopl_status op_embedding_shape(dopl_rt *rt, dopl_op_call *c) {
         return dopl_fail(rt, DOPL_ESHAPE, "embedding: table %s and index %s, need [V, C] and [N]",
                          dopl_shape_str(table).s, dopl_shape_str(index).s);
     DOPL_TRY(op_check_index(rt, "embedding", index, table->dim[0]));
-    return op_out(rt, c, DOPL_F32, 2, (int64_t[]){ index->dim[0], table->dim[1] });
+    return op_out(rt, c, c->dtype, 2, (int64_t[]){ index->dim[0], table->dim[1] });
 }
 
 DOPL_SIMD static void decode_row(float *restrict y, const uint16_t *restrict x, int64_t n) {
