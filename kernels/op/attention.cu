@@ -17,7 +17,7 @@ enum { WEIGHTS = 64 }; // heavier tiles are not told apart
 
 // One block; threads take sequences. A counting sort: atomics on integers decide the order within a
 // weight, which no result depends on.
-__global__ void attention_tiles_kernel(int2 *__restrict__ list, int64_t n_list,
+__global__ void attention_tiles_kernel(attention_tile *__restrict__ list, int64_t n_list,
                                        const int32_t *__restrict__ offset, // [n_sequences + 1]
                                        int64_t n_sequences) {
     __shared__ int count[WEIGHTS], next[WEIGHTS], total;
@@ -36,11 +36,13 @@ __global__ void attention_tiles_kernel(int2 *__restrict__ list, int64_t n_list,
     }
     __syncthreads();
     for (int64_t b = threadIdx.x; b < n_sequences; b += blockDim.x) {
-        int n = (offset[b + 1] - offset[b] + TILE - 1) / TILE;
-        for (int w = 1; w <= n; w++)
-            list[atomicAdd(&next[(w < WEIGHTS ? w : WEIGHTS) - 1], 1)] = make_int2((int)b, w);
+        int first = offset[b], len = offset[b + 1] - first, n = (len + TILE - 1) / TILE;
+        for (int w = 1; w <= n; w++) {
+            attention_tile t = { first, len, w, 0 };
+            list[atomicAdd(&next[(w < WEIGHTS ? w : WEIGHTS) - 1], 1)] = t;
+        }
     }
-    for (int64_t i = total + threadIdx.x; i < n_list; i += blockDim.x) list[i] = make_int2(-1, 0);
+    for (int64_t i = total + threadIdx.x; i < n_list; i += blockDim.x) list[i].weight = 0;
 }
 
 static int64_t list_length(int64_t rows, int64_t n_sequences) {
@@ -109,7 +111,7 @@ static dopl_status prepare(dopl_rt *rt, attention_work *work, const dopl_tensor 
                          dopl_shape_str(qkv).s);
     work->on_tensor_cores = fits_tensor_cores(rt, qkv, p.cols);
     work->plan = p;
-    return dopl_cuda_index(rt, offsets, &work->plan.offset);
+    return DOPL_OK;
 }
 
 // Launches with more dynamic shared memory than a kernel gets unasked. Runs a failure up.
@@ -144,12 +146,14 @@ static dopl_status prepare(dopl_rt *rt, attention_work *work, const dopl_tensor 
 
 constexpr size_t PLAIN_SHARED = 3 * PLAIN_SIZE * sizeof(float);
 
-static dopl_status forward(dopl_rt *rt, dopl_op_call *c, attention_work *w, int2 *list,
+static dopl_status forward(dopl_rt *rt, dopl_op_call *c, attention_work *w, attention_tile *list,
                            float *lse) {
     w->plan.tile = list;
     const attention_plan &p = w->plan;
-    DOPL_LAUNCH((attention_tiles_kernel), 1, 256, 0, dopl_cuda_stream(rt), list, w->n_tiles,
-                p.offset, c->in[1]->dim[0] - 1);
+    const int32_t *offset;
+    DOPL_TRY(dopl_cuda_index(rt, c->in[1], &offset));
+    DOPL_LAUNCH((attention_tiles_kernel), 1, 256, 0, dopl_cuda_stream(rt), list, w->n_tiles, offset,
+                c->in[1]->dim[0] - 1);
     DOPL_TRY(dopl_cuda_launched(rt, "attention"));
     unsigned blocks = (unsigned)(w->n_tiles * p.heads);
     if (w->on_tensor_cores) {
@@ -171,17 +175,18 @@ static dopl_status forward(dopl_rt *rt, dopl_op_call *c, attention_work *w, int2
 extern "C" dopl_status op_attention_cuda(dopl_rt *rt, dopl_op_call *c) {
     attention_work work;
     DOPL_TRY(prepare(rt, &work, c->in[0], c->in[1], c->attr));
-    int64_t rows[] = { c->attr[0].i, c->in[0]->dim[0] }, tiles[] = { work.n_tiles, 2 };
+    int64_t rows[] = { c->attr[0].i, c->in[0]->dim[0] }, tiles[] = { work.n_tiles, 4 };
     if (c->record) {
         DOPL_TRY(op_save(rt, c, 0, 2, rows));
-        DOPL_TRY(op_save(rt, c, 1, 2, tiles)); // int2, of the same size
+        DOPL_TRY(op_save(rt, c, 1, 2, tiles)); // attention_tile, of the same size
     }
     if (work.n_tiles == 0) return DOPL_OK;
     if (c->record)
-        return forward(rt, c, &work, data_of<int2>(&c->saved[1]), data_of<float>(&c->saved[0]));
+        return forward(rt, c, &work, data_of<attention_tile>(&c->saved[1]),
+                       data_of<float>(&c->saved[0]));
     void *list;
-    DOPL_TRY(dopl_cuda_alloc(rt, &list, (size_t)work.n_tiles * sizeof(int2)));
-    dopl_status status = forward(rt, c, &work, static_cast<int2 *>(list), nullptr);
+    DOPL_TRY(dopl_cuda_alloc(rt, &list, (size_t)work.n_tiles * sizeof(attention_tile)));
+    dopl_status status = forward(rt, c, &work, static_cast<attention_tile *>(list), nullptr);
     dopl_cuda_free(rt, list);
     return status;
 }
@@ -244,7 +249,7 @@ extern "C" dopl_status op_attention_cuda_backward(dopl_rt *rt, dopl_node *n) {
     attention_work work;
     DOPL_TRY(prepare(rt, &work, &n->in[0], &n->in[1], n->attr));
     if (work.n_tiles == 0) return DOPL_OK;
-    work.plan.tile = data_of<int2>(&n->saved[1]);
+    work.plan.tile = data_of<attention_tile>(&n->saved[1]);
     void *delta;
     DOPL_TRY(
         dopl_cuda_alloc(rt, &delta, (size_t)(work.plan.rows * work.plan.heads) * sizeof(float)));

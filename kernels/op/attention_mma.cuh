@@ -154,8 +154,8 @@ __global__ void __launch_bounds__(MMA_THREADS)
     constexpr int SIZE = TILE * (D + 8);
     bf16 *ks = shared, *vs = ks + 2 * SIZE;
     bf16 *qs = ks + SIZE; // on their way to registers, before that room is needed
-    attention_tile tile;
-    if (!find_tile(p, blockIdx.x / p.heads, &tile)) return;
+    const attention_tile tile = p.tile[blockIdx.x / p.heads];
+    if (tile.weight == 0) return;
     int head = blockIdx.x % p.heads, last = tile.weight - 1, row = last * TILE;
     const bf16 *base = qkv + tile.first * p.ld;
     const bf16 *k = base + (int64_t)(p.heads + head / p.group) * p.cols;
@@ -262,8 +262,8 @@ __global__ void __launch_bounds__(MMA_THREADS)
     constexpr int SIZE = TILE * (D + 8);
     bf16 *ks = shared, *vs = ks + 2 * SIZE;
     bf16 *qs = ks + SIZE, *ds = vs + SIZE; // on their way to registers
-    attention_tile tile;
-    if (!find_tile(p, blockIdx.x / p.heads, &tile)) return;
+    const attention_tile tile = p.tile[blockIdx.x / p.heads];
+    if (tile.weight == 0) return;
     int head = blockIdx.x % p.heads, last = tile.weight - 1, row = last * TILE;
     int64_t ld_out = (int64_t)p.heads * p.cols;
     const bf16 *base = qkv + tile.first * p.ld;
@@ -372,8 +372,8 @@ __global__ void __launch_bounds__(MMA_THREADS)
     constexpr int SIZE = TILE * (D + 8);
     bf16 *ks = shared, *vs = ks + SIZE, *qs = vs + SIZE, *ds = qs + 2 * SIZE;
     float *numbers = reinterpret_cast<float *>(ds + 2 * SIZE); // [2][lse, delta][TILE]
-    attention_tile tile;
-    if (!find_tile(p, blockIdx.x / p.kv_heads, &tile)) return;
+    const attention_tile tile = p.tile[blockIdx.x / p.kv_heads];
+    if (tile.weight == 0) return;
     int kv_head = blockIdx.x % p.kv_heads;
     int first = (tile.len + TILE - 1) / TILE - tile.weight, row = first * TILE;
     int64_t ld_out = (int64_t)p.heads * p.cols;

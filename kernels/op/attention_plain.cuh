@@ -115,8 +115,8 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
                            attention_plan p) {
     DOPL_DYNAMIC_SHARED(float, a); // queries, keys or values, probabilities
     float *b = a + PLAIN_SIZE, *ps = b + PLAIN_SIZE;
-    attention_tile tile;
-    if (!find_tile(p, blockIdx.x / p.heads, &tile)) return;
+    const attention_tile tile = p.tile[blockIdx.x / p.heads];
+    if (tile.weight == 0) return;
     int head = blockIdx.x % p.heads, last = tile.weight - 1, row = last * TILE;
     int chunk = blockIdx.y * TILE, tx = threadIdx.x % 16, ty = threadIdx.x / 16;
     const T *base = qkv + tile.first * p.ld;
@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
     for (int i = 0; i < 4; i++) {
         int at = row + ty + 16 * i;
         if (at >= tile.len) continue;
-        int64_t to = (tile.first + at) * p.heads + head;
+        int64_t to = (int64_t)(tile.first + at) * p.heads + head;
         if (lse && tx == 0 && chunk == 0)
             lse[head * p.rows + tile.first + at] = top[i] + logf(sum[i]);
         for (int m = 0; m < 4; m++)
@@ -185,8 +185,8 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
                               attention_plan p) {
     DOPL_DYNAMIC_SHARED(float, a);
     float *b = a + PLAIN_SIZE, *ps = b + PLAIN_SIZE;
-    attention_tile tile;
-    if (!find_tile(p, blockIdx.x / p.heads, &tile)) return;
+    const attention_tile tile = p.tile[blockIdx.x / p.heads];
+    if (tile.weight == 0) return;
     int head = blockIdx.x % p.heads, last = tile.weight - 1, row = last * TILE;
     int chunk = blockIdx.y * TILE, tx = threadIdx.x % 16, ty = threadIdx.x / 16;
     int64_t ld_out = (int64_t)p.heads * p.cols, column = (int64_t)head * p.cols;
@@ -234,8 +234,8 @@ __global__ void __launch_bounds__(PLAIN_THREADS, 1)
                                attention_plan p) {
     DOPL_DYNAMIC_SHARED(float, a);
     float *b = a + PLAIN_SIZE, *ps = b + PLAIN_SIZE;
-    attention_tile tile;
-    if (!find_tile(p, blockIdx.x / p.kv_heads, &tile)) return;
+    const attention_tile tile = p.tile[blockIdx.x / p.kv_heads];
+    if (tile.weight == 0) return;
     int kv_head = blockIdx.x % p.kv_heads;
     int n_tiles = (tile.len + TILE - 1) / TILE, first = n_tiles - tile.weight, row = first * TILE;
     int chunk = blockIdx.y * TILE, tx = threadIdx.x % 16, ty = threadIdx.x / 16;

@@ -29,6 +29,25 @@ static dopl_status choose(dopl_rt *rt, dopl_op_call *c, const char *name, const 
     return status;
 }
 
+// f(i, x) for elements of a row, by all threads of the block: 16 bytes at a time from where the row
+// first meets a multiple of them, so that a row of any length has many loads under way.
+template <class T, class F>
+__device__ __forceinline__ void for_row(const T *row, int n, const F &f) {
+    constexpr int N = pack<T>::N;
+    int head = (int)((16 - reinterpret_cast<uintptr_t>(row) % 16) % 16 / sizeof(T));
+    if (head > n) head = n;
+    int packed = (n - head) / N;
+    if ((int)threadIdx.x < head) f((int)threadIdx.x, to_float(row[threadIdx.x]));
+#pragma unroll 4
+    for (int i = threadIdx.x; i < packed; i += blockDim.x) {
+        pack<T> x = load_pack(row + head + i * N);
+#pragma unroll
+        for (int c = 0; c < N; c++) f(head + i * N + c, to_float(x.x[c]));
+    }
+    int rest = head + packed * N + threadIdx.x;
+    if (rest < n) f(rest, to_float(row[rest]));
+}
+
 // The larger of two, the first of equals; NaN is never larger.
 __device__ __forceinline__ void keep_larger(float *x, int *at, float y, int y_at) {
     if (y > *x || (y == *x && y_at < *at)) {
@@ -37,7 +56,7 @@ __device__ __forceinline__ void keep_larger(float *x, int *at, float y, int y_at
     }
 }
 
-// Threads take elements in turn. Bound by memory. A row that begins with NaN
+// Bound by memory. A row that begins with NaN
 // gives 0: nothing is larger than its first element.
 template <class T>
 __global__ void __launch_bounds__(CHOICE_THREADS)
@@ -50,7 +69,7 @@ __global__ void __launch_bounds__(CHOICE_THREADS)
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     float x = -INFINITY;
     int at = INT_MAX;
-    for (int i = threadIdx.x; i < cols; i += blockDim.x) keep_larger(&x, &at, to_float(row[i]), i);
+    for_row(row, (int)cols, [&](int i, float y) { keep_larger(&x, &at, y, i); });
     for (int k = WARP / 2; k; k /= 2)
         keep_larger(&x, &at, __shfl_xor_sync(0xffffffffu, x, k),
                     __shfl_xor_sync(0xffffffffu, at, k));
@@ -132,8 +151,9 @@ template <int N> __device__ __forceinline__ void block_totals(mass (&x)[N]) {
 // Mass of what has bits of at least `bound`.
 __device__ __forceinline__ mass mass_from(const float *p, int n, unsigned bound) {
     mass sum[1] = {};
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
-        if (__float_as_uint(p[i]) >= bound) sum[0] += mass_of(p[i]);
+    for_row(p, n, [&](int, float x) {
+        if (__float_as_uint(x) >= bound) sum[0] += mass_of(x);
+    });
     block_totals(sum);
     return sum[0];
 }
@@ -145,13 +165,14 @@ __device__ __forceinline__ unsigned walk_down(const float *p, int n, mass goal, 
     unsigned low = 0; // the mass from there on exceeds the goal
     for (unsigned step = 1u << 27; step; step /= BOUNDS + 1) {
         mass sum[BOUNDS] = {};
-        for (int i = threadIdx.x; i < n; i += blockDim.x) {
-            unsigned bits = __float_as_uint(p[i]);
-            mass m = mass_of(p[i]);
+        for_row(p, n, [&](int, float x) {
+            unsigned bits = __float_as_uint(x);
+            if (bits < low + step) return; // most, after the first pass
+            mass m = mass_of(x);
 #pragma unroll
             for (int b = 0; b < BOUNDS; b++)
                 if (bits >= low + (b + 1) * step) sum[b] += m;
-        }
+        });
         block_totals(sum);
         unsigned passed = 0;
 #pragma unroll
@@ -192,12 +213,13 @@ __global__ void __launch_bounds__(CHOICE_THREADS)
     const T *z = logits + row * cols;
     float *p = room + row * cols;
     float top = -INFINITY;
-    for (int i = threadIdx.x; i < n; i += blockDim.x) top = fmaxf(top, to_float(z[i]));
+    for_row(z, n, [&](int, float x) { top = fmaxf(top, x); });
     top = block_max(top);
-    for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        float x = expf((to_float(z[i]) - top) / temperature);
-        p[i] = x >= 0.0f ? x : 0.0f; // a thread reads what it wrote itself
-    }
+    for_row(z, n, [&](int i, float y) {
+        float x = expf((y - top) / temperature);
+        p[i] = x >= 0.0f ? x : 0.0f;
+    });
+    __syncthreads(); // others read them
     mass kept = mass_from(p, n, 0);
     if (kept == 0) { // no finite logit
         if (threadIdx.x == 0) out[row] = 0;
