@@ -415,7 +415,7 @@ function Study:paired(title, baselines)
       caption = ("Mean difference over %d %s; whiskers: its 95%% interval."):format(#theirs, units) }
   end
   return { rows = self.rows, columns = shows, title = title .. ", ± half the 95% interval",
-    sentences = sentences, parameters = self.parameters, charts = charts }
+    short = title, sentences = sentences, parameters = self.parameters, charts = charts }
 end
 
 --- Rows with one figure in percent, for bars.
@@ -455,7 +455,7 @@ function study.report(run, p, parts, options)
     print("\n" .. part.title)
     report.table(part.rows, { columns = part.columns, paper = part.paper })
     for _, sentence in ipairs(part.sentences) do
-      notes[#notes + 1] = #parts > 1 and part.title .. ": " .. sentence or sentence
+      notes[#notes + 1] = #parts > 1 and (part.short or part.title) .. ": " .. sentence or sentence
     end
     tables[#tables + 1] = { rows = part.rows, title = part.title, columns = part.columns,
       paper = part.paper, note = o.note }
