@@ -14,6 +14,11 @@
 #include "../mma.cuh"
 
 constexpr int MMA_THREADS = 4 * WARP;
+// Blocks that a multiprocessor should have registers for: left to itself, the compiler spills a few
+// of them for one block more.
+constexpr int mma_blocks(int width) {
+    return width <= 64 ? 3 : 2;
+}
 constexpr float LOG2_E = 1.44269504088896341f, LN_2 = 0.693147180559945309f;
 
 // Starts the copy of TILE rows, zeros past `rows` and past `cols`.
@@ -145,7 +150,7 @@ __device__ __forceinline__ void attend_tile(float o[D / 8][4], float top[2], flo
 // Block: a head's tile of queries; loops over the tiles of keys up to it. Bound by the tensor cores
 // at lengths of a few tiles, by the reads of K and V (which the group's heads share in L2) below.
 template <int D>
-__global__ void __launch_bounds__(MMA_THREADS)
+__global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D))
     attention_mma_kernel(bf16 *__restrict__ out,       // [T, heads cols]
                          float *__restrict__ lse,      // [heads, T]; nullptr: not wanted
                          const bf16 *__restrict__ qkv, // [T, ld]
@@ -251,7 +256,7 @@ __device__ __forceinline__ void query_gradient(float dq[D / 8][4], const uint32_
 
 // Block: a head's tile of queries; loops over the tiles of keys up to it, as in the forward.
 template <int D>
-__global__ void __launch_bounds__(MMA_THREADS)
+__global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D))
     attention_mma_dq_kernel(attention_gradient dqkv,         // [T, ld]
                             const bf16 *__restrict__ qkv,    // [T, ld]
                             const bf16 *__restrict__ dout,   // [T, heads cols]
@@ -361,7 +366,7 @@ key_gradient(float dk[D / 8][4], float dv[D / 8][4], const bf16 *ks, const bf16 
 // queries from it on, so that dk and dv have one writer and one order of summation. Queries past
 // the end are zeros, and so are their gradients: they add nothing.
 template <int D>
-__global__ void __launch_bounds__(MMA_THREADS)
+__global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D))
     attention_mma_dkv_kernel(attention_gradient dqkv,         // [T, ld]
                              const bf16 *__restrict__ qkv,    // [T, ld]
                              const bf16 *__restrict__ dout,   // [T, heads cols]
