@@ -4,14 +4,14 @@
 // for as y^T = b^T a^T: our b is its A, our a its B, and a bias along our rows is one along its
 // columns, as its epilogues want it.
 //
-// The library's heuristic names the algorithms worth trying; the first is usually within a tenth of
-// the best. The first product of a kind outside of a graph capture times them all, on its own
-// operands, and the fastest is remembered. Token counts change from batch to batch, so kinds are
-// shapes rounded to four steps an octave: a kind's other shapes take over its algorithm where
-// cuBLAS confirms that it can. Which algorithm wins can differ from run to run, and with it the
-// last bits of a product; with DOPL_GEMM_TIMING=0 the heuristic's first is taken for every shape,
-// and a run repeats to the bit. DOPL_TF32=1 multiplies f32 operands in TF32: faster by far, 10 bits
-// of mantissa.
+// The library's heuristic names the algorithms worth trying; the first, usually within a tenth of
+// the best, is taken and remembered for the shape, so that a run repeats to the bit. With
+// DOPL_GEMM_TIMING=1 the first product of a kind outside of a graph capture times them all, on its
+// own operands, and the fastest is remembered: which one wins can differ from run to run, and with
+// it the last bits of a product. Token counts change from batch to batch, so kinds are then shapes
+// rounded to four steps an octave: a kind's other shapes take over its algorithm where cuBLAS
+// confirms that it can. DOPL_TF32=1 multiplies f32 operands in TF32: faster by far, 10 bits of
+// mantissa.
 #include "cuda.h"
 
 #include <cublasLt.h>
@@ -82,7 +82,7 @@ dopl_status dopl_cuda_gemm_init(dopl_rt *rt) {
         return dopl_fail(rt, DOPL_EDEVICE, "cuBLAS: %s", cublasLtGetStatusString(status));
     }
     const char *timing = getenv("DOPL_GEMM_TIMING"), *tf32 = getenv("DOPL_TF32");
-    g->timing = !timing || strcmp(timing, "0") != 0;
+    g->timing = timing && strcmp(timing, "1") == 0;
     g->tf32 = tf32 && strcmp(tf32, "1") == 0;
     dopl_cuda_of(rt)->gemm = g;
     return DOPL_OK;

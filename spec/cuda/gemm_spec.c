@@ -162,10 +162,16 @@ static void check_all(device *d, dopl_dtype type, dopl_dtype y_type) {
         }
 }
 
+static void open_timing_device(device *d) {
+    setenv("DOPL_GEMM_TIMING", "1", 1);
+    open_device(d);
+    unsetenv("DOPL_GEMM_TIMING");
+}
+
 static void products_are_sums(void **state) {
     (void)state;
     device d;
-    open_device(&d);
+    open_timing_device(&d);
     check_all(&d, DOPL_F32, DOPL_F32);
     check_all(&d, DOPL_BF16, DOPL_BF16);
     check_all(&d, DOPL_BF16, DOPL_F32);
@@ -175,9 +181,7 @@ static void products_are_sums(void **state) {
 static void so_they_are_without_timing(void **state) {
     (void)state;
     device d;
-    setenv("DOPL_GEMM_TIMING", "0", 1);
     open_device(&d);
-    unsetenv("DOPL_GEMM_TIMING");
     check_all(&d, DOPL_BF16, DOPL_F32);
     close_device(&d);
 }
@@ -186,7 +190,7 @@ static void so_they_are_without_timing(void **state) {
 static void and_without_memory_to_time_in(void **state) {
     (void)state;
     device d;
-    open_device(&d);
+    open_timing_device(&d);
     refused_at = 1 << 20;
     check_all(&d, DOPL_F32, DOPL_F32);
     refused_at = 0;
@@ -197,9 +201,7 @@ static void and_without_memory_to_time_in(void **state) {
 static void more_kinds_than_the_table_has_places(void **state) {
     (void)state;
     device d;
-    setenv("DOPL_GEMM_TIMING", "0", 1); // a kind for each shape
-    open_device(&d);
-    unsetenv("DOPL_GEMM_TIMING");
+    open_device(&d); // without timing: a kind for each shape
     for (int64_t i = 1; i <= 1200; i++)
         check(&d, DOPL_F32, DOPL_F32, 0, i % 50 + 1, 1 + i / 50, 2, 0, 0.0f, false, false);
     close_device(&d);
