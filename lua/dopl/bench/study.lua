@@ -388,6 +388,9 @@ function Study:part(options)
     charts = { o.chart and { svg = o.chart } or bars(self, o.title) } }
 end
 
+local PAIRED <const> = "Points of OVR: the mean of the differences on the same forget sets and seeds. "
+  .. "Zero outside the interval is more than chance; of twenty such, chance alone makes one."
+
 --- A table of the differences in OVR to some rows, in pairs, each with half its 95% interval.
 -- @tparam string title
 -- @tparam {string,...} baselines labels of the rows that all are compared with
@@ -415,7 +418,7 @@ function Study:paired(title, baselines)
       caption = ("Mean difference over %d %s; whiskers: its 95%% interval."):format(#theirs, units) }
   end
   return { rows = self.rows, columns = shows, title = title .. ", ± half the 95% interval",
-    short = title, sentences = sentences, parameters = self.parameters, charts = charts }
+    short = title, note = PAIRED, sentences = sentences, parameters = self.parameters, charts = charts }
 end
 
 --- Rows with one figure in percent, for bars.
@@ -458,7 +461,7 @@ function study.report(run, p, parts, options)
       notes[#notes + 1] = #parts > 1 and (part.short or part.title) .. ": " .. sentence or sentence
     end
     tables[#tables + 1] = { rows = part.rows, title = part.title, columns = part.columns,
-      paper = part.paper, note = o.note }
+      paper = part.paper, note = part.note or o.note }
     for _, chart in ipairs(part.charts) do
       charts[#charts + 1] = { svg = chart.svg, caption = chart.caption or o.lead }
     end
