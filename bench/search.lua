@@ -2,10 +2,11 @@
 --
 -- Every method gets the same budget, on forget sets that no recipe reports. With IDK: a grid of
 -- learning rate and eps on one forget set, then its best points on two more; the best mean OVR is
--- taken. With the other losses: the forget weight, on the first set, at the learning rate and eps found
--- with IDK; an 8-bit method takes what its f32 twin found. The choice printed at the end is `methods`
--- of lua/dopl/bench/settings.lua, the tables are those of docs/bench.md. About 15 minutes on two cores;
--- --resume goes on with a search that was stopped, --losses idk makes the first table alone.
+-- taken. With the other losses: a grid of forget weight and learning rate (IDK's and half of it) on the
+-- first set, at the eps found with IDK; an 8-bit method takes what its f32 twin found. The choice
+-- printed at the end is `methods` of lua/dopl/bench/settings.lua, the tables are those of
+-- docs/bench.md. About 20 minutes on two cores; --resume goes on with a search that was stopped,
+-- --losses idk makes the first table alone.
 
 local dopl = require "dopl"
 local tofu = require "dopl.bench.tofu"
@@ -20,6 +21,7 @@ local declared = tofu.params {
   keep = { 2, "points of each method that are tried on the other sets" },
   lr = { 2.5e-4, 5e-4, 1e-3, 2e-3 },
   eps = { 1e-8, 1e-5, 1e-4 },
+  factors = { 0.5, 1.0 },
   weights = { 0.1, 1.0 },
 }
 declared.task, declared.checkpoint = nil, nil -- many forget sets; a training is made again whole
@@ -38,14 +40,17 @@ local function bench_of(task)
   return benches[task]
 end
 
--- The points of a grid. IDK: learning rate and eps; another loss: weights at what IDK found.
+-- The points of a grid. IDK: learning rate and eps; another loss: weights, and factors of IDK's rate.
 local function grid(start)
   local points = {}
   for _, lr in ipairs(start and {} or p.lr) do
     for _, eps in ipairs(p.eps) do points[#points + 1] = { lr = lr, eps = eps, weight = 1.0 } end
   end
-  for _, weight in ipairs(start and p.weights or {}) do
-    points[#points + 1] = { lr = start.lr, eps = start.eps, weight = weight }
+  for _, factor in ipairs(start and p.factors or {}) do
+    for _, weight in ipairs(p.weights) do
+      points[#points + 1] = { lr = factor * start.lr, eps = start.eps, weight = weight,
+        factor = factor }
+    end
   end
   return points
 end
@@ -100,8 +105,8 @@ end
 local function show(loss_name, found)
   local idk, names = loss_name == "idk", {}
   for k, f in ipairs(found) do names[k] = f.method end
-  print(("\n| %s + GD: %s | %s |\n|%s"):format(loss_name:upper(), idk and "lr, eps" or "weight",
-    table.concat(names, " | "), (" --- |"):rep(#found + 1)))
+  print(("\n| %s + GD: %s | %s |\n|%s"):format(loss_name:upper(), idk and "lr, eps"
+    or "lr, weight", table.concat(names, " | "), (" --- |"):rep(#found + 1)))
   for i, point in ipairs(found[1].all) do
     local cells = {}
     for k, f in ipairs(found) do
@@ -111,7 +116,7 @@ local function show(loss_name, found)
         or "", mark)
     end
     print(("| %s | %s |"):format(idk and ("%g, %g"):format(point.lr, point.eps)
-      or ("%g"):format(point.weight), table.concat(cells, " | ")))
+      or ("x %g, %g"):format(point.factor, point.weight), table.concat(cells, " | ")))
   end
 end
 
