@@ -16,6 +16,20 @@ template <int THREADS> __device__ __forceinline__ float row_sum(float x) {
         return block_sum(x);
 }
 
+// The same in f64.
+template <int THREADS> __device__ __forceinline__ double row_sum(double x) {
+    for (int lane = WARP / 2; lane; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
+    if constexpr (THREADS > WARP) {
+        __shared__ double part[THREADS / WARP];
+        __syncthreads(); // `part` may still be read by an earlier call
+        if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = x;
+        __syncthreads();
+        x = 0.0;
+        for (int w = 0; w < THREADS / WARP; w++) x += part[w];
+    }
+    return x;
+}
+
 template <int THREADS> __device__ __forceinline__ float row_max(float x) {
     if constexpr (THREADS == WARP)
         return warp_max(x);

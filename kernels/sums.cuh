@@ -44,7 +44,8 @@ static dopl_status partial_sums(dopl_rt *rt, const char *what, G *out, const flo
 }
 
 // THREADS threads (a warp or the block) take one part of one k and stride along r together. Bound
-// by memory; N sums a thread, so that additions do not wait for each other.
+// by memory. In f64, as on the CPU: a sum of numbers of either sign is often far smaller than they,
+// and there is time for an addition a number.
 template <int N, int THREADS, class G, class F>
 __global__ void __launch_bounds__(SUM_THREADS) row_sums_kernel(
     G *__restrict__ out,         // [K]
@@ -53,14 +54,13 @@ __global__ void __launch_bounds__(SUM_THREADS) row_sums_kernel(
     int64_t k = ((int64_t)blockIdx.x * SUM_THREADS + threadIdx.x) / THREADS;
     if (k >= K) return; // a whole warp at least
     int64_t first = blockIdx.y * share, last = first + share < R ? first + share : R;
-    float s[N] = {};
+    double s = 0.0;
     for (int64_t r = first + threadIdx.x % THREADS * N; r < last; r += THREADS * N) {
         float v[N];
         f.template at<N>(v, k, r);
-        for (int i = 0; i < N; i++) s[i] += v[i];
+        for (int i = 0; i < N; i++) s += (double)v[i];
     }
-    for (int i = 1; i < N; i++) s[0] += s[i];
-    float sum = row_sum<THREADS>(s[0]);
+    float sum = (float)row_sum<THREADS>(s);
     if (threadIdx.x % THREADS) return;
     if (partial)
         partial[blockIdx.y * K + k] = sum;

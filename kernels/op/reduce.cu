@@ -127,6 +127,9 @@ dopl_status op_segment_sum_cuda_backward(dopl_rt *rt, dopl_node *n) {
 }
 
 // ---- softmax, log_softmax: LOG says which
+//
+// The gradient of a logarithm needs e^y, and e to the power of a bf16 is good to 2 % alone: where a
+// backward will come, the forward saves it in f32 too.
 
 // What an element becomes, from the row's largest, the inverse of its sum of exponentials and that
 // sum's logarithm.
@@ -141,8 +144,9 @@ __device__ __forceinline__ float share_of(float x, float top, float inverse, flo
 // A warp or a block has a row, in registers: each byte moves once.
 template <class T, int PACKS, int THREADS, bool LOG>
 __global__ void __launch_bounds__(ROW_THREADS)
-    softmax_kernel(T *__restrict__ y,       // [rows, cols]
-                   const T *__restrict__ x, // [rows, cols]
+    softmax_kernel(T *__restrict__ y,         // [rows, cols]
+                   float *__restrict__ exact, // the same in f32, nullptr: not wanted
+                   const T *__restrict__ x,   // [rows, cols]
                    int64_t rows, int cols) {
     constexpr int N = pack<T>::N;
     int64_t row = ((int64_t)blockIdx.x * ROW_THREADS + threadIdx.x) / THREADS;
@@ -166,13 +170,15 @@ __global__ void __launch_bounds__(ROW_THREADS)
         for (int i = 0; i < N; i++)
             out[i] = share_of<LOG>(to_float(v[p].x[i]), top, inverse, log_sum);
         store_elements<N>(y + row * cols + c, out);
+        if (exact) store_elements<N>(exact + row * cols + c, out);
     }
 }
 
 // Any row: a block reads it three times, from the caches after the first.
 template <class T, bool LOG>
 __global__ void __launch_bounds__(ROW_THREADS)
-    softmax_looped_kernel(T *__restrict__ y, const T *__restrict__ x, int64_t cols) {
+    softmax_looped_kernel(T *__restrict__ y, float *__restrict__ exact, const T *__restrict__ x,
+                          int64_t cols) {
     const T *v = x + blockIdx.x * cols;
     float top = -INFINITY, sum = 0.0f;
     for (int64_t c = threadIdx.x; c < cols; c += ROW_THREADS) top = fmaxf(top, to_float(v[c]));
@@ -180,15 +186,22 @@ __global__ void __launch_bounds__(ROW_THREADS)
     for (int64_t c = threadIdx.x; c < cols; c += ROW_THREADS) sum += expf(to_float(v[c]) - top);
     sum = block_sum(sum);
     float inverse = __fdividef(1.0f, sum), log_sum = logf(sum);
-    for (int64_t c = threadIdx.x; c < cols; c += ROW_THREADS)
-        y[blockIdx.x * cols + c] =
-            from_float<T>(share_of<LOG>(to_float(v[c]), top, inverse, log_sum));
+    for (int64_t c = threadIdx.x; c < cols; c += ROW_THREADS) {
+        float out = share_of<LOG>(to_float(v[c]), top, inverse, log_sum);
+        y[blockIdx.x * cols + c] = from_float<T>(out);
+        if (exact) exact[blockIdx.x * cols + c] = out;
+    }
 }
 
 template <bool LOG> static dopl_status softmax(dopl_rt *rt, dopl_op_call *c) {
     int64_t rows = dopl_tensor_rows(c->out), cols = dopl_tensor_cols(c->out);
     if (rows * cols == 0) return DOPL_OK;
     cudaStream_t stream = dopl_cuda_stream(rt);
+    float *exact = NULL;
+    if (LOG && c->record && c->dtype == DOPL_BF16) {
+        DOPL_TRY(op_save(rt, c, 0, c->out->n_dim, c->out->dim));
+        exact = data_of<float>(&c->saved[0]);
+    }
     DISPATCH(c->dtype, T, {
         T *y = data_of<T>(c->out);
         const T *x = data_of<T>(c->in[0]);
@@ -196,12 +209,12 @@ template <bool LOG> static dopl_status softmax(dopl_rt *rt, dopl_op_call *c) {
             T, cols, packs(x, cols) && aligned(y), 2, 8,
             {
                 DOPL_LAUNCH((softmax_looped_kernel<T, LOG>), (unsigned)rows, ROW_THREADS, 0, stream,
-                            y, x, cols);
+                            y, exact, x, cols);
             },
             {
                 DOPL_LAUNCH((softmax_kernel<T, PACKS, THREADS, LOG>),
                             (unsigned)ceil_div(rows, ROW_THREADS / THREADS), ROW_THREADS, 0, stream,
-                            y, x, rows, (int)cols);
+                            y, exact, x, rows, (int)cols);
             });
     });
     return dopl_cuda_launched(rt, c->op->name);
@@ -246,12 +259,13 @@ __global__ void __launch_bounds__(ROW_THREADS)
     }
 }
 
-// Any row, and gradients of another type than x.
-template <class T, class G, bool LOG>
+// Any row, and any types.
+template <class T, class Y, class G, bool LOG>
 __global__ void __launch_bounds__(ROW_THREADS)
     softmax_grad_looped_kernel(G *__restrict__ dx, const T *__restrict__ dy,
-                               const T *__restrict__ y, int64_t cols, float beta) {
-    const T *vdy = dy + blockIdx.x * cols, *vy = y + blockIdx.x * cols;
+                               const Y *__restrict__ y, int64_t cols, float beta) {
+    const T *vdy = dy + blockIdx.x * cols;
+    const Y *vy = y + blockIdx.x * cols;
     float sum = 0.0f;
     for (int64_t c = threadIdx.x; c < cols; c += ROW_THREADS)
         sum += term_of<LOG>(to_float(vdy[c]), to_float(vy[c]));
@@ -261,15 +275,15 @@ __global__ void __launch_bounds__(ROW_THREADS)
                     slope_of<LOG>(to_float(vdy[c]), to_float(vy[c]), sum), beta);
 }
 
-template <class T, class G, bool LOG>
-static void launch_softmax_grad(cudaStream_t stream, G *dx, const T *dy, const T *y, int64_t rows,
+template <bool LOG, class T, class Y, class G>
+static void launch_softmax_grad(cudaStream_t stream, G *dx, const T *dy, const Y *y, int64_t rows,
                                 int64_t cols, float beta) {
-    if constexpr (sizeof(T) == sizeof(G)) {
+    if constexpr (sizeof(T) == sizeof(G) && sizeof(T) == sizeof(Y)) {
         DISPATCH_ROW(
             T, cols, packs(y, cols) && aligned(dx, dy), 1, 4,
             {
-                DOPL_LAUNCH((softmax_grad_looped_kernel<T, G, LOG>), (unsigned)rows, ROW_THREADS, 0,
-                            stream, dx, dy, y, cols, beta);
+                DOPL_LAUNCH((softmax_grad_looped_kernel<T, Y, G, LOG>), (unsigned)rows, ROW_THREADS,
+                            0, stream, dx, dy, y, cols, beta);
             },
             {
                 DOPL_LAUNCH((softmax_grad_kernel<T, PACKS, THREADS, LOG>),
@@ -277,8 +291,8 @@ static void launch_softmax_grad(cudaStream_t stream, G *dx, const T *dy, const T
                             dx, dy, y, rows, (int)cols, beta);
             });
     } else {
-        DOPL_LAUNCH((softmax_grad_looped_kernel<T, G, LOG>), (unsigned)rows, ROW_THREADS, 0, stream,
-                    dx, dy, y, cols, beta);
+        DOPL_LAUNCH((softmax_grad_looped_kernel<T, Y, G, LOG>), (unsigned)rows, ROW_THREADS, 0,
+                    stream, dx, dy, y, cols, beta);
     }
 }
 
@@ -288,9 +302,15 @@ template <bool LOG> static dopl_status softmax_grad(dopl_rt *rt, dopl_node *n) {
     DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
     int64_t rows = dopl_tensor_rows(d), cols = dopl_tensor_cols(d);
     if (rows * cols == 0) return DOPL_OK;
+    cudaStream_t stream = dopl_cuda_stream(rt);
     DISPATCH_GRADIENT(n->dout.dtype, d->dtype, T, G, {
-        launch_softmax_grad<T, G, LOG>(dopl_cuda_stream(rt), data_of<G>(d), data_of<T>(&n->dout),
-                                       data_of<T>(&n->out), rows, cols, beta);
+        G *dx = data_of<G>(d);
+        const T *dy = data_of<T>(&n->dout);
+        if (LOG && n->saved[0].storage)
+            launch_softmax_grad<LOG>(stream, dx, dy, data_of<float>(&n->saved[0]), rows, cols,
+                                     beta);
+        else
+            launch_softmax_grad<LOG>(stream, dx, dy, data_of<T>(&n->out), rows, cols, beta);
     });
     return dopl_cuda_launched(rt, n->name);
 }

@@ -56,9 +56,10 @@ end
 for _, cols in ipairs { 2, 62, 66, 64, 514 } do case("silu_mul", { scaled(0, 3, 3, cols) }) end
 case("silu_mul", { scaled(0, 3, 0, 8) })
 
--- Rows of one pack, of a warp's few and many packs, of a block's, and beyond.
-for _, shape in ipairs { { 1, 8 }, { 3, 31 }, { 3, 33 }, { 9, 257 }, { 20, 64 }, { 11, 1024 },
-  { 2, 2304 }, { 2, 9000 }, { 0, 8 }, { 2, 3, 8 } } do
+-- Rows of one pack, of a warp's few and many packs, of a block's few and many; rows of no whole
+-- packs.
+for _, shape in ipairs { { 1, 8 }, { 3, 31 }, { 3, 33 }, { 9, 257 }, { 20, 64 }, { 3, 800 },
+  { 1, 1544 }, { 2, 2304 }, { 0, 8 }, { 2, 3, 8 } } do
   local cols = shape[#shape]
   local x, w, b = array.fill(shape, 0, 1, 3), scaled(1, 0.5, cols), A(cols)
   case("rms_norm", { x, w })
@@ -68,12 +69,12 @@ for _, shape in ipairs { { 1, 8 }, { 3, 31 }, { 3, 33 }, { 9, 257 }, { 20, 64 },
   case("log_softmax", { x })
   case("sum_last", { x })
 end
-case("softmax", { scaled(0, 4, 1, 16401) })
-case("rms_norm", { scaled(0, 1, 1, 16392), scaled(1, 0.5, 16392) })
+case("softmax", { scaled(0, 4, 1, 9000) })
+case("log_softmax", { scaled(0, 4, 1, 16401) })
 case("sum_last", { A(2, 3, 0) })
 case("sum", { A(9001) })
 
-case("rotary", { A(5, 24), array.index { 0, 1, 7, 1000, 16000000 } }, 2, 8, 10000)
+case("rotary", { A(5, 24), array.index { 0, 1, 7, 1000, 50000 } }, 2, 8, 10000)
 case("rotary", { A(5, 22), array.index { 0, 1, 7, 1000, 3 } }, 2, 8, 10000)
 case("rotary", { A(4, 96), array.index { 0, 1, 7, 2047 } }, 2, 32, 500000)
 case("rotary", { A(2, 18), array.index { 5, 9 } }, 3, 6, 10000)
@@ -220,15 +221,14 @@ local function check(c, dtype)
   end
 end
 
-local device, missing = pcall(core.device, "cuda")
-if device then core.device("cpu") end
+local on_device = core.device() == "cuda"
 
 describe("operators on a device", function()
   local poison
   setup(function() poison = core.poison(true) end)
-  teardown(function()
-    core.poison(poison)
-    core.device("cpu")
+  teardown(function() core.poison(poison) end)
+  after_each(function()
+    if on_device then core.device("cuda") end
   end)
   local names, by_name = {}, {}
   for _, c in ipairs(cases) do
@@ -240,7 +240,7 @@ describe("operators on a device", function()
   end
   for _, name in ipairs(names) do
     it("agree with the CPU: " .. name, function()
-      if not device then return pending(missing) end
+      if not on_device then return pending("no device") end
       for _, dtype in ipairs { "f32", "bf16" } do
         for _, c in ipairs(by_name[name]) do check(c, dtype) end
       end
