@@ -143,6 +143,17 @@ return walker.check("decode", {
         local alone = op.sample(z:slice(0, 1), core.i32 { { 2 }, { 30 } }, 1.0, 1.0, 1)
         assert.equal(draw(1, 2)[30], alone:at(1))
       end,
+      ["draws on any device what it draws on the CPU"] = function()
+        local here, logits = core.device(), fill({ 40, 257 }, 0, 4, 5)
+        local function sample(device, top_p)
+          core.device(device)
+          return op.sample(array.tensor(logits), draws(40), 0.8, top_p, 3):tolist()
+        end
+        for _, top_p in ipairs { 0.1, 0.9, 1.0 } do
+          local wanted = sample("cpu", top_p)
+          assert.same(wanted, sample(here, top_p))
+        end
+      end,
       ["draws something from NaNs"] = function()
         local z = core.tensor { { 0 / 0, 1, 0 / 0 } }
         for _, top_p in ipairs { 0.5, 1.0 } do
