@@ -16,7 +16,7 @@ dopl_status op_linear_shape(dopl_rt *rt, dopl_op_call *c) {
     if (b && (b->n_dim != 1 || b->dim[0] != w->dim[0]))
         return dopl_fail(rt, DOPL_ESHAPE, "linear: weight %s and bias %s, need [O, C] and [O]",
                          dopl_shape_str(w).s, dopl_shape_str(b).s);
-    return op_out(rt, c, DOPL_F32, 2, (int64_t[]){ x->dim[0], w->dim[0] });
+    return op_out(rt, c, c->dtype, 2, (int64_t[]){ x->dim[0], w->dim[0] });
 }
 
 dopl_status op_linear_cpu(dopl_rt *rt, dopl_op_call *c) {
@@ -77,7 +77,7 @@ dopl_status op_matmul_shape(dopl_rt *rt, dopl_op_call *c) {
     if (a->n_dim != 2 || b->n_dim != 2 || a->dim[1] != b->dim[0])
         return dopl_fail(rt, DOPL_ESHAPE, "matmul: %s and %s, need [M, K] and [K, N]",
                          dopl_shape_str(a).s, dopl_shape_str(b).s);
-    return op_out(rt, c, DOPL_F32, 2, (int64_t[]){ a->dim[0], b->dim[1] });
+    return op_out(rt, c, c->dtype, 2, (int64_t[]){ a->dim[0], b->dim[1] });
 }
 
 dopl_status op_matmul_cpu(dopl_rt *rt, dopl_op_call *c) {

@@ -5,8 +5,9 @@
 
 #include <cuda_runtime.h>
 
-extern "C" __attribute__((visibility("default")))
-emulator::services dopl_emulated_services_of_kernel;
+extern "C" { // in braces: a definition
+__attribute__((visibility("default"))) emulator::services dopl_emulated_services_of_kernel;
+}
 
 #undef threadIdx
 #undef blockIdx
