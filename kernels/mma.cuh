@@ -131,7 +131,7 @@ static inline void mma_m16n8k16(float c[4], const uint32_t a[4], uint32_t b0, ui
 }
 
 static inline void load_8x8(uint32_t x[4], const bf16 *row, bool transposed) {
-    if (reinterpret_cast<uintptr_t>(row) % 16) abort(); // a GPU faults there
+    if (reinterpret_cast<uintptr_t>(row) % 16) emulator::fault("ldmatrix: a row off 16 bytes");
     const bf16 *rows[WARP];
     emulator::gather(0xffffffffu, &row, sizeof row, rows);
     int g = emulator::lane() / 4, t = emulator::lane() % 4;
@@ -165,7 +165,7 @@ static copies_of_thread copies_under_way[1024];
 
 static inline void copy_async(void *to, const void *from, bool valid, size_t bytes) {
     if (reinterpret_cast<uintptr_t>(to) % bytes || reinterpret_cast<uintptr_t>(from) % bytes)
-        abort();
+        emulator::fault("cp.async: an address off its size");
     copies_of_thread &mine = copies_under_way[threadIdx.x];
     mine.open.push_back({ to, valid ? from : nullptr, bytes, mine.closed });
     memset(to, 0xff, bytes);

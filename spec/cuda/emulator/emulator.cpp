@@ -99,7 +99,7 @@ static void resume(fiber *f) {
     dopl_emulator_switch(&scheduler_stack_pointer, f->stack_pointer);
 }
 
-static void fail(const char *what) {
+void fault(const char *what) {
     fprintf(stderr, "emulator: %s: %s (block %u, %u, %u of %u, %u, %u)\n", current_name, what,
             fibers[0].at.block.x, fibers[0].at.block.y, fibers[0].at.block.z,
             fibers[0].at.grid_dim.x, fibers[0].at.grid_dim.y, fibers[0].at.grid_dim.z);
@@ -119,11 +119,11 @@ static bool release_warps(int n) {
             for (int k = 0; k < WARP_LANES && all; k++) {
                 if (!(mask >> k & 1)) continue;
                 if (first + k >= n) { // the last warp of a block may be short
-                    if (mask != 0xffffffffu) fail("a mask names a lane that does not exist");
+                    if (mask != 0xffffffffu) fault("a mask names a lane that does not exist");
                     continue;
                 }
                 const fiber *other = &fibers[first + k];
-                if (other->where == DONE) fail("a mask names a lane that has ended");
+                if (other->where == DONE) fault("a mask names a lane that has ended");
                 all = other->where == AT_WARP && other->mask == mask;
             }
             if (!all) continue;
@@ -187,7 +187,7 @@ static void run_block(int n, const std::vector<unsigned> &order) {
         bool done = true;
         for (int i = 0; i < n; i++) done &= fibers[i].where == DONE;
         if (done) return;
-        if (!ran) fail("threads wait at different barriers");
+        if (!ran) fault("threads wait at different barriers");
     }
 }
 
@@ -255,7 +255,7 @@ int lane() {
 
 void warp_barrier(unsigned mask) {
     fiber *f = self();
-    if (!(mask >> f->lane & 1)) fail("a lane's own bit is missing in the mask");
+    if (!(mask >> f->lane & 1)) fault("a lane's own bit is missing in the mask");
     f->mask = mask;
     f->where = AT_WARP;
     yield();

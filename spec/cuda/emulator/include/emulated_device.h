@@ -91,6 +91,9 @@ void launch(const char *name, const void *function, dim3 grid, dim3 block, size_
         [](void *arguments) { (*static_cast<const F *>(arguments))(); }, const_cast<F *>(&f));
 }
 
+// Ends the program: what a GPU would fault at, or answer nonsense for.
+void fault(const char *what);
+
 // All lanes of `mask` give a value; each gets the values of all of them.
 void gather(unsigned mask, const void *value, size_t bytes, void *all /* [32] */);
 void warp_barrier(unsigned mask);
