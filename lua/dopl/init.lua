@@ -38,6 +38,16 @@ dopl.modules = {
   train = "the training loop",
 }
 
+--- Functions, with what each does.
+dopl.functions = {
+  device = "dopl.device \"cuda\" puts new tensors there from now on; dopl.device() tells which device "
+    .. "is in use, and what it is. t:device() tells where a tensor is, t:to \"cpu\" or t:to \"bf16\" "
+    .. "makes a copy elsewhere or of another type; indices (i32) stay in host memory",
+  memory = "bytes of the runtime, { live, peak, cached }; dopl.memory \"cuda\": of the tensors on a "
+    .. "device, { live, peak, by_kind, at_peak }",
+  sync = "waits until the device has done what was asked of it",
+}
+
 if core.options == nil then -- a stock Lua; the executable has set them from its command line
   core.options = { device = core.device(), out = "runs", seed = 1, threads = core.threads() }
 end
@@ -68,14 +78,16 @@ function dopl.help(name)
     for _, key in ipairs(sorted_keys(dopl.modules)) do
       print(("  dopl.%-12s %s"):format(key, dopl.modules[key]))
     end
+    print("functions:")
+    for _, key in ipairs(sorted_keys(dopl.functions)) do print("  dopl." .. key) end
     print("operators:")
     for _, key in ipairs(sorted_keys(docs)) do print(("  dopl.%-16s %s"):format(key, docs[key])) end
     return
   end
-  local text = docs[name] or dopl.modules[name]
+  local text = docs[name] or dopl.modules[name] or dopl.functions[name]
   if not text then
     error(("dopl.help: no operator or module '%s'%s"):format(tostring(name),
-      did_you_mean(name, sorted_keys(docs, dopl.modules))), 2)
+      did_you_mean(name, sorted_keys(docs, dopl.modules, dopl.functions))), 2)
   end
   print(("dopl.%s: %s"):format(name, text))
 end

@@ -24,6 +24,12 @@ local MICRO_TOKENS <const> = 4096 -- of train.fit
 local print_now = print -- the recipe's own printing is silenced
 local state -- { fits = {}, peak =, evaluated = { [key] = { seconds, result } }, seconds = }
 
+-- Memory where numbers live: the device's, or the runtime's on the CPU.
+local function memory()
+  local device = core.device()
+  return core.memory(device ~= "cpu" and device or nil)
+end
+
 -- ---- batches
 
 local function tokens_of(batch) return batch.n_tokens + (batch.twin and batch.twin.n_tokens or 0) end
@@ -138,7 +144,7 @@ local function reference_to_come(o, list, counts)
 end
 
 local function note_peak(extra)
-  state.peak = math.max(state.peak, core.memory().peak + (extra or 0))
+  state.peak = math.max(state.peak, memory().peak + (extra or 0))
   core.reset_peak()
 end
 
@@ -218,14 +224,14 @@ local function measure(real_fit, given)
 
   collectgarbage()
   note_peak()
-  local before = core.memory().live
+  local before = memory().live
   local best = given.keep_best and o.model.parameters:snapshot()
   local result = real_fit(o)
   local fit = { label = given.label or "train", steps = steps - done, micro = micro, largest = 0,
     model = o.model }
   for _, each in ipairs(surveys) do fit.largest = math.max(fit.largest, each.largest) end
   local more = reference_to_come(o, list, counts)
-  fit.peak = core.memory().peak + more
+  fit.peak = memory().peak + more
   note_peak(more)
   fit.parameters = bytes_of(o.model.parameters)
   fit.gradients = 4 * o.model.parameters:numel() -- f32, whatever the parameters are
@@ -269,14 +275,14 @@ local function evaluate_once(real, model, tok, set, options)
     for field, value in pairs(set) do few[field] = value end
     few.rows = table.move(rows, 1, math.min(#rows, ROWS), 1, {})
     note_peak()
-    local before = core.memory().live
+    local before = memory().live
     local result = real(model, tok, few, options)
-    known = { result = result, bytes = core.memory().peak - before,
+    known = { result = result, bytes = memory().peak - before,
       seconds = (core.clock() - clock) * #rows / #few.rows }
     state.evaluated[key] = known
     state.evaluation = math.max(state.evaluation, known.bytes)
   end
-  state.peak = math.max(state.peak, core.memory().live + known.bytes)
+  state.peak = math.max(state.peak, memory().live + known.bytes)
   state.seconds, state.evaluations = state.seconds + known.seconds, state.evaluations + 1
   return known.result
 end

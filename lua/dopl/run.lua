@@ -49,11 +49,20 @@ local function recipe_name(options)
   return name ~= "" and name or "run"
 end
 
+-- What the run's numbers depend on; of a device, what it is.
+local function versions_here()
+  local versions = {}
+  for name, version in pairs(core.versions) do versions[name] = version end -- a copy
+  local device, about = core.device()
+  if device ~= "cpu" then versions[device] = about end
+  return versions
+end
+
 -- What the command line says, where the caller does not.
 local function from_command_line(options)
   local given = core.options or {}
   if options.out == nil and given.out ~= "runs" then options.out = given.out end
-  options.versions = options.versions or core.versions
+  options.versions = options.versions or versions_here()
   for _, key in ipairs { "seed", "threads", "device" } do
     if options[key] == nil then options[key] = given[key] end
   end

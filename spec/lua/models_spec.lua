@@ -9,6 +9,23 @@ local reference = require "dopl.reference"
 
 local op = core.ops
 
+local function flat(value, out)
+  if type(value) ~= "table" then out[#out + 1] = value return out end
+  for _, v in ipairs(value) do flat(v, out) end
+  return out
+end
+
+-- What a model in bf16 gives against the f32 model of the same weights: the same on the CPU; on a
+-- device, whose activations are bf16 too, up to a few of its roundings (2^-9 each).
+local function alike(wide, narrow)
+  if core.device() == "cpu" then return assert.same(wide, narrow) end
+  local w, n = flat(wide, {}), flat(narrow, {})
+  assert.equal(#w, #n)
+  local largest = 1
+  for _, x in ipairs(w) do largest = math.max(largest, math.abs(x)) end
+  for i, x in ipairs(w) do assert.near(x, n[i], 2 ^ -5 * largest) end
+end
+
 -- Packed inputs of whole sequences of ids.
 local function packed(sequences)
   local ids, positions, offsets = {}, {}, { 0 }
@@ -33,24 +50,7 @@ local function sequences_of(b)
 end
 
 for _, name in ipairs { "llama_tied", "llama_untied" } do
-  local function flat(value, out)
-  if type(value) ~= "table" then out[#out + 1] = value return out end
-  for _, v in ipairs(value) do flat(v, out) end
-  return out
-end
-
--- What a model in bf16 gives against the f32 model of the same weights: the same on the CPU; on a
--- device, whose activations are bf16 too, up to a few of its roundings (2^-9 each).
-local function alike(wide, narrow)
-  if core.device() == "cpu" then return assert.same(wide, narrow) end
-  local w, n = flat(wide, {}), flat(narrow, {})
-  assert.equal(#w, #n)
-  local largest = 1
-  for _, x in ipairs(w) do largest = math.max(largest, math.abs(x)) end
-  for i, x in ipairs(w) do assert.near(x, n[i], 2 ^ -5 * largest) end
-end
-
-describe(name .. ", PyTorch's in double", function()
+  describe(name .. ", PyTorch's in double", function()
     local g = golden.read(name)
 
     it("has its logits", function()
