@@ -5,8 +5,8 @@
 -- taken. With the other losses: a grid of forget weight and learning rate (IDK's and half of it) on the
 -- first set, at the eps found with IDK; an 8-bit method takes what its f32 twin found. The choice
 -- printed at the end is `methods` of lua/dopl/bench/settings.lua, the tables are those of
--- docs/bench.md. About 20 minutes on two cores; --resume goes on with a search that was stopped,
--- --losses idk makes the first table alone.
+-- docs/bench.md. About a quarter of an hour on two cores; --resume goes on with a search that was
+-- stopped, --losses idk makes the first table alone.
 
 local dopl = require "dopl"
 local tofu = require "dopl.bench.tofu"
