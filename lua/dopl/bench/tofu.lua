@@ -179,6 +179,12 @@ local function in_order(rows)
   return sorted, table.concat(keys, "\1")
 end
 
+-- What else a model's last bits depend on: the number of threads, or which device it is.
+local function computed_by()
+  local device, about = core.device()
+  return device == "cpu" and core.threads() or about
+end
+
 --- The small model trained on rows, from the cache where it is there, stored as --dtype says.
 -- @tparam {table,...} rows
 -- @tparam string label for the progress line
@@ -186,7 +192,7 @@ end
 function Bench:trained(rows, label)
   local sorted, content = in_order(rows)
   local key = cache.key("bench.tofu", core.version, self.setting, self.epochs, self.p.model_seed,
-    self.tok:hash(), content, core.threads())
+    self.tok:hash(), content, computed_by())
   local model
   if self.p.fresh then
     model = memorise(self, sorted, label, key)
