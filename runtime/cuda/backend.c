@@ -9,6 +9,7 @@
 #include <string.h>
 
 enum { OLDEST = 80 }; // sm_80: bf16 on tensor cores, cp.async
+static const size_t CHUNK = (size_t)1 << 30; // of logits that exist at a time
 
 // ---- errors
 
@@ -90,6 +91,7 @@ static dopl_status open_device(dopl_rt *rt) {
     DOPL_TRY(dopl_cuda_pool_init(rt));
     DOPL_TRY(dopl_cuda_staging_init(rt));
     DOPL_TRY(dopl_cuda_gemm_init(rt));
+    rt->vocab_chunk_bytes = CHUNK; // each chunk reads and writes the whole gradient of the head
     return dopl_cuda_jit_init(rt);
 }
 

@@ -1,4 +1,4 @@
-# cuda.cmake - libdopl_cuda.so: what `--device cuda` opens.
+# plugin.cmake - libdopl_cuda.so: what `--device cuda` opens.
 #
 # The plug-in is opened by a program, or by a Lua module that itself was opened with RTLD_LOCAL, so
 # it takes no symbol from its host: it has copies of the core's functions that it calls, hidden, and
