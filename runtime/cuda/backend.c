@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OLDEST = 80 }; // sm_80: bf16 on tensor cores, cp.async
+enum { OLDEST = 80 };                        // sm_80: bf16 on tensor cores, cp.async
 static const size_t CHUNK = (size_t)1 << 30; // of logits that exist at a time
 
 // ---- errors
