@@ -287,6 +287,12 @@ static int rt_device(lua_State *L) {
     return 2;
 }
 
+// core.waits(): how often the host has waited for the device, for a number or for all of its work
+static int rt_waits(lua_State *L) {
+    lua_pushinteger(L, dopl_check_rt(L)->n_waits);
+    return 1;
+}
+
 // core.sync(): waits until the device has done what was asked of it
 static int rt_sync(lua_State *L) {
     dopl_rt *rt = dopl_check_rt(L);
@@ -366,6 +372,7 @@ static const luaL_Reg functions[] = {
     { "trim", rt_trim },
     { "device", rt_device },
     { "sync", rt_sync },
+    { "waits", rt_waits },
     { "blocks", rt_blocks },
     { "fail_alloc", rt_fail_alloc },
     { "poison", rt_poison },

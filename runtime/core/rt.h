@@ -81,6 +81,7 @@ typedef struct dopl_rt {
     int ordinal;                        // which of its kind, counted from 0
     const struct dopl_backend *backend; // of the device that is not the CPU; NULL until it is used
     void *backend_data;                 // the back end's own
+    int64_t n_waits;                    // times the host has waited for the device
     dopl_memory memory[DOPL_N_DEVICE];  // of tensors
     dopl_memory_kind kind;              // what memory of new tensors is for
     bool grad_enabled;                  // operators record on the tape

@@ -111,6 +111,7 @@ static void close_device(dopl_rt *rt) {
 // ---- the table
 
 static dopl_status sync_device(dopl_rt *rt) {
+    rt->n_waits++;
     return dopl_cuda_result(rt, cudaStreamSynchronize(dopl_cuda_stream(rt)), "sync");
 }
 

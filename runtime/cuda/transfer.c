@@ -81,6 +81,7 @@ static dopl_status fetch(dopl_rt *rt, struct dopl_cuda_staging *s, int half, con
 dopl_status dopl_cuda_to_host(dopl_rt *rt, void *to, const void *from, size_t bytes) {
     struct dopl_cuda_staging *s = dopl_cuda_of(rt)->staging;
     size_t asked = 0, done = 0;
+    rt->n_waits += bytes > 0;
     // the stream is in order: when the first bytes are here, both halves are free of copies there
     for (int half = 0; done < bytes; half = 1 - half) {
         for (int ahead = 0; ahead < 2 && asked < bytes && asked < done + 2 * (size_t)HALF;
