@@ -1,32 +1,30 @@
--- How close does an optimizer pass come to the memory's own speed? Goal: 0.85 of a read-modify-write
--- loop over as many streams. Cost: 40 s, 1.8 GB at the default size; --all (every rule, scheme and
--- storage) 10 minutes. A pass and the loop take turns; the fastest of the rounds counts, since what
--- else runs only ever adds. Bytes are what the compiled program reads and writes of its tensors.
+-- How close does each optimizer pass come to the memory's own speed, and what holds the others back?
+-- Every rule under every scheme in every storage, the pass of a period's end, and Muon's matrix step
+-- against plain products; prints the tables of docs/bench.md, which says how to read them. Goal: 0.85.
+-- Cost: 2 minutes and 0.6 GB at the default size.
 --
--- What bounds a pass beyond memory is arithmetic: on an AVX-512 core (Zen 4) it alone takes 115 ns
--- for 256 elements of adamw in f32, 190 ns in bf16 (a load of bf16 takes 9, a stochastic rounding
--- 27, a quotient by a root 70), 240 ns with weights rounded stochastically too, and 215 and 370 ns of
--- DO+. So bf16 passes keep the goal where memory gives a core up to some 30 GB/s (adamw) or 20 (DO+,
--- bf16 weights), and 8-bit ones, most of whose time is the codec's, up to 15 and 9. One such core,
--- with a memory of 40 GB/s to itself: adamw 1.03 in f32, 0.64 in bf16, 0.42 with bf16 weights too.
---
---   build/dopl --trust --threads 2 bench/optimizer.lua --millions 24 --rounds 9 [--all]
+--   build/dopl --trust --threads 2 bench/optimizer.lua [--rules adamw --schemes base_delta,shared]
+local compile = require "dopl.optim.compile"
 local core = require "dopl.core"
 local dopl = require "dopl"
 local optim = require "dopl.optim"
 local scheme = require "dopl.scheme"
 
-local p = dopl.params { millions = 24, rounds = 9, all = false }
+local p = dopl.params {
+  millions = { 8.0, "parameters: several times what the caches hold" },
+  rounds = { 5, "times that a pass and the memory's own loop take turns" },
+  goal = { 0.85, "share of the loop's speed" },
+  rules = { "sgd", "nesterov", "adam", "adamw", "lion", "muon" },
+  schemes = { "shared", "decoupled", "base_delta", "scaffold", "fedcm", "local_adam" },
+  storages = { "f32", "bf16", "8bit" }, -- of states, parameters in f32
+  weights = { "master", "stochastic", "nearest" }, -- of parameters in bf16, states too
+}
 local COLUMNS <const> = 1024
 local rows = math.floor(p.millions * 1e6) // COLUMNS
 local n = rows * COLUMNS
 
-local function fresh(stream)
-  return core.randn(1, stream, 0.02, rows, COLUMNS)
-end
-
--- Gradient and parameter are shared by all.
-local grad, weights = fresh(2), { f32 = fresh(1) }
+local grad = core.randn(1, 2, 0.02, rows, COLUMNS)
+local weights = { f32 = core.randn(1, 1, 0.02, rows, COLUMNS) }
 weights.bf16 = core.optim.encode(weights.f32, "bf16")
 for _, w in pairs(weights) do
   w:requires_grad(true)
@@ -35,93 +33,78 @@ end
 
 -- ---- passes
 
+local hyper = {
+  sgd = { lr = 1e-5, momentum = 0.9, weight_decay = 0.01 },
+  adam = { lr = 1e-5, betas = { 0.9, 0.95 }, weight_decay = 0.01 }, lion = { lr = 1e-5 },
+}
+hyper.nesterov, hyper.muon, hyper.adamw = hyper.sgd, hyper.sgd, hyper.adam
+
+-- The passes of a configuration: name, plan, numbers of a step, compiled listing.
+local function passes_of(rule, kind, storage, how)
+  local config = optim[rule](hyper[rule]):with(scheme[kind] { storage = storage, weights = how })
+  local o = config:attach({ { name = "w", tensor = how and weights.bf16 or weights.f32 } },
+    { objectives = { "forget", "retain" }, period = 1 << 40 })
+  o:set_counters { step = 20, objectives = { forget = 10, retain = 10 } }
+  local out = {}
+  local function add(name, layout, traced, set)
+    local _, compiled = next(traced.compiled) -- one parameter: one variant
+    local _, numbers = next(o:environment(layout, "forget", { lr_scale = 1 }, 20, 10, 1.0))
+    out[#out + 1] = {
+      name = name, set = set, listing = compiled.listing,
+      scalars = { compile.evaluate(compiled.listing.scalars, numbers) },
+    }
+  end
+  local plan = o.shared_plan or o.plans.forget
+  local item, cx = plan.matrices[1], plan.traced[1]
+  local label = ("%s, %s"):format(rule, kind == "shared" and "joint and shared" or kind)
+  add(label, plan, cx, item and item.moments or plan.whole)
+  if item and kind == "shared" then -- the pass after a transform: the same under every scheme
+    add(rule .. ", update", plan, cx.update, item.update)
+  end
+  if o.ending and not how then
+    add(label .. ", period's end", o.ending, o.ending.traced[1], o.ending.whole)
+  end
+  return out
+end
+
 local element = { f32 = 4, bf16 = 2, q8 = 1 + 4 / 256, u8 = 1 + 4 / 256 }
 
--- Bytes that a program moves for an element, and of how many tensors.
-local function traffic(program)
-  local bytes, streams, read, written = 0, 0, {}, {}
-  for _, row in ipairs(program.instr) do
+-- What a program does to the memory: bytes moved for an element; the kind of each tensor and
+-- whether it is read, written or updated.
+local function traffic(listing)
+  local bytes, kinds, how, read, written = 0, {}, {}, {}, {}
+  for _, row in ipairs(listing.instr) do
     for j = 1, core.optim.primitives[row[1]].tiles do
       if not written[row[2 + j]] then read[row[2 + j]] = true end
     end
     written[row[2]] = true
   end
-  for i, kind in ipairs(program.operands) do
-    local place = program.n_reg + i - 1
-    local times = (read[place] and 1 or 0) + (written[place] and 1 or 0)
-    bytes, streams = bytes + times * element[kind], streams + math.min(times, 1)
-  end
-  return bytes, streams
-end
-
-local OBJECTIVES <const> = { "forget", "retain" }
-
--- What runs one step, bytes per element, streams. Of a rule with a transform, the two passes only.
-local function stepper(config, w)
-  local o = config:attach({ { name = "w", tensor = w } },
-    { objectives = OBJECTIVES, period = 1 << 40 })
-  local plan = o.shared_plan or o.plans.forget
-  local bytes, streams = 0, 0
-  for _, cx in ipairs(plan.traced) do
-    for _, pass in ipairs { cx, cx.update } do
-      for _, compiled in pairs(pass.compiled) do
-        local b, s = traffic(compiled.listing)
-        bytes, streams = bytes + b, math.max(streams, s)
-      end
+  for i, kind in ipairs(listing.operands) do
+    local place = listing.n_reg + i - 1
+    local r, w = read[place], written[place]
+    if r or w then
+      bytes = bytes + element[kind] * (r and w and 2 or 1)
+      kinds[#kinds + 1] = kind == "u8" and "q8" or kind
+      how[#how + 1] = r and w and "u" or r and "r" or "w"
     end
   end
-  local turn, item = 0, plan.matrices[1]
-  return function()
-    turn = turn + 1
-    if not item then return o:step { objective = OBJECTIVES[1 + turn % 2] } end
-    local env = o:environment(plan, "forget", { lr_scale = 1 }, turn, turn, 1.0)
-    item.moments:run(env, { 0, turn })
-    item.update:run(env, { 0, turn })
-  end, bytes, streams
-end
-
--- ---- what is compared
-
-local adam = { lr = 1e-5, betas = { 0.9, 0.95 }, weight_decay = 0.01 }
-local momentum = { lr = 1e-5, momentum = 0.9, weight_decay = 0.01 }
-
-local subjects = {}
-local function add(name, config, w)
-  subjects[#subjects + 1] = { name = name, config = config, weights = w or weights.f32 }
-end
-
-if p.all then
-  for _, rule in ipairs { { optim.sgd, momentum }, { optim.nesterov, momentum },
-    { optim.adam, adam }, { optim.adamw, adam }, { optim.lion, { lr = 1e-5 } },
-    { optim.muon, momentum } } do
-    for _, kind in ipairs { "joint", "shared", "decoupled", "base_delta", "scaffold", "fedcm",
-      "local_adam" } do
-      for _, storage in ipairs(scheme.storages) do
-        local config = rule[1](rule[2]):with(scheme[kind] { storage = storage })
-        if kind ~= "joint" then -- whose pass is that of shared
-          add(("%s %s %s"):format(rule[1].name, kind, storage), config)
-        end
-      end
-    end
-  end
-else
-  for _, storage in ipairs(scheme.storages) do
-    add("adamw " .. storage, optim.adamw(adam):with(scheme.shared { storage = storage }))
-    add("DO+ " .. storage, optim.adamw(adam):with(scheme.base_delta { storage = storage }))
-  end
-  for _, how in ipairs(scheme.weights) do
-    add("adamw bf16, bf16 weights, " .. how,
-      optim.adamw(adam):with(scheme.shared { storage = "bf16", weights = how }), weights.bf16)
-  end
+  return bytes, kinds, table.concat(how)
 end
 
 -- ---- the clock
 
-local spare = {}
-local function ceiling(streams)
-  for i = #spare + 1, streams do spare[i] = fresh(10 + i) end
-  local list = table.move(spare, 1, streams, 1, {})
-  return function() core.optim.ceiling(list) end
+local spare = { f32 = {}, bf16 = {}, q8 = {} }
+
+-- One pass of the memory's own loop over tensors of these kinds.
+local function memory_loop(kinds, how)
+  local list, taken = {}, { f32 = 0, bf16 = 0, q8 = 0 }
+  for i, kind in ipairs(kinds) do
+    taken[kind] = taken[kind] + 1
+    local pool = spare[kind]
+    pool[taken[kind]] = pool[taken[kind]] or (core.optim.state(n, kind))
+    list[i] = pool[taken[kind]]
+  end
+  return function() core.optim.ceiling(list, how) end
 end
 
 local function seconds(f)
@@ -130,22 +113,132 @@ local function seconds(f)
   return core.clock() - start
 end
 
-print(("%d million parameters, %d threads, %s"):format(p.millions, core.threads(), core.optim.isa()))
-print(("%-34s %8s %8s %8s %8s %8s"):format("pass", "bytes", "ms", "GB/s", "memory's", "of it"))
-for _, s in ipairs(subjects) do
-  collectgarbage()
-  collectgarbage()
-  local step, bytes, streams = stepper(s.config, s.weights)
-  streams = math.max(2, math.min(8, streams))
-  local copy = ceiling(streams)
-  step()
-  step()
-  copy()
-  local fastest, least = math.huge, math.huge
-  for _ = 1, p.rounds do
-    fastest, least = math.min(fastest, seconds(step)), math.min(least, seconds(copy))
+local function median(list)
+  table.sort(list)
+  return list[(#list + 1) // 2]
+end
+
+-- Medians of the times of functions that take turns, after one round that does not count.
+local function in_turn(...)
+  local times = {}
+  for round = 0, p.rounds do
+    for i, f in ipairs { ... } do
+      times[i] = times[i] or {}
+      local t = seconds(f)
+      if round > 0 then times[i][round] = t end
+    end
   end
-  local rate, most = bytes * n / fastest / 1e9, (8 * streams - 4) * n / least / 1e9
-  print(("%-34s %8.2f %8.1f %8.1f %8.1f %8.2f"):format(s.name, bytes, fastest * 1e3, rate, most,
-    rate / most))
+  for i, list in ipairs(times) do times[i] = median(list) end
+  return table.unpack(times)
+end
+
+-- Nanoseconds an element, all threads at work, when nothing leaves the caches.
+local function arithmetic(pass)
+  local least = math.huge
+  for _ = 1, 30 do -- the fastest of many short runs: whatever else goes on only adds
+    local start = core.clock()
+    local elements = pass.set.plan:rerun(pass.scalars, 20)
+    least = math.min(least, (core.clock() - start) / elements)
+  end
+  return least * 1e9
+end
+
+local function measure(pass)
+  local bytes, kinds, how = traffic(pass.listing)
+  local turn = 0
+  local function run()
+    turn = turn + 1
+    pass.set.plan:run(pass.scalars, 0, turn)
+  end
+  local time, loop = in_turn(run, memory_loop(kinds, how))
+  local r = { bytes = bytes, time = time, rate = bytes * n / time / 1e9, share = loop / time }
+  if r.share < p.goal then
+    r.alone = arithmetic(pass)
+    r.bound = loop * 1e9 / n / r.alone
+  end
+  return r
+end
+
+-- ---- the tables
+
+print(("%.0f million parameters, %d threads, %s; medians of %d rounds\n"):format(n / 1e6,
+  core.threads(), core.optim.isa(), p.rounds))
+local columns = {}
+for _, storage in ipairs(p.storages) do columns[#columns + 1] = { storage, storage } end
+for _, how in ipairs(p.weights) do columns[#columns + 1] = { "weights " .. how, "bf16", how } end
+
+local function cells(list)
+  print("| " .. table.concat(list, " | ") .. " |")
+end
+
+local head, rule_line = { "pass" }, { "---" }
+for i, c in ipairs(columns) do head[i + 1], rule_line[i + 1] = c[1], "---" end
+cells(head)
+cells(rule_line)
+local below, times = {}, {}
+for _, rule in ipairs(p.rules) do
+  for _, kind in ipairs(p.schemes) do
+    local names, line = {}, {}
+    for i, c in ipairs(columns) do
+      for _, pass in ipairs(passes_of(rule, kind, c[2], c[3])) do
+        local r = measure(pass)
+        if not line[pass.name] then
+          names[#names + 1], line[pass.name] = pass.name, {}
+          for j = 1, #columns do line[pass.name][j] = "" end
+        end
+        line[pass.name][i] = ("%.2f (%.0f GB/s)"):format(r.share, r.rate)
+        if c[1] == "f32" then times[pass.name] = r.time end
+        if c[1] == "8bit" and times[pass.name] then
+          line[pass.name][i] = ("%s, %.2f"):format(line[pass.name][i], r.time / times[pass.name])
+        end
+        if r.alone then below[#below + 1] = { pass.name, c[1], r } end
+      end
+      collectgarbage()
+      collectgarbage()
+    end
+    for _, name in ipairs(names) do cells { name, table.unpack(line[name]) } end
+  end
+end
+
+if #below > 0 then
+  print(("\nBelow %.2f:\n"):format(p.goal))
+  cells { "pass", "storage", "bytes", "share", "arithmetic alone, ns", "its GB/s", "its share" }
+  cells { "---", "---", "---", "---", "---", "---", "---" }
+  for _, b in ipairs(below) do
+    local r = b[3]
+    cells { b[1], b[2], ("%.2f"):format(r.bytes), ("%.2f"):format(r.share),
+      ("%.3f"):format(r.alone), ("%.0f"):format(r.bytes / r.alone), ("%.2f"):format(r.bound) }
+  end
+end
+
+-- ---- Muon's matrix step
+
+local function newton_schulz(height, width)
+  local steps = 5
+  local transform = optim.newton_schulz { steps = steps }
+  local m = core.randn(1, 3, 0.02, height, width)
+  local _ <close> = core.no_grad()
+  local step, product = in_turn(function()
+    local scope <close> = core.scope()
+    transform(m)
+  end, function()
+    local scope <close> = core.scope()
+    core.ops.linear(m, m)
+  end)
+  local short, long = math.min(height, width), math.max(height, width)
+  local made = steps * (4.0 * short * short * long + 2.0 * short ^ 3) / step / 1e9
+  local plain = 2.0 * height * height * width / product / 1e9
+  cells { ("%d x %d"):format(height, width), ("%.0f"):format(made), ("%.0f"):format(plain),
+    ("%.2f"):format(made / plain) }
+end
+
+for _, rule in ipairs(p.rules) do
+  if rule == "muon" then
+    print "\nNewton-Schulz, five steps:\n"
+    cells { "matrix", "GFLOP/s", "one product's", "share" }
+    cells { "---", "---", "---", "---" }
+    for _, shape in ipairs { { 768, 768 }, { 768, 3072 }, { 3072, 768 } } do
+      newton_schulz(shape[1], shape[2])
+    end
+  end
 end

@@ -5,13 +5,14 @@
 //   plan(programs, { { pass = 1, operands = { tensor | { codes, scales }, ... },
 //                      streams = { integer, ... } }, ... })
 //   plan:run({ { scalars of pass 1 }, ... }, seed, draw) -> jobs run
+//   plan:rerun({ scalars of pass 1 }, times) -> elements gone over; within caches, for a bench
 //   plan:norm() -> norm, gradients found
 //   encode(tensor, "q8") -> codes, scales    decode(codes, scales, "q8") -> tensor
 //   encode(tensor, "bf16") -> tensor, to the nearest; with (..., seed, stream, draw) stochastically
 //   decode(tensor, nil, "bf16") -> tensor
 //   state(n, "q8") -> what holds a state     isa(["avx2"]) -> the instruction set in use
 //   transpose(matrix) -> its transpose       for transforms written in Lua
-//   ceiling { tensors } one pass at the memory's own speed, for bench/optimizer.lua
+//   ceiling({ tensors }, "ru")               one pass at the memory's own speed, for a bench
 #include "state.h"
 #include "../core/device.h"
 #include "../optim/ceiling.h"
@@ -204,12 +205,9 @@ static int plan_new(lua_State *L) {
     return dopl_result(L, rt, dopl_plan_seal(rt, box->plan), 1);
 }
 
-static int plan_run(lua_State *L) {
-    dopl_plan *plan = check_plan(L);
-    dopl_rt *rt = dopl_check_rt(L);
+// The numbers of every pass, from the table at 2. They stay on the stack.
+static const double *const *read_scalars(lua_State *L, const dopl_plan *plan) {
     luaL_checktype(L, 2, LUA_TTABLE);
-    plan->seed = (uint64_t)luaL_checkinteger(L, 3);
-    plan->draw = (uint64_t)luaL_checkinteger(L, 4);
     const double **scalars = lua_newuserdatauv(L, sizeof(double *) * (size_t)(plan->n_pass + 1), 0);
     luaL_checkstack(L, plan->n_pass + 8, "optimizer passes");
     for (int p = 0; p < plan->n_pass; p++) {
@@ -223,13 +221,33 @@ static int plan_run(lua_State *L) {
             k[i] = luaL_checknumber(L, -1);
             lua_pop(L, 1);
         }
-        lua_remove(L, from); // the numbers stay on the stack until the run is over
+        lua_remove(L, from);
         scalars[p] = k;
     }
+    return scalars;
+}
+
+static int plan_run(lua_State *L) {
+    dopl_plan *plan = check_plan(L);
+    dopl_rt *rt = dopl_check_rt(L);
+    plan->seed = (uint64_t)luaL_checkinteger(L, 3);
+    plan->draw = (uint64_t)luaL_checkinteger(L, 4);
     int n_run = 0;
-    dopl_status s = dopl_plan_run(rt, plan, scalars, &n_run);
-    if (s != DOPL_OK) return dopl_raise(L, rt);
+    if (dopl_plan_run(rt, plan, read_scalars(L, plan), &n_run) != DOPL_OK) return dopl_raise(L, rt);
     lua_pushinteger(L, n_run);
+    return 1;
+}
+
+// plan:rerun({ scalars }, times): arithmetic alone, for bench/optimizer.lua; what the states hold
+// becomes meaningless
+static int plan_rerun(lua_State *L) {
+    dopl_plan *plan = check_plan(L);
+    dopl_rt *rt = dopl_check_rt(L);
+    int times = (int)luaL_checkinteger(L, 3);
+    int64_t n_element = 0;
+    if (dopl_plan_repeat(rt, plan, read_scalars(L, plan), times, &n_element) != DOPL_OK)
+        return dopl_raise(L, rt);
+    lua_pushinteger(L, n_element);
     return 1;
 }
 
@@ -410,26 +428,30 @@ static int transpose(lua_State *L) {
     return 1;
 }
 
-// ceiling { tensor, ... }: one read-modify-write pass over f32 tensors of one size, the last only
-// read
+// ceiling({ tensor, ... }, "rwu"): one pass at the memory's own speed over tensors with as many
+// elements; of each it says whether it is read, written or updated (both)
 static int ceiling(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
-    float *stream[DOPL_CEILING_STREAMS];
-    int count = (int)lua_rawlen(L, 1);
+    size_t count = 0;
+    const char *how = luaL_checklstring(L, 2, &count);
+    dopl_stream stream[DOPL_CEILING_STREAMS];
     int64_t n = -1;
-    if (count < 2 || count > DOPL_CEILING_STREAMS)
-        return dopl_raise_text(L, "optim.ceiling: %d tensors, need 2 to %d", count,
-                               DOPL_CEILING_STREAMS);
-    for (int i = 0; i < count; i++) {
-        lua_rawgeti(L, 1, i + 1);
-        dopl_tensor *t = dopl_check_tensor(L, 2);
+    if (count < 1 || count > DOPL_CEILING_STREAMS || lua_rawlen(L, 1) != count)
+        return dopl_raise_text(L, "optim.ceiling: %d tensors and %d letters, need 1 to %d of each",
+                               (int)lua_rawlen(L, 1), (int)count, DOPL_CEILING_STREAMS);
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, 1, (lua_Integer)i + 1);
+        dopl_tensor *t = dopl_check_tensor(L, lua_gettop(L));
         if (n < 0) n = dopl_tensor_numel(t);
-        if (t->dtype != DOPL_F32 || dopl_tensor_numel(t) != n || t->device != DOPL_CPU)
-            return dopl_raise_text(L, "optim.ceiling: need f32 tensors of one size on the CPU");
-        stream[i] = dopl_f32(t);
+        if (dopl_tensor_numel(t) != n || t->device != DOPL_CPU || !t->storage)
+            return dopl_raise_text(L, "optim.ceiling: need tensors of one size on the CPU");
+        stream[i] = (dopl_stream){ .data = (char *)dopl_data(t),
+                                   .bytes = (int)dopl_dtype_bytes(t->dtype),
+                                   .read = how[i] != 'w',
+                                   .written = how[i] != 'r' };
         lua_pop(L, 1);
     }
-    dopl_ceiling_pass(dopl_check_rt(L), stream, count, n);
+    dopl_ceiling_pass(dopl_check_rt(L), stream, (int)count, n);
     return 0;
 }
 
@@ -488,9 +510,9 @@ void dopl_bind_optim(lua_State *L) {
         { NULL, NULL },
     };
     static const luaL_Reg plan_methods[] = {
-        { "run", plan_run },   { "norm", plan_norm },           { "device", plan_device },
-        { "clip", plan_clip }, { "clip_norm", plan_clip_norm }, { "release", plan_gc },
-        { NULL, NULL },
+        { "run", plan_run },       { "rerun", plan_rerun }, { "norm", plan_norm },
+        { "device", plan_device }, { "clip", plan_clip },   { "clip_norm", plan_clip_norm },
+        { "release", plan_gc },    { NULL, NULL },
     };
     new_class(L, PROGRAM, program_methods, program_gc);
     new_class(L, PLAN, plan_methods, plan_gc);

@@ -4,10 +4,17 @@
 
 #include "../core/rt.h"
 
-enum { DOPL_CEILING_STREAMS = 8 };
+enum { DOPL_CEILING_STREAMS = 40 };
 
-// One pass over n_stream arrays of n floats: reads all, adds the last to each of the others and
-// writes those. As many streams as a pass has, and next to no arithmetic. n_stream: 2 .. 8.
-void dopl_ceiling_pass(const dopl_rt *rt, float *const *stream, int n_stream, int64_t n);
+typedef struct {
+    char *data;
+    int bytes; // of an element: 1, 2 or 4
+    bool read, written;
+} dopl_stream;
+
+// One pass over streams of n elements each: those that are read are summed, those that are written
+// take the sum, added to what they held where they are read too. The streams of a pass, and next to
+// no arithmetic. A remainder of n below 64 is left out.
+void dopl_ceiling_pass(const dopl_rt *rt, const dopl_stream *stream, int n_stream, int64_t n);
 
 #endif

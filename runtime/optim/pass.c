@@ -209,6 +209,15 @@ static void run_chunk(const dopl_isa *isa, const dopl_plan *plan, int64_t begin,
     }
 }
 
+static void set_scalars(dopl_plan *plan, const double *const *scalars) {
+    for (int p = 0; p < plan->n_pass; p++) {
+        const dopl_program *program = plan->pass[p].program;
+        for (int i = 0; i < program->n_instr; i++)
+            for (int j = 0; j < dopl_prim_table[program->instr[i].op].n_scalar; j++)
+                plan->pass[p].k[i][j] = (float)scalars[p][program->instr[i].k[j]];
+    }
+}
+
 dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *scalars, int *n_run) {
     if (plan->device != DOPL_CPU) return rt->backend->plan_run(rt, plan, scalars, n_run);
     int64_t n_tile = 0;
@@ -220,12 +229,7 @@ dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *sca
         if (runs) n_tile += ceil_div(job->n, DOPL_TILE);
         *n_run += runs;
     }
-    for (int p = 0; p < plan->n_pass; p++) {
-        const dopl_program *program = plan->pass[p].program;
-        for (int i = 0; i < program->n_instr; i++)
-            for (int j = 0; j < dopl_prim_table[program->instr[i].op].n_scalar; j++)
-                plan->pass[p].k[i][j] = (float)scalars[p][program->instr[i].k[j]];
-    }
+    set_scalars(plan, scalars);
     const dopl_isa *isa = dopl_isa_get();
     dopl_codec_get(DOPL_CODEC_Q8); // built by this thread
 #pragma omp parallel num_threads(rt->n_threads) if (n_tile > CHUNK)
@@ -235,6 +239,31 @@ dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *sca
         for (int64_t t = 0; t < n_tile; t += CHUNK)
             run_chunk(isa, plan, t, t + CHUNK < n_tile ? t + CHUNK : n_tile, reg);
     }
+    return DOPL_OK;
+}
+
+dopl_status dopl_plan_repeat(dopl_rt *rt, dopl_plan *plan, const double *const *scalars, int times,
+                             int64_t *n_element) {
+    enum { TILES = 3, SPACING = 5 }; // of a thread; the next one's start on another page
+    dopl_job *job = plan->n_job ? &plan->job[0] : NULL;
+    if (!job || plan->device != DOPL_CPU || !dopl_plan_bind(plan, job) ||
+        job->n < (int64_t)rt->n_threads * SPACING * DOPL_TILE)
+        return dopl_fail(rt, DOPL_EARG,
+                         "optimizer: only a parameter on the CPU, with a gradient and %d elements "
+                         "for each thread, can be gone over again",
+                         SPACING * DOPL_TILE);
+    set_scalars(plan, scalars);
+    const dopl_isa *isa = dopl_isa_get();
+    dopl_codec_get(DOPL_CODEC_Q8);
+#pragma omp parallel for num_threads(rt->n_threads) schedule(static, 1)
+    for (int thread = 0; thread < rt->n_threads; thread++) {
+        tile reg[DOPL_MAX_REG];
+        int64_t from = (int64_t)thread * SPACING;
+        for (int i = 0; i < times; i++)
+            for (int64_t t = from; t < from + TILES; t++)
+                run_tile(isa, &plan->pass[job->pass], job, t * DOPL_TILE, reg);
+    }
+    *n_element = (int64_t)rt->n_threads * times * TILES * DOPL_TILE;
     return DOPL_OK;
 }
 
