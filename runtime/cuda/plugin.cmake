@@ -54,7 +54,9 @@ set_up_plugin(dopl_cuda)
 set_target_properties(dopl_cuda PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON
   CUDA_RUNTIME_LIBRARY Static)
 target_compile_options(dopl_cuda PRIVATE
-  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wno-maybe-uninitialized;--Werror=all-warnings>")
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wno-maybe-uninitialized;--Werror=all-warnings>"
+  # registers that spill, and arrays that are no registers, are warnings: errors, that is
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=-warn-spills,-warn-lmem-usage>")
 target_link_libraries(dopl_cuda PRIVATE CUDA::cudart_static CUDA::cublasLt CUDA::nvrtc)
 add_dependencies(plugin dopl_cuda)
 install(TARGETS dopl_cuda LIBRARY DESTINATION lib/dopl OPTIONAL)

@@ -328,8 +328,9 @@ static void write_kernel(FILE *f, const dopl_program *p) {
     for (int i = 0; i < p->n_instr; i++) write_instr(f, p, &p->instr[i]);
     write_stores(f, p);
     put(f, "}\n");
+    // the 1: without it ptxas keeps to fewer registers than some passes need, and spills a few
     put(f,
-        "\nextern \"C\" __global__ void __launch_bounds__(%d)\n"
+        "\nextern \"C\" __global__ void __launch_bounds__(%d, 1)\n"
         "dopl_pass(const u64 *jobs, int n_job, u64 n_tile, const float *clip_at, scalars s) {\n",
         DOPL_CUDA_THREADS);
     if (q8) put(f, "    __shared__ codec codec_q8;\n    fill(codec_q8, q8_words);\n");
