@@ -58,6 +58,42 @@ function check.keys(t)
   return keys
 end
 
+--- The keys of a table of values by name, in byte order. Keys that are no names, such as those of
+-- values without any, are refused: who reads the table by name would pass over them.
+-- @tparam string name what the table is, for the message
+-- @tparam table values
+-- @tparam string need what a field looks like: "objective = steps"
+-- @tparam[opt=3] int level where the error points
+function check.named(name, values, need, level)
+  level = level or 3
+  check.type(name, values, "table", level + 1)
+  for key in pairs(values) do
+    if type(key) ~= "string" then
+      error(("%s: a value without a name (%s), needs { %s }"):format(name, tostring(values[key]),
+        need), level)
+    end
+  end
+  local names = check.keys(values)
+  if #names == 0 then error(("%s: give at least one { %s }"):format(name, need), level) end
+  return names
+end
+
+--- The values of a list; a field by name, which who reads the list would pass over, is refused.
+-- @tparam string name what the list is, for the message
+-- @param list
+-- @tparam[opt=3] int level where the error points
+-- @return the list
+function check.list(name, list, level)
+  level = level or 3
+  check.type(name, list, "table", level + 1)
+  for key in pairs(list) do
+    if math.type(key) ~= "integer" or key < 1 or key > #list then
+      error(("%s: a list has no field '%s'"):format(name, tostring(key)), level)
+    end
+  end
+  return list
+end
+
 local function listed(names)
   if #names == 0 then return "none" end
   local quoted = {}

@@ -30,7 +30,9 @@ end
 -- @treturn {table,...} { name = "A", path =, about =, params =, metrics = }
 function compare.load(paths)
   local runs = {}
+  check.type("compare.load: paths", paths, "table")
   for i, path in ipairs(paths) do
+    check.type(("compare.load: path %d"):format(i), path, "string")
     path = #path > 1 and path:gsub("/+$", "") or path
     if core.files.exists(path .. "/run.json") ~= "file" then
       error(("compare: '%s' is no run: it has no run.json"):format(path), 0)

@@ -40,6 +40,22 @@ dopl.modules = {
 
 --- Functions, with what each does.
 dopl.functions = {
+  checkpoint = "dopl.checkpoint(fn, x, ...) runs fn without keeping what its backward needs; the "
+    .. "backward runs it again",
+  full = "dopl.full(1.5, 2, 3): an f32 tensor of one value",
+  i32 = "dopl.i32 { 0, 1 }: a tensor of integers from a table",
+  no_grad = "local _ <close> = dopl.no_grad(): nothing is recorded until the end of the block",
+  operator = "dopl.operator { name, forward, backward }: an operator in Lua with its own gradient",
+  randn = "dopl.randn(seed, stream, std, 2, 3): normal numbers, a function of seed, stream and "
+    .. "position",
+  reset_peak = "the peak that dopl.memory() tells starts anew",
+  scope = "local scope <close> = dopl.scope(): tensors made in the block are freed at its end; "
+    .. "scope:keep(t) hands t to the scope around it",
+  show = "dopl.show(batch) prints a batch's text, labels and mask",
+  tensor = "dopl.tensor { { 1, 2 }, { 3, 4 } }: an f32 tensor from a table",
+  threads = "dopl.threads() tells how many threads are in use",
+  vocab_chunk = "dopl.vocab_chunk(bytes) bounds the logits that exist at a time",
+  zeros = "dopl.zeros(2, 3): an f32 tensor of zeros",
   device = "dopl.device \"cuda\" puts new tensors there from now on; dopl.device() tells which device "
     .. "is in use, and what it is. t:device() tells where a tensor is, t:to \"cpu\" or t:to \"bf16\" "
     .. "makes a copy elsewhere or of another type; indices (i32) stay in host memory",
@@ -86,7 +102,7 @@ function dopl.help(name)
   end
   local text = docs[name] or dopl.modules[name] or dopl.functions[name]
   if not text then
-    error(("dopl.help: no operator or module '%s'%s"):format(tostring(name),
+    error(("dopl.help: no operator, function or module '%s'%s"):format(tostring(name),
       did_you_mean(name, sorted_keys(docs, dopl.modules, dopl.functions))), 2)
   end
   print(("dopl.%s: %s"):format(name, text))

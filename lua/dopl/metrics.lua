@@ -63,6 +63,7 @@ end
 -- @treturn {number,...} l
 -- @treturn {integer,...} n
 function metrics.likelihoods(model, samples, max_tokens)
+  check.type("metrics: samples", samples, "table")
   local _ <close> = core.no_grad()
   local l, n = {}, {}
   if #samples == 0 then return l, n end

@@ -64,22 +64,25 @@ end
 
 -- ---- tables by objective
 
+local MOST_STEPS <const> = 1000000 -- of one objective on end
+
+local function is_count(x) return math.type(x) == "integer" and x >= 1 end
+local function is_turn(x) return is_count(x) and x <= MOST_STEPS end
+
 -- The names of a table by objective: forget first, the others in order.
 local function names_of(where, values, need, fits)
-  check.type(where, values, "table", 4)
-  local names = check.keys(values)
-  if #names == 0 then error(("%s: give at least one { objective = %s }"):format(where, need), 3) end
+  local names = check.named(where, values, "objective = " .. need, 4)
   for i, name in ipairs(names) do
     if not fits(values[name]) then
       error(("%s: %s = %s, needs %s"):format(where, name, tostring(values[name]),
-        need == "steps" and "an integer of at least 1" or "a positive number"), 3)
+        need ~= "steps" and "a positive number" or is_count(values[name])
+          and ("at most %d"):format(MOST_STEPS) or "an integer of at least 1"), 3)
     end
     if name == "forget" then table.insert(names, 1, table.remove(names, i)) end
   end
   return names
 end
 
-local function is_count(x) return math.type(x) == "integer" and x >= 1 end
 local function is_weight(x) return type(x) == "number" and x > 0 and x < math.huge end
 
 -- ---- one objective, or all in one step
@@ -109,6 +112,7 @@ end
 
 local function check_order(order, names, counts)
   local seen = {}
+  check.list("schedule.alternate: order", order, 4)
   for _, name in ipairs(order) do
     if seen[name] then
       error(("schedule.alternate: '%s' is in the order twice"):format(name), 3)
@@ -127,8 +131,8 @@ end
 -- @tparam table counts { objective = steps }, any number of objectives
 -- @tparam[opt] {string,...} order of the objectives; default: forget first, then by name
 function schedule.alternate(counts, order)
-  local names = names_of("schedule.alternate", counts, "steps", is_count)
-  if order then check_order(order, names, counts) end
+  local names = names_of("schedule.alternate", counts, "steps", is_turn)
+  if order ~= nil then check_order(order, names, counts) end
   local turn = {}
   for _, name in ipairs(order or names) do
     for _ = 1, counts[name] do turn[#turn + 1] = name end
@@ -165,7 +169,7 @@ end
 -- @tparam {string,...} names
 -- @tparam[opt] integer seed default: the run's
 function schedule.random(names, seed)
-  check.type("schedule.random", names, "table")
+  check.list("schedule.random", names)
   if #names == 0 then error("schedule.random: give at least one objective's name", 2) end
   local alike = {}
   for i, name in ipairs(names) do
@@ -207,6 +211,10 @@ end
 -- @tparam[opt] integer period steps after which it repeats, for schemes that act at a period's end
 function schedule.of(at, text, period)
   check.type("schedule.of", at, "function")
+  check.type("schedule.of: text", text or "", "string")
+  if period ~= nil and not is_count(period) then
+    error(("schedule.of: period = %s, needs an integer of at least 1"):format(tostring(period)), 2)
+  end
   return new { kind = "function", text = text or "schedule.of(function)", by_running = true,
     period = period,
     at = function(_, t, live) return at(t, live) end }
@@ -339,6 +347,10 @@ local function read_phase(i, given, n)
   local where = ("schedule.phases: phase %d"):format(i)
   local p = check.options(where, given, phase_fields, 5)
   local text = type(p.serve) == "string" and ("serve = %q"):format(p.serve)
+  if not text and type(p.serve) ~= "function" and getmetatable(p.serve) ~= Schedule then
+    error(("%s: serve is a %s, needs an objective's name or a schedule"):format(where,
+      type(p.serve)), 4)
+  end
   p.plan = text and schedule.only(p.serve) or schedule.from(p.serve)
   if p.plan.kind == "joint" then
     error(where .. ": a step of all objectives at once is no phase; states are kept by objective", 4)
@@ -353,7 +365,12 @@ local function read_phase(i, given, n)
   if p.passes then
     parts[#parts + 1] = "passes = " .. (type(p.passes) == "number" and written_number(p.passes)
       or tostring(p.passes))
-    if getmetatable(p.passes) ~= Passes then p.passes = schedule.passes(p.passes) end
+    if getmetatable(p.passes) ~= Passes then
+      if not is_weight(p.passes) then
+        error(("%s: passes = %s, needs a positive number"):format(where, tostring(p.passes)), 4)
+      end
+      p.passes = schedule.passes(p.passes)
+    end
   end
   if p.ends then
     parts[#parts + 1] = "ends = " .. (type(p.ends) == "string" and ("%q"):format(p.ends)
@@ -409,7 +426,7 @@ end
 -- on a number of the last evaluation, on "loss_<objective>" or "grad_norm", or function(live, t) }.
 -- The last one has no end. An evaluation from before the phase does not end it.
 function schedule.phases(list)
-  check.type("schedule.phases", list, "table")
+  check.list("schedule.phases", list)
   if #list == 0 then error("schedule.phases: give at least one phase", 2) end
   local phases, texts, names, seen = {}, {}, {}, {}
   local by_running, needs_result = false, false

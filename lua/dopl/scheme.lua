@@ -45,6 +45,12 @@ function config:__tostring()
   return ("scheme.%s %s"):format(self.kind, show(self.given))
 end
 
+local function copy(t)
+  local out = {}
+  for key, value in pairs(t) do out[key] = value end -- the order changes nothing
+  return setmetatable(out, getmetatable(t))
+end
+
 function scheme.is_scheme(x)
   return getmetatable(x) == config
 end
@@ -69,8 +75,9 @@ local function of_quantize(kind, given, parts, level)
     fail(kind, level + 1, "quantize is %s, need true, false or a list of parts", tostring(given))
   end
   local by_part = {}
-  for _, part in ipairs(given) do
-    check.choice(("scheme.%s: quantize"):format(kind), part, parts, level + 1)
+  local what = ("scheme.%s: quantize"):format(kind)
+  for _, part in ipairs(check.list(what, given, level + 2)) do
+    check.choice(what, part, parts, level + 2)
     by_part[part] = "8bit"
   end
   return by_part
@@ -86,31 +93,31 @@ local function stored_parts(self, kind, parts, level)
   end
   local what, stored = ("scheme.%s: storage"):format(kind), {}
   if type(given) ~= "table" then
-    check.choice(what, given, scheme.storages, level + 1)
+    check.choice(what, given, scheme.storages, level + 2)
     for _, part in ipairs(parts) do stored[part] = given end
     return stored
   end
-  for _, part in ipairs(check.keys(given)) do
-    check.choice(what, part, parts, level + 1)
-    check.choice(("%s of '%s'"):format(what, part), given[part], scheme.storages, level + 1)
+  local named = next(given) ~= nil
+    and check.named(what, given, parts[1] .. " = \"8bit\"", level + 2) or {}
+  for _, part in ipairs(named) do
+    check.choice(what, part, parts, level + 2)
+    check.choice(("%s of '%s'"):format(what, part), given[part], scheme.storages, level + 2)
   end
   for _, part in ipairs(parts) do stored[part] = given[part] or "f32" end
   return stored
 end
 
+local LARGEST <const> = 0x1.fffffffffffffp+1023 -- finite number
+
 local function check_lr(kind, lr, level)
   if lr == nil then return end
   local what = ("scheme.%s: lr"):format(kind)
   if type(lr) ~= "table" then
-    check.range(what, lr, 0, math.huge, level + 2)
+    check.range(what, lr, 0, LARGEST, level + 2)
     return
   end
-  local names = check.keys(lr)
-  if #names == 0 then
-    fail(kind, level + 1, "lr is a table without names, need { objective = lr }")
-  end
-  for _, name in ipairs(names) do
-    check.range(("%s of '%s'"):format(what, name), lr[name], 0, math.huge, level + 2)
+  for _, name in ipairs(check.named(what, lr, "objective = lr", level + 2)) do
+    check.range(("%s of '%s'"):format(what, name), lr[name], 0, LARGEST, level + 2)
   end
 end
 
@@ -130,6 +137,7 @@ local function define(kind, definition)
     self.stored.own = self.stored.own or self.stored.delta
     check.choice(("scheme.%s: weights"):format(kind), self.weights, scheme.weights, 3)
     check.range(("scheme.%s: quantize_min"):format(kind), self.quantize_min, 0, math.huge, 3)
+    check.type(("scheme.%s: quantize_embeddings"):format(kind), self.quantize_embeddings, "boolean", 3)
     check_lr(kind, self.lr, 2)
     if definition.check then definition.check(self, 2) end
     return setmetatable(self, config)
@@ -157,11 +165,31 @@ define("decoupled", {
   fields = { only = check.optional, rules = check.optional },
   check = function(self, level)
     if self.rules ~= nil then
-      check.type("scheme.decoupled: rules", self.rules, "table", level + 2)
+      local names = check.named("scheme.decoupled: rules", self.rules,
+        "objective = optim.sgd { lr = 1e-3 }", level + 2)
+      local rules = {}
+      for _, name in ipairs(names) do
+        local given = self.rules[name]
+        if type(given) ~= "table" or not given.attach then
+          fail("decoupled", level + 1, "the rule of '%s' is a %s, need one like "
+            .. "optim.sgd { lr = 1e-3 }", name, type(given))
+        end
+        if given.chosen then
+          fail("decoupled", level + 1, "the rule of '%s' has a scheme of its own, which would not "
+            .. "count: leave :with(...) out", name)
+        end
+        rules[name] = copy(given)
+        rules[name].scheme = nil -- that of the whole: so it prints as it was written
+      end
+      self.rules, self.given = rules, copy(self.given)
+      self.given.rules = rules
       if self.only then fail("decoupled", level + 1, "rules and only exclude each other") end
     end
     if self.only == nil then return end
-    check.type("scheme.decoupled: only", self.only, "table", level + 2)
+    check.list("scheme.decoupled: only", self.only, level + 2)
+    if #self.only == 0 then
+      fail("decoupled", level + 1, "only = {} splits nothing: that is scheme.shared {}")
+    end
     self.split = {}
     for _, name in ipairs(self.only) do self.split[name] = true end
   end,

@@ -26,6 +26,11 @@ describe("require 'dopl'", function()
     local status, _, message = shell.run("-e", "dopl.help 'sofmax'")
     assert.equal(1, status)
     assert.truthy(message:find "did you mean 'softmax'%?", message)
+    _, out = shell.run("-e", "dopl.help 'no_grad'")
+    assert.truthy(out:find("nothing is recorded", 1, true), out)
+    for name in pairs(dopl.functions) do -- each by itself: the order changes nothing
+      assert.equal("function", type(dopl[name]), name)
+    end
     _, out = shell.run("-e", "dopl.help()")
     for _, row in ipairs(dopl.core.op_rows) do
       assert.truthy(out:find("dopl." .. row.name, 1, true), row.name)

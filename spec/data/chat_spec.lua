@@ -119,7 +119,11 @@ describe("data.chat", function()
     assert.equal(tok, samples.tok)
   end)
 
-  it("refuses unknown tags, masks, fields and rows", function()
+  it("refuses unknown tags, masks, fields, rows and tokenizers", function()
+    assert.error_matches(function() chat.encode_all({ ROW }) end,
+      "chat: the tokenizer is a table that is none")
+    assert.error_matches(function() chat.encode(nil, ROW) end, "the tokenizer is a nil")
+    assert.error_matches(function() chat.encode_all(tok) end, "data.samples: rows: nil, needs table")
     assert.error_matches(function() chat.encode(tok, ROW, { tags = "llama3" }) end, "llama%-3")
     assert.error_matches(function() chat.encode(tok, ROW, { tags = {} }) end, "start_tag")
     assert.error_matches(function() chat.encode(tok, ROW, { mask = "some" }) end, "mask")

@@ -155,6 +155,8 @@ describe("data.loader", function()
     end
     fails({ samples = {}, stream = "forget" }, "samples must not be empty %(objective 'forget'%)")
     fails({}, "samples must be a list")
+    fails({ samples = { 1, 2 } }, "samples must be made by data.samples: number 1 is none, given 1")
+    fails({ samples = { {} } }, "number 1 is none, given a table without ids")
     fails({ samples = list, batch_size = 0 }, "batch_size")
     fails({ samples = list, batch_size = "4" }, "batch_size must be an integer")
     fails({ samples = list, stream = 3 }, "stream must be a string, given 3")

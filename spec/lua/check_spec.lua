@@ -67,6 +67,11 @@ describe("check.type, choice and range", function()
       message(check.choice, "timing", "afer", { "before", "after" }))
     assert.match("timing: 'nil' %(there is 'a', 'b'%)",
       message(check.choice, "timing", nil, { "a", "b" }))
+    assert.match("lr: a value without a name %(2%), needs { a = 1 }",
+      message(check.named, "lr", { a = 1, 2 }, "a = 1"))
+    assert.match("lr: give at least one { a = 1 }", message(check.named, "lr", {}, "a = 1"))
+    assert.match("l: a list has no field 'a'", message(check.list, "l", { 1, a = 2 }))
+    assert.match("l: a list has no field '3'", message(check.list, "l", { 1, [3] = 2 }))
     assert.match("p: 2, needs 0 to 1", message(check.range, "p", 2, 0, 1))
     assert.match("nan, needs 0 to 1", message(check.range, "p", 0 / 0, 0, 1))
     assert.match("p: a table, needs number", message(check.range, "p", {}, 0, 1))

@@ -294,4 +294,22 @@ describe("models.new", function()
     assert.error_matches(function() llama { heads = 5 } end, "each must divide the one before")
     assert.error_matches(function() gpt2 { heads = 5 } end, "no multiple of heads")
   end)
+
+  it("refuses values of another type, and sizes that are none", function()
+    for message, fields in pairs { -- each by itself: the order changes nothing
+      ["vocab_size: the string 'big', needs integer"] = { vocab_size = "big" },
+      ["hidden_size: %-32, needs 1 to"] = { hidden_size = -32 },
+      ["n_layers: 1.5, needs integer"] = { n_layers = 1.5 },
+      ["heads: the string '2', needs integer"] = { heads = "2" },
+      ["init_std: nan, needs a finite number"] = { init_std = math.abs(0 / 0) },
+      ["norm_eps: inf, needs a finite number of at least 0"] = { norm_eps = math.huge },
+      ["rope_base: 0, needs a finite number above 0"] = { rope_base = 0 },
+      ["tie_embeddings: the string 'no', needs boolean"] = { tie_embeddings = "no" },
+    } do
+      assert.error_matches(function() llama(fields) end, "models.new: " .. message)
+    end
+    assert.error_matches(function() models.new({ architecture = "gpt2" }, "one") end,
+      "seed: the string 'one', needs integer")
+    assert.error_matches(function() models.load() end, "models.load: folder: nil, needs string")
+  end)
 end)

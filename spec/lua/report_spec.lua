@@ -64,6 +64,15 @@ b  4    NaN  –
     assert.equal(2, grid.lay_out({ { x = 3 }, { x = 1 } },
       { columns = { { key = "x", better = "lower" } } }).columns[1].best)
     assert.is_nil(grid.lay_out({ { UFE = 1 } }).columns[1].best)
+    assert.is_nil(grid.lay_out({ { UFE = 1 }, { UFE = 1 } }).columns[1].best) -- none of them is
+  end)
+
+  it("refuses rows and columns that are none", function()
+    assert.error_matches(function() report.text { 1, 2 } end, "report.table: row 1: 1, needs table")
+    assert.error_matches(function() report.text({ { x = 1 } }, { columns = "x" }) end,
+      "report.table: columns: the string 'x', needs table")
+    assert.error_matches(function() report.text({ { x = 1 } }, { columns = { 1 } }) end,
+      "report.table: a column: 1, needs table")
   end)
 
   it("refuses what it does not know", function()

@@ -37,6 +37,22 @@ describe("schedule.alternate", function()
     assert.error_matches(function() schedule.alternate({ a = 1, b = 1 }, { "a", "a" }) end,
       "'a' is in the order twice")
   end)
+
+  it("passes over nothing that was given", function()
+    assert.error_matches(function() schedule.alternate { forget = 1, retain = 2, 3 } end,
+      "schedule.alternate: a value without a name %(3%), needs { objective = steps }")
+    assert.error_matches(function() schedule.alternate { forget = 1 << 31 } end,
+      "forget = 2147483648, needs at most 1000000")
+    assert.error_matches(function() schedule.alternate({ a = 1 }, "a") end, "order: .*needs table")
+    assert.error_matches(function() schedule.alternate({ a = 1 }, { "a", b = 2 }) end,
+      "a list has no field 'b'")
+    assert.error_matches(function() schedule.joint { forget = 1, 2 } end, "without a name")
+    assert.error_matches(function() schedule.random { "a", weights = { 1 } } end,
+      "a list has no field 'weights'")
+    assert.error_matches(function()
+      schedule.phases { { serve = "a", steps = 1 }, { serve = "b" }, steps = 3 }
+    end, "a list has no field 'steps'")
+  end)
 end)
 
 describe("other schedules", function()
@@ -56,6 +72,13 @@ describe("other schedules", function()
     assert.error_matches(function() schedule.from "joint" end, "schedule: a string given; use")
     assert.error_matches(function() schedule.from {} end, "schedule: a table given; use")
     assert.error_matches(function() schedule.of(3) end, "function")
+    assert.error_matches(function() schedule.of(print, 3) end, "schedule.of: text: 3")
+    assert.error_matches(function() schedule.of(print, "p", 0) end, "schedule.of: period = 0")
+    assert.error_matches(function() schedule.phases { { serve = 7, steps = 1 }, { serve = "b" } } end,
+      "phase 1: serve is a number, needs an objective's name or a schedule")
+    assert.error_matches(function()
+      schedule.phases { { serve = "a", passes = "two" }, { serve = "b" } }
+    end, "phase 1: passes = two, needs a positive number")
   end)
 end)
 

@@ -99,13 +99,51 @@ describe("what is refused", function()
     end)
     refuses("both given", function() scheme.shared { storage = "bf16", quantize = true } end)
     refuses("'mastre'.*master", function() scheme.shared { weights = "mastre" } end)
-    refuses("lr is a table without names", function() scheme.joint { lr = { 1e-3 } } end)
+    refuses("lr: a value without a name", function() scheme.joint { lr = { 1e-3 } } end)
+  end)
+
+  it("is what would be passed over", function()
+    refuses("lr: a value without a name %(0.5%)", function()
+      scheme.shared { lr = { forget = 1, 0.5 } }
+    end)
+    refuses("lr: a value without a name", function() optim.adamw { lr = { 1e-4 } } end)
+    refuses("lr: give at least one { objective = lr }", function() optim.adamw { lr = {} } end)
+    refuses("betas and beta1 are both given", function()
+      optim.adamw { betas = { 0.9, 0.95 }, beta1 = 0.5 }
+    end)
+    refuses("storage: a value without a name", function()
+      scheme.base_delta { storage = { "8bit" } }
+    end)
+    refuses("quantize: a list has no field 'base'", function()
+      scheme.base_delta { quantize = { base = true } }
+    end)
+    refuses("quantize_embeddings.*needs boolean", function()
+      scheme.shared { quantize = true, quantize_embeddings = "no" }
+    end)
+    refuses("only = {} splits nothing", function() scheme.decoupled { only = {} } end)
+    refuses("rule of 'forget' is a string", function()
+      scheme.decoupled { rules = { forget = "sgd" } }
+    end)
+    refuses("rules: a value without a name", function()
+      scheme.decoupled { rules = { optim.sgd {} } }
+    end)
+    refuses("scheme of its own, which would not count", function()
+      scheme.decoupled { rules = { forget = optim.sgd {}:with(scheme.joint {}) } }
+    end)
+  end)
+
+  it("is not what a scheme prints itself as", function()
+    assert.equal("scheme.decoupled { rules = { retain = optim.sgd { lr = 0.5 } } }",
+      tostring(scheme.decoupled { rules = { retain = optim.sgd { lr = 0.5 } } }))
   end)
 
   it("checks ranges", function()
     refuses("lr", function() optim.adamw { lr = -1 } end)
     refuses("beta1 = 1,", function() optim.adamw { betas = { 1, 0.9 } } end)
     refuses("lr", function() optim.adamw { lr = 0 / 0 } end)
+    refuses("lr = inf, need .* finite", function() optim.adamw { lr = math.huge } end)
+    refuses("eps = inf, need .* finite", function() optim.adamw { eps = { forget = math.huge } } end)
+    refuses("lr: inf, needs 0 to", function() scheme.shared { lr = math.huge } end)
     refuses("lr", function() optim.adamw { lr = { forget = "a" } } end)
     refuses("g%-delta", function()
       scheme.base_delta { source = "g-delta", timing = "before_delta" }

@@ -138,6 +138,14 @@ local function check_text(row, field, level)
   return row[field]
 end
 
+local function check_tokenizer(tok, level)
+  local has_fields, method = pcall(function() return tok.encode end)
+  if not has_fields or not method then
+    error(("chat: the tokenizer is a %s, needs one of dopl.text"):format(type(tok) == "table"
+      and "table that is none" or type(tok)), level + 1)
+  end
+end
+
 --- The ids of a prompt: what generation starts from.
 -- @param tok tokenizer
 -- @tparam string question
@@ -181,6 +189,7 @@ end
 -- truncated, key (hash of the content), row }
 function chat.encode(tok, row, opts)
   local o, tags = read_options(opts, 2)
+  check_tokenizer(tok, 2)
   return make(tok, row, o.answer, o, tags, 2)
 end
 
@@ -192,6 +201,8 @@ end
 -- @treturn {table,...}
 function chat.encode_all(tok, rows, opts)
   local o, tags = read_options(opts, 2)
+  check_tokenizer(tok, 2)
+  check.type("data.samples: rows", rows, "table")
   local samples = { tok = tok, tags = tags, max_tokens = o.max_tokens }
   for i, row in ipairs(rows) do samples[i] = make(tok, row, o.answer, o, tags, 2) end
   return samples

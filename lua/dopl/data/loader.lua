@@ -34,6 +34,11 @@ local function read_options(opts, level)
   need(type(o.stream) == "string", "stream must be a string", o.stream)
   need(type(o.samples) == "table", "samples must be a list", o.samples)
   need(#o.samples > 0, "samples must not be empty (objective '" .. o.stream .. "')", "none")
+  for i, sample in ipairs(o.samples) do
+    need(type(sample) == "table" and sample.ids and sample.labels_from,
+      ("samples must be made by data.samples: number %d is none"):format(i),
+      type(sample) == "table" and "a table without ids" or sample)
+  end
   need(type(o.batch_size) == "number" and math.tointeger(o.batch_size) and o.batch_size >= 1,
     "batch_size must be an integer of at least 1", o.batch_size)
   need(math.tointeger(o.seed), "seed must be an integer", o.seed)

@@ -20,6 +20,25 @@ local check = require "dopl.check"
 local json = require "dopl.json"
 local nn = require "dopl.nn"
 
+local MAY_BE_ZERO <const> = { dropout = true, init_std = true, n_layers = true, norm_eps = true }
+
+-- A field is of its default's type, and sizes are sizes: said here, before they reach a product.
+local function check_field(name, value, default)
+  local what, kind = "models.new: " .. name, math.type(default) or type(default)
+  if kind == "integer" and name ~= "rope_base" then
+    check.range(what, check.type(what, value, "integer", 4), MAY_BE_ZERO[name] and 0 or 1,
+      math.maxinteger, 4)
+  elseif type(default) == "number" then
+    check.type(what, value, "number", 4)
+    if value ~= value or value == math.huge or value < 0 or (value == 0 and not MAY_BE_ZERO[name]) then
+      error(("%s: %s, needs a finite number %s"):format(what, value, MAY_BE_ZERO[name]
+        and "of at least 0" or "above 0"), 3)
+    end
+  else
+    check.type(what, value, kind, 4)
+  end
+end
+
 local models = { architectures = { "gpt2", "llama" } }
 
 --- Makes a model with random weights.
@@ -29,7 +48,13 @@ function models.new(config, seed)
   check.type("models.new", config, "table")
   local name = check.choice("models.new: architecture", config.architecture, models.architectures)
   check.choice("models.new: dtype", config.dtype or "f32", nn.dtypes)
-  return require("dopl.models." .. name).new(config, seed or 1)
+  check.type("models.new: seed", seed or 1, "integer")
+  local architecture = require("dopl.models." .. name)
+  for _, field in ipairs(check.keys(config)) do
+    local default = architecture.defaults[field]
+    if default ~= nil then check_field(field, config[field], default) end -- else new() names it
+  end
+  return architecture.new(config, seed or 1)
 end
 
 --- Writes config.json and model.safetensors in Hugging Face's layout.
@@ -44,7 +69,7 @@ end
 -- @tparam[opt] table options dtype: how to keep the weights; default: as config.json says
 function models.load(dir, options)
   local o = check.options("models.load", options, { dtype = check.optional })
-  local path = dir .. "/config.json"
+  local path = check.type("models.load: folder", dir, "string") .. "/config.json"
   local text, reason = core.files.read(path)
   if not text then error(("models.load: %s"):format(reason), 2) end
   local config = json.decode(text, path)

@@ -135,7 +135,7 @@ local function check_value(self, name, value, level)
     if moment.decay == name then range = range or { 0, below_one } end
   end
   if not range then return end
-  if value >= range[1] and value <= range[2] then return end
+  if value >= range[1] and value <= range[2] and value < math.huge then return end
   local high = range[2] == below_one and "below 1"
     or range[2] == math.huge and "finite" or ("at most %g"):format(range[2])
   error(("%s = %g, need at least %g and %s"):format(where, value, range[1], high), level)
@@ -149,6 +149,12 @@ local function expand_betas(self, given, level)
   if type(betas) ~= "table" or #betas ~= 2 or self.hyper.beta2 == nil then
     error(("optim.%s: betas needs two numbers and a rule with beta1 and beta2"):format(self.name),
       level)
+  end
+  for i, name in ipairs { "beta1", "beta2" } do
+    if given[name] ~= nil and given[name] ~= betas[i] then
+      error(("optim.%s: betas and %s are both given: one of them says it"):format(self.name, name),
+        level)
+    end
   end
   out.betas, out.beta1, out.beta2 = nil, betas[1], betas[2]
   return out
@@ -171,7 +177,8 @@ function rule_class:__call(given)
   for _, name in ipairs(check.keys(hyper)) do
     local value = hyper[name]
     if type(value) == "table" then
-      for _, objective in ipairs(check.keys(value)) do
+      local what = ("optim.%s: %s"):format(self.name, name)
+      for _, objective in ipairs(check.named(what, value, "objective = " .. name, 3)) do
         check_value(self, name, value[objective], 3)
       end
     else

@@ -35,6 +35,7 @@ end
 
 local function column_of(spec)
   if type(spec) == "string" then spec = { key = spec } end
+  check.type("report.table: a column", spec, "table", 6)
   local column = check.options("column", spec, {
     key = check.required, label = check.optional, digits = check.optional, scale = 1,
     better = KNOWN[spec.key] or check.optional, paper = spec.key or check.optional,
@@ -84,20 +85,20 @@ local function cells_of(rows, column)
   return cells, spreads, widest
 end
 
--- Which row is best in a column; none where fewer than two compete.
+-- Which row is best in a column; none where no two differ.
 local function best_row(rows, column)
-  local best, best_value, n = nil, nil, 0
+  local best, best_value, other = nil, nil, false
   for i, row in ipairs(rows) do
     local x = mean_of(row[column.key])
     if x and x == x and not row.reference then
-      n = n + 1
+      other = other or best ~= nil and x ~= best_value
       if not best or (column.better == "higher" and x > best_value)
         or (column.better == "lower" and x < best_value) then
         best, best_value = i, x
       end
     end
   end
-  return n > 1 and best or nil
+  return other and best or nil
 end
 
 -- The columns of a paper's table beside ours: those it shares with our columns.
@@ -137,9 +138,11 @@ function grid.lay_out(rows, options)
     note = check.optional,
   }, 4)
   check.type("report.table rows", rows, "table", 4)
+  check.type("report.table: columns", options.columns or {}, "table", 4)
   local out = { head = options.head, title = options.title, note = options.note, labels = {},
     reference = {}, columns = {} }
   for i, row in ipairs(rows) do
+    check.type(("report.table: row %d"):format(i), row, "table", 5)
     out.labels[i] = tostring(row.label or i)
     out.reference[i] = row.reference and true or false
   end
