@@ -1,0 +1,78 @@
+--- How fast is a GPU at what dopl asks of it, held against that GPU's own measured speeds, and against
+-- PyTorch on it? (Some minutes; one section alone: --only step)
+--
+-- Ceilings, optimizer passes, training steps of a model of 1.3 billion random parameters on batches of
+-- TOFU's lengths, generation, memory by kind, operators, compilation while the program runs. Goals and
+-- how each figure comes about: docs/bench.md. PyTorch's sections run in turn with ours:
+--
+--   build/dopl --trust --device cuda bench/gpu.lua --python venv/bin/python
+--
+-- `--size tiny` shows on the emulator that everything runs. Its figures mean nothing.
+
+local dopl = require "dopl"
+local core = dopl.core
+local work = require "gpu.work"
+
+local ORDER <const> = { "passes", "step", "generation", "memory", "operators", "compile" }
+
+local p = dopl.params {
+  size = { "1b", "of the model: 1b or 360m; tiny for the emulator" },
+  only = { "all", table.concat(ORDER, ", ") .. " or all" },
+  rounds = { 15, "times each figure is measured; medians count" },
+  python = { "", "a Python with PyTorch (bench/peers/requirements.txt), to run the same there" },
+  cpu_peer = { false, "PyTorch computes on the CPU: for trying this out without a GPU" },
+  datasheet = { 989, "bf16 TFLOP/s that the maker names, dense; of an H200" },
+  storage = { "bf16", "of AdamW's moments in training steps: f32, bf16 or 8bit" },
+  weights = { "stochastic", "how steps update bf16 weights: stochastic, nearest or master" },
+}
+local size = work.sizes[p.size] or error(("--size %s: there are 1b, 360m and tiny"):format(p.size), 0)
+work.judges = p.size ~= "tiny"
+local device, described = core.device()
+if device ~= "cuda" then error("bench/gpu.lua measures a GPU: start with --device cuda", 0) end
+
+local sections = {
+  passes = require "gpu.passes",
+  step = require("gpu.model").step,
+  generation = require("gpu.model").generation,
+  memory = require "gpu.memory",
+  operators = require "gpu.operators",
+  compile = require "gpu.compile",
+}
+if p.only ~= "all" and not sections[p.only] then
+  error(("--only %s: there are %s"):format(p.only, table.concat(ORDER, ", ")), 0)
+end
+
+-- What the machine itself does: bytes a second of a copy, operations a second of a square product.
+local function ceilings()
+  local _ <close> = core.scope()
+  local _ <close> = core.no_grad()
+  local from, to = core.randn(p.seed, 1, 1.0, size.elements), core.randn(p.seed, 2, 1.0, size.elements)
+  local n = size.side
+  local a = core.randn(p.seed, 3, 1.0, n, n):to "bf16"
+  local b = core.randn(p.seed, 4, 1.0, n, n):to "bf16"
+  local theirs = work.ask(p, "ceilings", { elements = size.elements, side = n })
+  local copy = work.time(function() to:copy(from) end, p.rounds)
+  local product = work.time(function() core.ops.linear(a, b) end, p.rounds)
+  work.row("copy", ("%.0f GB/s"):format(8 * size.elements / copy / 1e9))
+  work.versus("copy", copy, theirs.copy)
+  work.row(("product of %d x %d in bf16"):format(n, n),
+    ("%.0f TFLOP/s"):format(2 * n ^ 3 / product / 1e12))
+  work.versus("product", product, theirs.product)
+  return { bandwidth = 8 * size.elements / copy, rate = 2 * n ^ 3 / product }
+end
+
+print(("%s; %s"):format(described, p.python == "" and "no PyTorch beside it: --python names one"
+  or p.python))
+print "ceilings"
+local ceiling = ceilings()
+for _, name in ipairs(ORDER) do
+  if p.only == "all" or p.only == name then
+    print(name)
+    do
+      local _ <close> = core.scope()
+      sections[name](p, size, ceiling)
+    end
+    collectgarbage()
+    core.trim()
+  end
+end

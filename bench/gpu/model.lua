@@ -1,0 +1,113 @@
+--- model.lua - a training step and batched generation, as shares of what the machine can.
+
+local dopl = require "dopl"
+local core = dopl.core
+local pack = require("dopl.data.batch").pack
+local work = require "gpu.work"
+
+local model = {}
+
+-- Seconds of the host to queue a step, which the device does not wait for.
+local function host_time(step, rounds)
+  local all = {}
+  for i = 1, rounds do
+    core.sync()
+    local _ <close> = core.scope()
+    local begin = core.clock()
+    step()
+    all[i] = core.clock() - begin
+  end
+  core.sync()
+  return work.median(all)
+end
+
+local function config_of(size)
+  return {
+    num_hidden_layers = size.layers, hidden_size = size.width, intermediate_size = size.inner,
+    num_attention_heads = size.width // size.head_dim,
+    num_key_value_heads = size.width // size.head_dim, vocab_size = size.vocab,
+  }
+end
+
+-- A batch as PyTorch's side reads it: tokens end to end, -1 where no label follows.
+local function plain(batch)
+  local labels = {}
+  for i = 1, batch.n_tokens do labels[i] = -1 end
+  for i, row in ipairs(batch.rows) do labels[row + 1] = batch.labels[i] end
+  return { ids = batch.ids, offsets = batch.offsets, labels = labels }
+end
+
+local function step_of(p, size, ceiling, n_samples, goal)
+  local batch = pack(work.samples(p, size, n_samples))
+  local theirs = work.ask(p, "step", { config = config_of(size), batch = plain(batch) })
+  local _ <close> = core.scope()
+  local m = work.model(p, size)
+  local t = batch:tensors()
+  local o = dopl.optim.adamw { lr = 1e-5, weight_decay = 0.01 }
+    :with(dopl.scheme.joint { storage = p.storage, weights = p.weights }):attach(m.parameters)
+  local function step()
+    work.loss(m, t):backward()
+    o:step {}
+    m.parameters:zero_grad()
+  end
+  core.reset_peak()
+  local seconds = work.time(step, p.rounds)
+  local queued, rate = host_time(step, p.rounds), work.step_flops(size, batch) / seconds
+  work.row(("step, %d tokens, %d labels, %.2f billion"):format(batch.n_tokens, batch.n_labels,
+    m.parameters:numel() / 1e9), ("%.3f ms, %.0f tokens/s"):format(1e3 * seconds,
+    batch.n_tokens / seconds))
+  work.row("  TFLOP/s", ("%.1f, %.2f of products"):format(rate / 1e12, rate / ceiling.rate))
+  work.row("  of the data sheet's rate", ("%.3f"):format(rate / p.datasheet / 1e12),
+    rate / p.datasheet / 1e12, goal)
+  work.row("  to queue it", ("%.3f ms, %.3f of it"):format(1e3 * queued, queued / seconds),
+    queued / seconds, 0.05, true)
+  work.row("  peak memory", ("%.2f GiB"):format(core.memory("cuda").peak / 2 ^ 30))
+  work.versus("as users write it, padded", seconds, theirs.default, size.times[1])
+  work.versus("tuned: packed, compiled", seconds, theirs.tuned, size.times[2])
+  if theirs.default_bytes then
+    work.row("  PyTorch's peak memory, padded", ("%.2f GiB"):format(theirs.default_bytes / 2 ^ 30))
+  end
+  batch:close()
+end
+
+function model.step(p, size, ceiling)
+  for i, goal in ipairs { 0.5, 0.25 } do
+    step_of(p, size, ceiling, size.samples[i], goal)
+    collectgarbage()
+  end
+end
+
+function model.generation(p, size, ceiling)
+  local prompts, longest, shortest, cached = {}, 0, math.huge, 0
+  for i, sample in ipairs(work.samples(p, size, size.prompts)) do
+    prompts[i] = table.move(sample.ids, 1, sample.labels_from - 1, 1, {})
+    longest, shortest = math.max(longest, #prompts[i]), math.min(shortest, #prompts[i])
+  end
+  local theirs = work.ask(p, "generation",
+    { config = config_of(size), prompts = prompts, tokens = size.tokens })
+  local _ <close> = core.scope()
+  local m, n_new = work.model(p, size), 0
+  local options = { eos = -1, max_tokens = longest + size.tokens, batch_size = #prompts }
+  local function run()
+    n_new = 0
+    for _, tokens in ipairs(dopl.generate.run(m, prompts, options)) do n_new = n_new + #tokens end
+  end
+  run()
+  local rounds = math.min(p.rounds, 3) -- a run is many steps long
+  local seconds = work.time(run, rounds)
+  -- of every step: the weights once (the embedding is the head), and the keys and values so far
+  for _, ids in ipairs(prompts) do
+    for length = #ids, longest + size.tokens - 1 do cached = cached + length end
+  end
+  local steps = longest + size.tokens - shortest
+  local bytes = 2 * m.parameters:numel() * steps + cached * size.layers * 2 * size.width * 2
+  work.row(("%d prompts, %d tokens"):format(#prompts, n_new),
+    ("%.3f s, %.0f tokens/s"):format(seconds, n_new / seconds))
+  work.row("  of copy", ("%.3f"):format(bytes / seconds / ceiling.bandwidth),
+    bytes / seconds / ceiling.bandwidth, 0.6)
+  if theirs.seconds then -- of as many tokens
+    work.versus("generate(), a token", seconds / n_new, theirs.seconds / theirs.tokens, 8)
+  end
+end
+
+return model
