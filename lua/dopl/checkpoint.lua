@@ -214,6 +214,8 @@ function checkpoint.keeper(o, training)
     local what = "train.fit: checkpoint." .. key
     check.range(what, check.type(what, given[key], "integer", 4), least, math.huge, 4)
   end
+  check.type("train.fit: checkpoint.folder", given.folder or "", "string", 4)
+  check.type("train.fit: checkpoint.resume", given.resume or false, "boolean", 4)
   if not o.run and not given.folder then
     error("train.fit: checkpoint: without a run, a folder is needed", 3)
   end

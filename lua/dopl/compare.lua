@@ -37,7 +37,8 @@ function compare.load(paths)
     if core.files.exists(path .. "/run.json") ~= "file" then
       error(("compare: '%s' is no run: it has no run.json"):format(path), 0)
     end
-    local one = run.load(path)
+    local ok, one = pcall(run.load, path)
+    if not ok then error(("compare: '%s': %s"):format(path, one), 0) end
     one.name, one.path = name_of(i), path
     runs[i] = one
   end

@@ -406,13 +406,22 @@ end
 
 --- Reads a run's folder back.
 -- @tparam string path
--- @treturn table { about =, params =, metrics = { row, ... } }
+-- @treturn table { about =, params =, metrics = { row, ... } }; without the last row where the run
+-- was killed while it was written
 function run.load(path)
   local out = {
     about = json.load(path .. "/run.json"), params = json.load(path .. "/params.json"),
     metrics = {},
   }
-  for row in json.lines(path .. "/metrics.jsonl") do out.metrics[#out.metrics + 1] = row end
+  local file = path .. "/metrics.jsonl"
+  local text, reason = core.files.read(file)
+  if not text then error(reason, 2) end
+  local whole = text:match "^.*\n" or ""
+  local n = 0
+  for line in whole:gmatch "([^\n]*)\n" do
+    n = n + 1
+    if line ~= "" then out.metrics[#out.metrics + 1] = json.decode(line, ("%s:%d"):format(file, n)) end
+  end
   return out
 end
 

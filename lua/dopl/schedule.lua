@@ -265,6 +265,7 @@ local function includes(list, name)
   return false
 end
 
+local MOST_LENGTH <const> = 10000000 -- steps of one objective that a length in passes may mean
 local PATIENCE <const> = 1000000 -- steps without the objective: it will not come
 
 --- A length in steps.
@@ -284,6 +285,10 @@ function Schedule:length(length, sizes, what)
     check.choice(("%s = %s: objective"):format(what, length.text), name, served, 4)
   end
   local left = math.ceil(length.n * sizes.epochs[name])
+  if left > MOST_LENGTH then
+    error(("%s = %s: %.0f steps of '%s', more than any training has"):format(what, length.text,
+      left, name), 3)
+  end
   if self.kind == "joint" then return left end
   if self.by_running then
     error(("%s = %s: how often %s serves '%s' shows only in running; give steps"):format(what,
@@ -333,10 +338,11 @@ local function condition(where, given, level)
   if not limit or name == "" then
     error(("%s: '%s', needs 'metric < number' or 'metric > number'"):format(where, given), level)
   end
+  local loss_of = name:match "^loss_(.+)$"
   return function(live, _, began)
     local value = metric(live, name, began)
     return value ~= nil and compare[sign](value, limit)
-  end, name ~= "grad_norm" and not name:match "^loss_"
+  end, name ~= "grad_norm" and not loss_of, loss_of
 end
 
 local phase_fields = {
@@ -375,7 +381,7 @@ local function read_phase(i, given, n)
   if p.ends then
     parts[#parts + 1] = "ends = " .. (type(p.ends) == "string" and ("%q"):format(p.ends)
       or "function")
-    p.ended, p.needs_result = condition(where .. ": ends", p.ends, 5)
+    p.ended, p.needs_result, p.loss_of = condition(where .. ": ends", p.ends, 5)
   end
   if (#parts == 1) ~= (i == n) then
     error(where .. (i == n and ": the last one lasts until the training ends: no steps, passes, ends"
@@ -391,7 +397,7 @@ local function phase_over(p, t, live, began)
   end
   if t == began then return false end
   if p.steps and t - began >= p.steps then return true end
-  return p.ended ~= nil and p.ended(live or {}, t, began) == true
+  return p.ended ~= nil and (p.ended(live or {}, t, began) or false) and true
 end
 
 local function phases_at(self, t, live)
@@ -407,6 +413,9 @@ local function phases_resolve(self, sizes)
   for key, value in pairs(self) do copy[key] = value end -- a copy: the order changes nothing
   copy.phases, copy.phase, copy.began = {}, 1, 0
   for i, p in ipairs(self.phases) do
+    if sizes and p.loss_of then
+      check.choice(("schedule.phases: phase %d: ends: loss of"):format(i), p.loss_of, sizes.names, 4)
+    end
     local steps = p.passes and p.plan:length(p.passes, sizes, "schedule.phases: passes")
     copy.phases[i] = { plan = p.plan:resolve(sizes), ended = p.ended,
       steps = steps and math.min(steps, p.steps or steps) or p.steps }

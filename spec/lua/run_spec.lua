@@ -32,6 +32,14 @@ describe("dopl.run", function()
     assert.equal("-- x\n", core.files.read(dir .. "/r/recipe.lua"))
   end)
 
+  it("is read back up to the row that a kill cut", function()
+    open { params = {} }:finish()
+    core.files.write(dir .. "/r/metrics.jsonl", '{"step": 1}\n\n{"step": 2}\n{"ste')
+    assert.same({ { step = 1 }, { step = 2 } }, run.load(dir .. "/r").metrics)
+    core.files.write(dir .. "/r/metrics.jsonl", '{"step": 1}\n{"ste\n{"step": 2}\n')
+    assert.match("metrics.jsonl:2:", message(run.load, dir .. "/r"))
+  end)
+
   it("logs a row a line, there at once", function()
     local r <close> = open()
     r:log { step = 1, loss = 0.5, seconds = 0.1 }

@@ -73,6 +73,15 @@ describe("other schedules", function()
     assert.error_matches(function() schedule.from {} end, "schedule: a table given; use")
     assert.error_matches(function() schedule.of(3) end, "function")
     assert.error_matches(function() schedule.of(print, 3) end, "schedule.of: text: 3")
+    assert.error_matches(function() schedule.alternate { a = 1 }:length(schedule.passes(1e300),
+      { names = { "a" }, epochs = { a = 2 } }) end, "more than any training has")
+    assert.error_matches(function()
+      schedule.phases { { serve = "a", ends = "loss_b < 1" }, { serve = "a" } }
+        :resolve { names = { "a" } }
+    end, "phase 1: ends: loss of: 'b'")
+    local phases = schedule.phases { { serve = "a", ends = function() return 1 end }, { serve = "b" } }
+    assert.equal("a", phases:at(0))
+    assert.equal("b", phases:at(1)) -- whatever counts as true in Lua ends a phase
     assert.error_matches(function() schedule.of(print, "p", 0) end, "schedule.of: period = 0")
     assert.error_matches(function() schedule.phases { { serve = 7, steps = 1 }, { serve = "b" } } end,
       "phase 1: serve is a number, needs an objective's name or a schedule")

@@ -132,6 +132,24 @@ describe("what is refused", function()
     end)
   end)
 
+  it("is a value that an objective lacks, before the first step", function()
+    local function attach(config)
+      config:attach({ { name = "w", tensor = parameter() } }, { objectives = { "a", "b" } })
+    end
+    refuses("optim.sgd: lr is given by objective, and has none for 'b'", function()
+      attach(optim.sgd { lr = { a = 1 } })
+    end)
+    refuses("scheme: lr is given by objective, and has none for 'a'", function()
+      attach(optim.sgd {}:with(scheme.shared { lr = { b = 1 } }))
+    end)
+    local function with_rule(lr)
+      local rules = { b = optim.sgd { lr = lr } }
+      return optim.sgd { lr = { a = 1 } }:with(scheme.decoupled { rules = rules })
+    end
+    attach(with_rule { b = 1 }) -- each objective has the rate of the rule that it follows
+    refuses("has none for 'b'", function() attach(with_rule { a = 1 }) end)
+  end)
+
   it("is not what a scheme prints itself as", function()
     assert.equal("scheme.decoupled { rules = { retain = optim.sgd { lr = 0.5 } } }",
       tostring(scheme.decoupled { rules = { retain = optim.sgd { lr = 0.5 } } }))

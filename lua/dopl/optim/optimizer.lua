@@ -133,9 +133,21 @@ local function check_by_objective(self, what, values)
   end
 end
 
-local function check_hyper(self, config)
+-- Every objective that follows a value by objective must have one: said now, not at its first step.
+local function check_complete(self, what, values, follows)
+  check_by_objective(self, what, values)
+  if type(values) ~= "table" then return end
+  for _, name in ipairs(self.objectives) do
+    if values[name] == nil and follows(name) then
+      error(("%s is given by objective, and has none for '%s'"):format(what, name), 4)
+    end
+  end
+end
+
+local function check_hyper(self, config, follows)
   for _, name in ipairs(check.keys(config.hyper)) do
-    check_by_objective(self, ("optim.%s: %s"):format(config.rule.name, name), config.hyper[name])
+    check_complete(self, ("optim.%s: %s"):format(config.rule.name, name), config.hyper[name],
+      follows)
   end
 end
 
@@ -168,10 +180,14 @@ function optimizer.new(config, params, options)
     plans = {}, scratch = {}, seed = check.type("attach: seed", options.seed, "integer", 4),
   }, optimizer)
   check_objectives(self, config, options)
-  check_by_objective(self, "scheme: lr", scheme.lr)
-  check_hyper(self, config)
-  if config.otherwise then check_hyper(self, config.otherwise) end
+  check_complete(self, "scheme: lr", scheme.lr, function() return true end)
   self.own_rules = own_rules(self)
+  local function follows_main(name) return self.own_rules[name] == nil end
+  check_hyper(self, config, follows_main)
+  if config.otherwise then check_hyper(self, config.otherwise, follows_main) end
+  for _, objective in ipairs(check.keys(self.own_rules)) do
+    check_hyper(self, self.own_rules[objective], function(name) return name == objective end)
+  end
   self.params = read_params(params, scheme)
   for _, p in ipairs(self.params) do
     if p.weights == "master" then add_master(p) end
