@@ -116,8 +116,11 @@ local function resume(options, path)
   if resumed_path then
     error("--resume: this recipe opens several runs, and only one can be gone on with", 3)
   end
+  local read, about = pcall(json.load, path .. "/run.json")
+  if not read or type(about) ~= "table" or not about.name then
+    error(("--resume %s: its run.json is damaged%s"):format(path, read and "" or ": " .. about), 3)
+  end
   resumed_path = path
-  local about = json.load(path .. "/run.json")
   local text = core.files.read(path .. "/recipe.lua")
   if options.recipe and text and options.recipe.text ~= text then
     error(("--resume %s: the recipe has changed since (the run's is %s/recipe.lua)"):format(path,
