@@ -450,6 +450,12 @@ int main(int argc, char **argv) {
         fputs(USAGE, stdout);
         goto out;
     }
+    if ((o.plan || *o.resume) && o.recipe >= argc && !o.n_actions) {
+        fprintf(stderr, "dopl: %s: which recipe? It comes after the options (- for stdin)\n",
+                o.plan ? "--plan" : "--resume");
+        status = 2;
+        goto out;
+    }
     if (o.version) puts("dopl " DOPL_VERSION ", " LUA_RELEASE);
     o.prompt =
         o.interactive || (o.recipe >= argc && !o.n_actions && !o.version && isatty(STDIN_FILENO));

@@ -42,6 +42,14 @@ describe("dopl's options", function()
     end
   end)
 
+  it("asks which recipe to plan or to go on with, status 2", function()
+    for _, words in ipairs { { "--plan" }, { "--resume", "runs/x" } } do
+      local r = outcome(table.unpack(words))
+      assert.equal(2, r.status)
+      assert.truthy(r.err:find(words[1] .. ": which recipe?", 1, true), r.err)
+    end
+  end)
+
   it("refuses wrong values, status 2", function()
     for _, words in ipairs { { "--threads", "0" }, { "--threads", "two" }, { "--seed", "-1" },
       { "--seed", "99999999999999999999" }, { "--seed" }, { "--device", "tpu" }, { "--out", "" },

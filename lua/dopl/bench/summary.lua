@@ -87,7 +87,7 @@ end
 local function print_samples(samples)
   for _, s in ipairs(samples) do
     print(("\n[%s] %s"):format(s.tag, s.question))
-    print(("  %-12s %s"):format("(truth)", s.reference))
+    print(("  %-12s %s"):format("(reference)", s.reference))
     for _, answer in ipairs(s.answers) do
       print(("  %-12s %s"):format(answer.label, answer.text == "" and "(nothing)" or answer.text))
     end
