@@ -1,10 +1,11 @@
 // codec_avx512.c - the 8-bit codec with AVX-512 byte permutations, 64 elements at a time.
 //
 // A table of 256 floats is four planes of 256 bytes; vpermi2b looks 64 codes up in 128 of them, so
-// eight permutations and four blends read 64 table entries, from registers. Unpacking the planes to
-// floats leaves them in the order that packing ranks to bytes produced: [0 16 32 48] by quarters of
-// 4, so codes are reordered once, where they touch memory. The sixteen lines that give ranks are a
-// register for each of their numbers.
+// eight permutations and four blends read 64 table entries, from registers; of the signed type,
+// whose halves mirror each other, four permutations do. Unpacking the planes to floats leaves them
+// in the order that packing ranks to bytes produced: [0 16 32 48] by quarters of 4, so codes are
+// reordered once, where they touch memory. The sixteen lines that give ranks are a register for
+// each of their numbers.
 #include "codec.h"
 
 #if defined(__x86_64__)
@@ -26,15 +27,9 @@ INLINE byte_table load_table(const uint8_t plane[4][256]) {
     return t;
 }
 
-// out[q] element 4 l + j = the entry of byte 16 l + 4 q + j of `codes` (l: 128-bit lane).
-INLINE void look_up(const byte_table *t, __m512i codes, __m512 out[4]) {
-    __m512i byte[4];
-    __mmask64 high = _mm512_movepi8_mask(codes);
-    for (int p = 0; p < 4; p++) {
-        __m512i lo = _mm512_permutex2var_epi8(t->plane[p][0], codes, t->plane[p][1]);
-        __m512i hi = _mm512_permutex2var_epi8(t->plane[p][2], codes, t->plane[p][3]);
-        byte[p] = _mm512_mask_blend_epi8(high, lo, hi);
-    }
+// byte[0..3] of 64 floats to floats: out[q] element 4 l + j = byte 16 l + 4 q + j (l: 128-bit
+// lane).
+INLINE void join_planes(const __m512i byte[4], __m512 out[4]) {
     __m512i a = _mm512_unpacklo_epi8(byte[0], byte[1]), b = _mm512_unpackhi_epi8(byte[0], byte[1]);
     __m512i c = _mm512_unpacklo_epi8(byte[2], byte[3]), d = _mm512_unpackhi_epi8(byte[2], byte[3]);
     out[0] = _mm512_castsi512_ps(_mm512_unpacklo_epi16(a, c));
@@ -43,22 +38,59 @@ INLINE void look_up(const byte_table *t, __m512i codes, __m512 out[4]) {
     out[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(b, d));
 }
 
+INLINE void look_up(const byte_table *t, __m512i codes, __m512 out[4]) {
+    __m512i byte[4];
+    __mmask64 high = _mm512_movepi8_mask(codes);
+    for (int p = 0; p < 4; p++) {
+        __m512i lo = _mm512_permutex2var_epi8(t->plane[p][0], codes, t->plane[p][1]);
+        __m512i hi = _mm512_permutex2var_epi8(t->plane[p][2], codes, t->plane[p][3]);
+        byte[p] = _mm512_mask_blend_epi8(high, lo, hi);
+    }
+    join_planes(byte, out);
+}
+
+// The same for the signed type, from the half of the table that is positive: code 126 - i, below
+// zero, has the value of code 128 + i with its sign changed; code 127 is zero.
+INLINE void look_up_signed(const byte_table *t, __m512i codes, __m512 out[4]) {
+    __m512i byte[4];
+    const __m512i zero = _mm512_set1_epi8(127), sign = _mm512_set1_epi8(INT8_MIN);
+    __mmask64 some = _mm512_cmpneq_epi8_mask(codes, zero);
+    __mmask64 below = _mm512_testn_epi8_mask(codes, sign);
+    __m512i i = _mm512_mask_sub_epi8(codes, below, _mm512_set1_epi8(126), codes);
+    for (int p = 0; p < 4; p++)
+        byte[p] = _mm512_maskz_permutex2var_epi8(some, t->plane[p][2], i, t->plane[p][3]);
+    byte[3] = _mm512_mask_add_epi8(byte[3], below & some, byte[3], sign);
+    join_planes(byte, out);
+}
+
 // dword d of memory order (elements 4 d .. 4 d + 3) sits at 4 (d % 4) + d / 4 of packed order
 INLINE __m512i transpose(__m512i codes) {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     return _mm512_permutexvar_epi32(order, codes);
 }
 
-VBMI void dopl_decode_avx512(const dopl_codec *q, float *x, const uint8_t *codes,
-                             const float *scales, int n) {
+INLINE void decode(const dopl_codec *q, bool is_signed, float *x, const uint8_t *codes,
+                   const float *scales, int n) {
     const byte_table t = load_table(q->plane);
     int i = 0;
     for (; i + 64 <= n; i += 64) {
         __m512 scale = _mm512_set1_ps(scales[i / DOPL_CODEC_BLOCK]), v[4];
-        look_up(&t, transpose(_mm512_loadu_si512(codes + i)), v);
+        __m512i c = transpose(_mm512_loadu_si512(codes + i));
+        if (is_signed)
+            look_up_signed(&t, c, v);
+        else
+            look_up(&t, c, v);
         for (int j = 0; j < 4; j++) _mm512_storeu_ps(x + i + 16 * j, _mm512_mul_ps(v[j], scale));
     }
     for (; i < n; i++) x[i] = q->value[codes[i]] * scales[i / DOPL_CODEC_BLOCK];
+}
+
+VBMI void dopl_decode_avx512(const dopl_codec *q, float *x, const uint8_t *codes,
+                             const float *scales, int n) {
+    if (q->is_signed)
+        decode(q, true, x, codes, scales, n);
+    else
+        decode(q, false, x, codes, scales, n);
 }
 
 enum { LARGER_MAGNITUDE = 3, WITHOUT_SIGN = 2 << 2 }; // what vrangeps is to give
