@@ -244,26 +244,22 @@ dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *sca
 
 dopl_status dopl_plan_repeat(dopl_rt *rt, dopl_plan *plan, const double *const *scalars, int times,
                              int64_t *n_element) {
-    enum { TILES = 3, SPACING = 5 }; // of a thread; the next one's start on another page
+    enum { TILES = 3 };
     dopl_job *job = plan->n_job ? &plan->job[0] : NULL;
     if (!job || plan->device != DOPL_CPU || !dopl_plan_bind(plan, job) ||
-        job->n < (int64_t)rt->n_threads * SPACING * DOPL_TILE)
+        job->n < TILES * DOPL_TILE)
         return dopl_fail(rt, DOPL_EARG,
-                         "optimizer: only a parameter on the CPU, with a gradient and %d elements "
-                         "for each thread, can be gone over again",
-                         SPACING * DOPL_TILE);
+                         "optimizer: only a parameter on the CPU, with a gradient and %d elements, "
+                         "can be gone over again",
+                         TILES * DOPL_TILE);
     set_scalars(plan, scalars);
     const dopl_isa *isa = dopl_isa_get();
     dopl_codec_get(DOPL_CODEC_Q8);
-#pragma omp parallel for num_threads(rt->n_threads) schedule(static, 1)
-    for (int thread = 0; thread < rt->n_threads; thread++) {
-        tile reg[DOPL_MAX_REG];
-        int64_t from = (int64_t)thread * SPACING;
-        for (int i = 0; i < times; i++)
-            for (int64_t t = from; t < from + TILES; t++)
-                run_tile(isa, &plan->pass[job->pass], job, t * DOPL_TILE, reg);
-    }
-    *n_element = (int64_t)rt->n_threads * times * TILES * DOPL_TILE;
+    tile reg[DOPL_MAX_REG];
+    for (int i = 0; i < times; i++)
+        for (int64_t t = 0; t < TILES; t++)
+            run_tile(isa, &plan->pass[job->pass], job, t * DOPL_TILE, reg);
+    *n_element = (int64_t)times * TILES * DOPL_TILE;
     return DOPL_OK;
 }
 

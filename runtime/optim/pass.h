@@ -77,9 +77,9 @@ DOPL_CHECKED dopl_status dopl_plan_seal(dopl_rt *rt, dopl_plan *plan);
 // n_run: jobs that ran.
 DOPL_CHECKED dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *scalars,
                                        int *n_run);
-// The arithmetic of a pass alone: every thread runs the program of the first job over the same few
-// tiles of its own, `times` times, so that nothing leaves its caches. What is in them becomes
-// meaningless. n_element: how many elements the threads went over, in all.
+// The arithmetic of a pass alone: this thread runs the program of the first job over the same few
+// tiles, `times` times, so that nothing leaves its caches. What is in them becomes meaningless.
+// n_element: how many elements it went over.
 DOPL_CHECKED dopl_status dopl_plan_repeat(dopl_rt *rt, dopl_plan *plan,
                                           const double *const *scalars, int times,
                                           int64_t *n_element);
