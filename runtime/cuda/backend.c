@@ -4,6 +4,7 @@
 // DOPL_SYNC=1 waits after every kernel, so that the one at fault is the one named.
 #include "cuda.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,20 @@ dopl_status dopl_cuda_launched(dopl_rt *rt, const char *what) {
 }
 
 // ---- opening
+
+dopl_status dopl_cuda_symbols(dopl_rt *rt, const char *library, const dopl_cuda_symbol *wanted,
+                              size_t n) {
+    void *handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+    if (!handle) return dopl_fail(rt, DOPL_EDEVICE, "device cuda: %s", dlerror());
+    for (size_t i = 0; i < n; i++) {
+        void *symbol = dlsym(handle, wanted[i].name);
+        if (!symbol)
+            return dopl_fail(rt, DOPL_EDEVICE, "device cuda: %s has no %s: too old", library,
+                             wanted[i].name);
+        memcpy(wanted[i].to, &symbol, sizeof symbol);
+    }
+    return DOPL_OK;
+}
 
 static bool is_set(const char *name) {
     const char *value = getenv(name);

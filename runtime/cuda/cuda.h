@@ -41,6 +41,15 @@ DOPL_CHECKED dopl_status dopl_cuda_result(dopl_rt *rt, cudaError_t error, const 
 // After a launch: whether it was accepted; with DOPL_SYNC=1, whether it ran.
 DOPL_CHECKED dopl_status dopl_cuda_launched(dopl_rt *rt, const char *what);
 
+// Functions of a shared library that is opened while the program runs. to: the address of a pointer
+// to each. The library stays open.
+typedef struct {
+    const char *name;
+    void *to;
+} dopl_cuda_symbol;
+DOPL_CHECKED dopl_status dopl_cuda_symbols(dopl_rt *rt, const char *library,
+                                           const dopl_cuda_symbol *wanted, size_t n);
+
 // Memory from the pool, counted as scratch. free: NULL-safe; what is reused is used by later work
 // on the same stream only.
 DOPL_CHECKED dopl_status dopl_cuda_alloc(dopl_rt *rt, void **out, size_t bytes);

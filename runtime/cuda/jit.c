@@ -10,7 +10,6 @@
 #include "../io/hash.h"
 
 #include <cuda.h>
-#include <dlfcn.h>
 #include <nvrtc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,12 +54,7 @@ static dopl_status find_driver(dopl_rt *rt, struct dopl_cuda_jit *jit) {
     jit->launch = cuLaunchKernel;
     jit->describe = cuGetErrorString;
 #else
-    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (!driver) return dopl_fail(rt, DOPL_EDEVICE, "device cuda: %s", dlerror());
-    const struct {
-        const char *name;
-        void *to;
-    } wanted[] = {
+    const dopl_cuda_symbol wanted[] = {
         { "cuModuleLoadData", &jit->load },
         { "cuModuleUnload", &jit->unload },
         { "cuModuleGetFunction", &jit->find },
@@ -68,13 +62,7 @@ static dopl_status find_driver(dopl_rt *rt, struct dopl_cuda_jit *jit) {
         { "cuLaunchKernel", &jit->launch },
         { "cuGetErrorString", &jit->describe },
     };
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-        void *symbol = dlsym(driver, wanted[i].name);
-        if (!symbol)
-            return dopl_fail(rt, DOPL_EDEVICE, "device cuda: the driver has no %s: too old",
-                             wanted[i].name);
-        memcpy(wanted[i].to, &symbol, sizeof symbol);
-    }
+    DOPL_TRY(dopl_cuda_symbols(rt, "libcuda.so.1", wanted, sizeof wanted / sizeof *wanted));
 #endif
     return DOPL_OK;
 }

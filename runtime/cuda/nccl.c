@@ -8,7 +8,6 @@
 #if __has_include(<nccl.h>)
 #include <nccl.h>
 
-#include <dlfcn.h>
 #include <string.h>
 
 static struct {
@@ -38,23 +37,13 @@ static dopl_status open_library(dopl_rt *rt) {
     nccl.broadcast = ncclBroadcast;
     nccl.describe = ncclGetErrorString;
 #else
-    void *library = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
-    if (!library) return dopl_fail(rt, DOPL_EDEVICE, "dist: %s", dlerror());
-    const struct {
-        const char *name;
-        void *to;
-    } wanted[] = {
+    const dopl_cuda_symbol wanted[] = {
         { "ncclGetUniqueId", &nccl.get_id },  { "ncclCommInitRank", &nccl.join },
         { "ncclCommDestroy", &nccl.leave },   { "ncclGroupStart", &nccl.group_start },
         { "ncclGroupEnd", &nccl.group_end },  { "ncclAllReduce", &nccl.all_reduce },
         { "ncclBroadcast", &nccl.broadcast }, { "ncclGetErrorString", &nccl.describe },
     };
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-        void *symbol = dlsym(library, wanted[i].name);
-        if (!symbol)
-            return dopl_fail(rt, DOPL_EDEVICE, "dist: libnccl.so.2 has no %s", wanted[i].name);
-        memcpy(wanted[i].to, &symbol, sizeof symbol);
-    }
+    DOPL_TRY(dopl_cuda_symbols(rt, "libnccl.so.2", wanted, sizeof wanted / sizeof *wanted));
 #endif
     nccl.open = true;
     return DOPL_OK;

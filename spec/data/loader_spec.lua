@@ -2,9 +2,7 @@
 local chat = require "dopl.data.chat"
 local loader = require "dopl.data.loader"
 
-local tok = { eos = 256 }
-function tok.encode(_, text) return { text:byte(1, -1) } end
-function tok.id() end
+local tok <const> = require "spec.data.bytes"
 
 local function samples(n)
   local rows = {}
