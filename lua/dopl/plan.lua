@@ -228,7 +228,7 @@ local function measure(real_fit, given)
   local best = given.keep_best and o.model.parameters:snapshot()
   local result = real_fit(o)
   local fit = { label = given.label or "train", steps = steps - done, micro = micro, largest = 0,
-    model = o.model }
+    config = o.model.config } -- not the model: the recipe may let go of it
   for _, each in ipairs(surveys) do fit.largest = math.max(fit.largest, each.largest) end
   local more = reference_to_come(o, list, counts)
   fit.peak = memory().peak + more
@@ -365,7 +365,7 @@ local function advice(f)
       list[#list + 1] = ("  %-64s about %.1f MiB less"):format(text, mebibytes(bytes))
     end
   end
-  local config = f.model.config
+  local config = f.config
   add(f.activations / 2, ("micro_tokens = %d (the largest micro-batch has %d)"):format(
     math.max(1, f.largest // 2), f.largest))
   if config.checkpoint_layers == false and (config.n_layers or 1) > 2 then
