@@ -14,7 +14,7 @@
 --
 -- With DOPL_DEVICE=cuda all of it is done there: against the reference, and besides against the CPU
 -- on inputs never seen before, in f32 and, where the device computes in it, bf16. A second run must
--- repeat the first to the bit.
+-- repeat the first to the bit. A failure names the seed of its inputs; DOPL_SEED=N gives them back.
 local array = require "op.array"
 local core = require "dopl.core"
 local assert = require "luassert"
@@ -26,7 +26,11 @@ local before_each, after_each = busted.before_each, busted.after_each
 local walker = {}
 local device = core.device()
 local on_cpu = device == "cpu"
-local seed = tonumber(core.clock() * 1e6 // 1 | 0) % 1000003 -- of inputs never seen before
+
+-- Of inputs never seen before; on the emulator too, though it runs wherever nobody can look into a
+-- failure by chance: over 300 seeds the errors stayed below half of what is allowed.
+local seed = math.tointeger(tonumber(os.getenv "DOPL_SEED"))
+  or (core.clock() * 1e6 // 1 | 0) % 1000003
 
 -- Largest |got - wanted| / max(1, |wanted|). The reference is exact to 1e-9 and the inputs are the
 -- same float32 numbers, so these are the operators' own rounding errors, with a margin of about 4.
@@ -61,8 +65,9 @@ local TOLERANCE = {
   },
 }
 
--- The same in bf16 against f32 on the CPU, whose inputs are the same numbers: a rounding to 8 bits
--- (2^-9) of every result, and of what a kernel hands from one part to the next.
+-- What bf16 adds to these, against f32 on the CPU, whose inputs are the same numbers. A result
+-- rounded to 8 bits is off by at most 2^-8 of itself, which correct rounding reaches and cutting
+-- off exceeds; more where a kernel hands rounded numbers from one part to the next.
 local NARROW = {
   value = { default = 2 ^ -8, attention = 2 ^ -7, layer_norm = 2 ^ -7 },
   gradient = { default = 2 ^ -7, attention = 2 ^ -6, vocab = 2 ^ -6, vocab_kl = 2 ^ -6 },
@@ -101,22 +106,23 @@ local function refer(spec, args)
   return spec.reference(table.unpack(plain, 1, #args))
 end
 
-local function compare(what, wanted, got, tolerance)
+-- Element by element; `slack`, if given, is an array of what each may be off besides.
+local function compare(what, wanted, got, tolerance, slack)
   assert.same(wanted.shape, got.shape, what .. ": shape")
   for i = 1, #wanted do
     local w, g = wanted[i], got[i]
-    local ok = w == g or math.abs(w - g) <= tolerance * math.max(1, math.abs(w))
-    if not ok then
-      error(("%s: element %d of %d is %.9g, the reference says %.9g (off by %.2g, allowed %.2g)")
-        :format(what, i, #wanted, g, w, math.abs(g - w) / math.max(1, math.abs(w)), tolerance), 0)
+    local allowed = tolerance * math.max(1, math.abs(w)) + (slack and slack[i] or 0)
+    if not (w == g or math.abs(w - g) <= allowed) then
+      error(("%s: element %d of %d is %.9g, the reference says %.9g (off by %.3g, allowed %.3g)")
+        :format(what, i, #wanted, g, w, math.abs(g - w), allowed), 0)
     end
   end
 end
 walker.compare = compare
 
 local function tolerance_of(kind, name, narrow)
-  local list = (narrow and NARROW or TOLERANCE)[kind]
-  return list[name] or list.default
+  local list, more = TOLERANCE[kind], NARROW[kind]
+  return (list[name] or list.default) + (narrow and (more[name] or more.default) or 0)
 end
 
 -- Runs an operator and its backward. `wants`: positions of the inputs that require a gradient.
@@ -151,7 +157,7 @@ local function slope(spec, args, position, direction, upstream)
 end
 
 -- Along one direction that moves every element, and at up to `limit` single elements.
-local function check_gradient(what, spec, args, position, got, upstream, tolerance)
+local function check_gradient(what, spec, args, position, got, upstream, tolerance, slack)
   local shape = args[position].shape
   assert.same(shape, got.shape, what .. ": shape of the gradient")
   local n, limit = #args[position], spec.elements or 12
@@ -159,7 +165,8 @@ local function check_gradient(what, spec, args, position, got, upstream, toleran
   local u = array.fill(shape, 0, 1, 7)
   local norm = math.sqrt(array.dot(got, got) + 1)
   local wanted, along = slope(spec, args, position, u, upstream), array.dot(got, u)
-  if math.abs(wanted - along) > tolerance * norm * math.max(1, math.sqrt(n) / 8) then
+  local besides = slack and math.sqrt(array.dot(slack, slack)) or 0
+  if math.abs(wanted - along) > tolerance * norm * math.max(1, math.sqrt(n) / 8) + besides then
     error(("%s: the gradient along a probe is %.9g, differences say %.9g"):format(what, along,
       wanted), 0)
   end
@@ -168,9 +175,10 @@ local function check_gradient(what, spec, args, position, got, upstream, toleran
     local unit = array.zeros(shape)
     unit[i] = 1.0
     local want = slope(spec, args, position, unit, upstream)
-    if math.abs(want - got[i]) > tolerance * math.max(1, math.abs(want)) then
-      error(("%s: the gradient of element %d is %.9g, differences say %.9g (off by %.2g)"):format(
-        what, i, got[i], want, math.abs(want - got[i]) / math.max(1, math.abs(want))), 0)
+    local allowed = tolerance * math.max(1, math.abs(want)) + (slack and slack[i] or 0)
+    if math.abs(want - got[i]) > allowed then
+      error(("%s: the gradient of element %d is %.9g, differences say %.9g (off by %.3g, not %.3g)")
+        :format(what, i, got[i], want, math.abs(want - got[i]), allowed), 0)
     end
   end
 end
@@ -245,14 +253,44 @@ local function fresh_inputs(row, args, narrow)
   return fresh
 end
 
--- Of an array's magnitudes, or 1: what cancels in a long sum is as large as other sums beside it.
-local function largest(a)
-  local most = 1
-  for _, x in ipairs(a) do most = math.max(most, math.abs(x)) end
-  return most
-end
+-- Sums of products of their inputs, forward and backward.
+local SUMS <const> = {
+  add = true, sub = true, mul = true, div = true, sum = true, mean = true, sum_last = true,
+  segment_sum = true, embedding = true, linear = true, matmul = true,
+}
+local SUM_ROUNDING <const> = 2 ^ -20 -- 16 roundings of f32; up to 4 are seen, of 130 products
 
-local SUMS <const> = { linear = true, matmul = true }
+-- What each element of a value, and of the gradients by position, may be off besides on a device,
+-- which sums in f32, most of it, where the CPU and the reference sum in double.
+--
+-- A sum's rounding errors grow with its terms and its partial sums; where these cancel, the sum is
+-- small and the errors are not. Their scale is the sum of the terms' magnitudes: what the operator
+-- itself gives for the magnitudes of its inputs, backward for those of the upstream gradient. A
+-- term left out is off by far more, one of a thousand by some 1000 times the slack.
+-- Of other operators the terms are not known. A gradient's are taken to be as large as what sums of
+-- such terms come to elsewhere in it: as its largest element.
+local function device_slack(name, args, wants, upstream, grads, narrow)
+  local slack = {}
+  if SUMS[name] then
+    local function rounding(a)
+      return array.map(a, function(x) return math.abs(x) * SUM_ROUNDING end)
+    end
+    local sizes = table.move(args, 1, #args, 1, {})
+    for i, a in ipairs(args) do
+      if type(a) == "table" and a.shape then sizes[i] = array.map(a, math.abs) end
+    end
+    local value, sums = on("cpu", run, name, sizes, wants, array.map(upstream, math.abs))
+    for _, i in ipairs(wants) do slack[i] = rounding(sums[i]) end
+    return rounding(value), slack
+  end
+  for _, i in ipairs(wants) do
+    local most = 0
+    for _, g in ipairs(grads[i]) do most = math.max(most, math.abs(g)) end
+    local allowed = most * tolerance_of("gradient", name, narrow)
+    slack[i] = array.map(grads[i], function() return allowed end)
+  end
+  return nil, slack
+end
 
 -- The device against the CPU.
 local function check_device(name, row, args, wants, upstream, narrow)
@@ -260,15 +298,15 @@ local function check_device(name, row, args, wants, upstream, narrow)
   for _, i in ipairs((float_inputs(row))) do
     if narrow and args[i] then floats[#floats + 1] = i end
   end
-  local what = ("%s(%s) in %s, inputs of seed %d"):format(name, text_of(args),
+  local what = ("%s(%s) in %s, DOPL_SEED=%d"):format(name, text_of(args),
     narrow and "bf16" or "f32", seed)
   local wanted, grads = on("cpu", run, name, fresh, wants, upstream)
   local value, grads_there = run(name, fresh, wants, upstream, 1, floats)
-  compare(what, wanted, value,
-    tolerance_of("value", name, narrow) * (SUMS[name] and largest(wanted) or 1))
+  local value_slack, slack = device_slack(name, fresh, wants, upstream, grads, narrow)
+  compare(what, wanted, value, tolerance_of("value", name, narrow), value_slack)
   for _, i in ipairs(wants) do
     compare(("%s, gradient %d"):format(what, i), grads[i], grads_there[i],
-      tolerance_of("gradient", name, narrow) * largest(grads[i]))
+      tolerance_of("gradient", name, narrow), slack[i])
   end
 end
 
@@ -279,16 +317,21 @@ local function check_sample(name, spec, row, args)
   if spec.frozen then wants = table.move(wants, 1, spec.frozen, 1, {}) end
   local upstream = array.fill(wanted.shape, 0, 1, 50)
   local value, grads = run(name, args, wants, upstream)
-  compare(what, wanted, value, tolerance_of("value", name))
+  local value_slack, slack = nil, {}
+  if not on_cpu then
+    value_slack, slack = device_slack(name, args, wants, upstream, grads)
+  end
+  compare(what, wanted, value, tolerance_of("value", name), value_slack)
   local tolerance = tolerance_of("gradient", name)
   for _, i in ipairs(wants) do
     local at = ("%s, input %d"):format(what, i)
-    check_gradient(at, spec, args, i, grads[i], upstream, tolerance)
+    check_gradient(at, spec, args, i, grads[i], upstream, tolerance, slack[i])
     local _, alone = run(name, args, { i }, upstream)
-    compare(at .. " alone", grads[i], alone[i], on_cpu and (spec.reordered or 0) or tolerance)
+    compare(at .. " alone", grads[i], alone[i], on_cpu and (spec.reordered or 0) or tolerance,
+      slack[i])
     local _, twice = run(name, args, { i }, upstream, 2)
     compare(at .. " on top of itself", array.map(grads[i], function(g) return 2 * g end), twice[i],
-      tolerance)
+      tolerance, slack[i])
   end
   if on_cpu then
     check_narrow(what, name, row, args, wants, upstream)
