@@ -80,6 +80,29 @@ describe("the launcher", function()
     assert.equal(4, builds())
   end)
 
+  it("builds the plug-in once a device is asked for, and again when nvcc comes", function()
+    if sanitized then return end
+    local before = builds()
+    os.execute(("mkdir -p %s/kernels"):format(tree))
+    local function ask(found) -- `sh` stands in for an nvcc that is there
+      local nvcc = found and "CUDACXX=sh" or "CUDACXX=/none CUDA_HOME=/none"
+      local status, out, err = shell.sh(("unset DOPL_BUILD; cd /; PATH=%s/bin:$PATH %s %s/dopl "
+        .. "--device cuda"):format(tree, nvcc, tree))
+      assert.equal(0, status, err)
+      assert.equal("built: --device cuda\n", out)
+      return err
+    end
+    assert.truthy(ask(false):find "building")
+    assert.equal("", ask(false))
+    assert.equal(before + 1, builds())
+    assert.truthy(ask(true):find "building")
+    assert.equal("", ask(true))
+    assert.equal(before + 2, builds())
+    os.execute(("sleep 0.05; touch %s/kernels/a.cu"):format(tree))
+    ask(true)
+    assert.equal(before + 3, builds())
+  end)
+
   it("works through a symbolic link", function()
     if sanitized then return end
     local link = tree .. "/link"
