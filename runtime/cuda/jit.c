@@ -2,8 +2,10 @@
 //
 // NVRTC compiles a source for this device's architecture to machine code, which is kept in memory
 // and in a folder (cubin/ in the cache), named by a hash of source, architecture and NVRTC's
-// version. A first compilation takes some hundred milliseconds; afterwards a kernel is a file of
-// some ten kilobytes to read. The driver's functions are looked up at run time: libcuda.so is the
+// version. For a GPU newer than this NVRTC it compiles to PTX, which the driver takes from there. A
+// first compilation takes some hundred milliseconds; afterwards a kernel is a file of some ten
+// kilobytes to read, behind a hash of itself: the driver takes no length, and would read beyond the
+// end of half a file. The driver's functions are looked up at run time: libcuda.so is the
 // driver's, and a machine without one must still be told so in words.
 #include "cuda.h"
 #include "../io/files.h"
@@ -103,12 +105,29 @@ static bool cubin_path(char path[PATH_MAX], const char *key) {
     return true;
 }
 
+enum { HASH = 32 }; // bytes before an image in its file: the image's hash, in hexadecimal
+
+static void hash_of(char out[HASH + 1], const char *image, size_t n) {
+    dopl_hash h;
+    dopl_hash_init(&h);
+    dopl_hash_put(&h, image, n);
+    dopl_hash_hex(&h, out);
+}
+
+// Whether `file` is whole; then the image lies behind its hash.
+static bool is_whole(const dopl_bytes *file) {
+    char hash[HASH + 1];
+    if (file->n <= HASH) return false;
+    hash_of(hash, file->data + HASH, file->n - HASH);
+    return memcmp(hash, file->data, HASH) == 0;
+}
+
 // A kernel that cannot be kept is compiled again next time: no reason to stop, nor to speak.
-static void keep(dopl_rt *rt, const char *key, const dopl_bytes *image) {
+static void keep(dopl_rt *rt, const char *key, const dopl_bytes *file) {
     char path[PATH_MAX], before[sizeof rt->error];
     memcpy(before, rt->error, sizeof before);
     if (cubin_path(path, NULL) && dopl_mkdir(rt, path, NULL) == DOPL_OK && cubin_path(path, key) &&
-        dopl_file_write(rt, path, image->data, image->n) == DOPL_OK)
+        dopl_file_write(rt, path, file->data, file->n) == DOPL_OK)
         return;
     memcpy(rt->error, before, sizeof before);
 }
@@ -141,9 +160,32 @@ static dopl_status compile_failed(dopl_rt *rt, nvrtcProgram program, nvrtcResult
     return status;
 }
 
+// This GPU's architecture, or the newest before it that NVRTC knows; 0: none.
+static int nearest_arch(int wanted) {
+    enum { ROOM = 64 };
+    int n = 0, known[ROOM], best = 0;
+    if (nvrtcGetNumSupportedArchs(&n) != NVRTC_SUCCESS || n > ROOM ||
+        nvrtcGetSupportedArchs(known) != NVRTC_SUCCESS)
+        return wanted;
+    for (int i = 0; i < n; i++)
+        if (known[i] <= wanted && known[i] > best) best = known[i];
+    return best;
+}
+
+static nvrtcResult image_bytes(nvrtcProgram program, bool ptx, size_t *n) {
+    return ptx ? nvrtcGetPTXSize(program, n) : nvrtcGetCUBINSize(program, n);
+}
+
+static nvrtcResult get_image(nvrtcProgram program, bool ptx, char *to) {
+    return ptx ? nvrtcGetPTX(program, to) : nvrtcGetCUBIN(program, to);
+}
+
+// *out: the image behind its hash, as in its file.
 static dopl_status compile(dopl_rt *rt, const char *source, dopl_bytes *out) {
+    int known = nearest_arch(dopl_cuda_of(rt)->arch);
+    bool ptx = known != dopl_cuda_of(rt)->arch;
     char arch[40];
-    snprintf(arch, sizeof arch, "--gpu-architecture=sm_%d", dopl_cuda_of(rt)->arch);
+    snprintf(arch, sizeof arch, "--gpu-architecture=%s_%d", ptx ? "compute" : "sm", known);
     const char *const options[] = { arch, "--std=c++17", "--device-as-default-execution-space" };
     nvrtcProgram program;
     nvrtcResult e = nvrtcCreateProgram(&program, source, "dopl_pass.cu", 0, NULL, NULL);
@@ -151,33 +193,38 @@ static dopl_status compile(dopl_rt *rt, const char *source, dopl_bytes *out) {
         return dopl_fail(rt, DOPL_EDEVICE, "optimizer pass: NVRTC: %s", nvrtcGetErrorString(e));
     e = nvrtcCompileProgram(program, sizeof options / sizeof *options, options);
     size_t n = 0;
-    if (e == NVRTC_SUCCESS) e = nvrtcGetCUBINSize(program, &n);
+    if (e == NVRTC_SUCCESS) e = image_bytes(program, ptx, &n);
     dopl_status status =
-        e == NVRTC_SUCCESS ? dopl_bytes_reserve(rt, out, n) : compile_failed(rt, program, e);
-    if (status == DOPL_OK && (e = nvrtcGetCUBIN(program, out->data)) != NVRTC_SUCCESS)
+        e == NVRTC_SUCCESS ? dopl_bytes_reserve(rt, out, HASH + n) : compile_failed(rt, program, e);
+    if (status == DOPL_OK && (e = get_image(program, ptx, out->data + HASH)) != NVRTC_SUCCESS)
         status = compile_failed(rt, program, e);
-    if (status == DOPL_OK) out->n = n;
     nvrtcDestroyProgram(&program);
+    if (status != DOPL_OK) return status;
+    char hash[HASH + 1];
+    hash_of(hash, out->data + HASH, n);
+    memcpy(out->data, hash, HASH);
+    out->n = HASH + n;
     return status;
 }
 
-// The image from the folder, or compiled. A file that the driver does not take is compiled anew.
+// The image from the folder, or compiled. A file that is damaged, or that the driver does not take,
+// is compiled anew.
 static dopl_status load(dopl_rt *rt, const char *source, kernel *k) {
     struct dopl_cuda_jit *jit = dopl_cuda_of(rt)->jit;
     char path[PATH_MAX];
-    dopl_bytes image = { 0 };
+    dopl_bytes file = { 0 };
     bool kept = cubin_path(path, k->key) && dopl_file_kind_of(path) == DOPL_FILE &&
-                dopl_file_read(rt, &image, path) == DOPL_OK && image.n > 0 &&
-                jit->load(&k->module, image.data) == CUDA_SUCCESS;
+                dopl_file_read(rt, &file, path) == DOPL_OK && is_whole(&file) &&
+                jit->load(&k->module, file.data + HASH) == CUDA_SUCCESS;
     dopl_status status = DOPL_OK;
     if (!kept) {
-        dopl_bytes_release(rt, &image);
-        status = compile(rt, source, &image);
+        dopl_bytes_release(rt, &file);
+        status = compile(rt, source, &file);
         if (status == DOPL_OK)
-            status = result(rt, jit->load(&k->module, image.data), "optimizer pass: loading");
-        if (status == DOPL_OK) keep(rt, k->key, &image);
+            status = result(rt, jit->load(&k->module, file.data + HASH), "optimizer pass: loading");
+        if (status == DOPL_OK) keep(rt, k->key, &file);
     }
-    dopl_bytes_release(rt, &image);
+    dopl_bytes_release(rt, &file);
     if (status != DOPL_OK) return status;
     status =
         result(rt, jit->find(&k->function, k->module, "dopl_pass"), "optimizer pass: dopl_pass");

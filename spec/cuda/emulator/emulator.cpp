@@ -396,7 +396,9 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int) {
     out->totalGlobalMem = memory_total();
     out->sharedMemPerBlock = 48 << 10;
     out->sharedMemPerBlockOptin = emulator::SHARED_LIMIT;
-    out->major = 9;
+    const char *arch = getenv("DOPL_EMULATOR_ARCH"); // 100: compute capability 10.0
+    out->major = arch && *arch ? atoi(arch) / 10 : 9;
+    out->minor = arch && *arch ? atoi(arch) % 10 : 0;
     out->multiProcessorCount = 4;
     out->warpSize = 32;
     out->regsPerBlock = 65536;

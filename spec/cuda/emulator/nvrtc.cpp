@@ -54,6 +54,16 @@ static const char tail[] =
     "              *(scalars *)a[4]);\n"
     "}\n";
 
+static const int known_archs[] = { 80, 90 }; // a GPU may be newer: DOPL_EMULATOR_ARCH
+
+static bool knows(const std::string &option) {
+    for (int arch : known_archs)
+        for (const char *kind : { "sm", "compute" })
+            if (option == std::string("--gpu-architecture=") + kind + "_" + std::to_string(arch))
+                return true;
+    return false;
+}
+
 extern "C" {
 
 const char *nvrtcGetErrorString(nvrtcResult error) {
@@ -77,7 +87,21 @@ nvrtcResult nvrtcDestroyProgram(nvrtcProgram *program) {
     return NVRTC_SUCCESS;
 }
 
-nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int, const char *const *) {
+nvrtcResult nvrtcGetNumSupportedArchs(int *n) {
+    *n = sizeof known_archs / sizeof *known_archs;
+    return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcGetSupportedArchs(int *out) {
+    memcpy(out, known_archs, sizeof known_archs);
+    return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int n, const char *const *options) {
+    if (n == 0 || !knows(options[0])) {
+        program->log = "invalid value for --gpu-architecture";
+        return NVRTC_ERROR_INVALID_OPTION;
+    }
     std::string base = folder() + "/kernel", source = base + ".cpp", object = base + ".so",
                 log = base + ".log";
     const char *compiler = getenv("CXX");
@@ -114,6 +138,14 @@ nvrtcResult nvrtcGetCUBIN(nvrtcProgram program, char *image) {
     memcpy(image, &n, sizeof n);
     memcpy(image + sizeof n, program->image.data(), program->image.size());
     return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcGetPTXSize(nvrtcProgram program, size_t *bytes) {
+    return nvrtcGetCUBINSize(program, bytes);
+}
+
+nvrtcResult nvrtcGetPTX(nvrtcProgram program, char *image) {
+    return nvrtcGetCUBIN(program, image);
 }
 
 CUresult cuModuleLoadData(CUmodule *out, const void *image) {

@@ -11,6 +11,7 @@ extern "C" {
 typedef enum {
     NVRTC_SUCCESS = 0,
     NVRTC_ERROR_OUT_OF_MEMORY = 1,
+    NVRTC_ERROR_INVALID_OPTION = 5,
     NVRTC_ERROR_COMPILATION = 6,
 } nvrtcResult;
 typedef struct dopl_emulated_program *nvrtcProgram;
@@ -26,6 +27,10 @@ nvrtcResult nvrtcGetProgramLogSize(nvrtcProgram program, size_t *bytes);
 nvrtcResult nvrtcGetProgramLog(nvrtcProgram program, char *log);
 nvrtcResult nvrtcGetCUBINSize(nvrtcProgram program, size_t *bytes);
 nvrtcResult nvrtcGetCUBIN(nvrtcProgram program, char *image);
+nvrtcResult nvrtcGetPTXSize(nvrtcProgram program, size_t *bytes);
+nvrtcResult nvrtcGetPTX(nvrtcProgram program, char *image);
+nvrtcResult nvrtcGetNumSupportedArchs(int *n);
+nvrtcResult nvrtcGetSupportedArchs(int *out);
 
 #ifdef __cplusplus
 }
