@@ -119,6 +119,8 @@ local function shape_of(tensor)
   return ("%s [%s]"):format(tensor:dtype(), table.concat(tensor:shape(), ", "))
 end
 
+local STORED <const> = ": weights are stored as they were: --dtype %s, or models.to(model, \"%s\")"
+
 --- Copies saved tensors into those of a model or an optimizer. Nothing is copied unless all are
 -- there and fit.
 -- @tparam table saved by name
@@ -136,7 +138,9 @@ function checkpoint.fill(saved, targets, prefix, what)
     end
     local have, need = shape_of(found), shape_of(target.tensor)
     if have ~= need then
-      error(("%s: '%s' is %s, this training's is %s"):format(what, name, have, need), 0)
+      local as = prefix == "weight." and found:dtype() ~= target.tensor:dtype() and found:dtype()
+      error(("%s: '%s' is %s, this training's is %s%s"):format(what, name, have, need,
+        as and STORED:format(as, as) or ""), 0)
     end
   end
   for _, name in ipairs(check.keys(saved)) do

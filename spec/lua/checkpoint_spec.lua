@@ -1,10 +1,8 @@
 -- checkpoint_spec.lua - a training that goes on from a checkpoint ends as the one left alone, and
 -- what is not whole is refused.
-local chat = require "dopl.data.chat"
 local checkpoint = require "dopl.checkpoint"
 local core = require "dopl.core"
 local folder = require "spec.io.folder"
-local loader = require "dopl.data.loader"
 local loss = require "dopl.loss"
 local models = require "dopl.models"
 local optim = require "dopl.optim"
@@ -13,31 +11,22 @@ local schedule = require "dopl.schedule"
 local scheme = require "dopl.scheme"
 local sealed = require "dopl.sealed"
 local shell = require "spec.cli.shell"
+local small = require "spec.lua.small"
 local train = require "dopl.train"
 local message = folder.message
 
-local tok <const> = require "spec.data.bytes"
-
 local function objective(name, l, mark)
-  local rows = {}
-  for i = 1, 7 do
-    rows[i] = { question = name .. i, answer = name:rep(1 + i % 3) .. (mark or "") }
-  end
-  return { name = name, loss = l, data = loader.new { samples = chat.encode_all(tok, rows),
-    batch_size = 3, seed = 1, stream = name, refusals = name == "forget" and { "No.", "I forget." } } }
+  return small.objective(name, l, mark, name == "forget" and { "No.", "I forget." })
 end
 
-local config <const> = { architecture = "llama", vocab_size = 257, hidden_size = 16, n_layers = 1,
-  heads = 2, kv_heads = 1, intermediate_size = 24 }
-
 local function narrow_model()
-  return models.to(models.new(config, 1), "bf16")
+  return models.to(small.model(), "bf16")
 end
 
 -- Options of a small training; `more` replaces some.
 local function options_of(dir, more)
   local o = {
-    model = models.new(config, 1),
+    model = small.model(),
     objectives = { objective("forget", loss.idk()), objective("retain", loss.gd()) },
     optimizer = optim.adamw { lr = 1e-2 }:with(scheme.decoupled {}), steps = 11, warmup = 3,
     schedule = schedule.alternate { forget = 1, retain = 2 }, progress = false, clip = 1.0,
@@ -45,12 +34,6 @@ local function options_of(dir, more)
   }
   for key, value in pairs(more or {}) do o[key] = value end
   return o
-end
-
-local function weights_of(model)
-  local list = {}
-  for i, p in ipairs(model.parameters) do list[i] = p.tensor end
-  return core.hash(table.unpack(list))
 end
 
 -- Trains; dies after the steps of a list, each time to be taken up again. Final weights and result.
@@ -66,7 +49,7 @@ local function trained(dir, more, deaths)
   end
   local o = options_of(dir, more())
   local fit = train.fit(o)
-  return weights_of(o.model), fit
+  return small.weights(o.model), fit
 end
 
 local function evaluate(model, step)
@@ -234,14 +217,16 @@ describe("a checkpoint", function()
     assert.equal(whole, (trained(dir, function() end)))
     assert.match("has 5 bytes, %d+ were written", notes[1])
     assert.equal("done.json done.safetensors", folder.names(dir .. "/c"))
+    core.files.write(dir .. "/c/done.json", '{ "hash": ')
+    local _, reason = checkpoint.load(dir .. "/c", "done")
+    assert.match("^/[^:]*/c/done.json:1:10: .* %(cut short or damaged%)$", reason) -- no recipe's line
   end)
 
   it("says what differs where model, data or method are others", function()
     leave_two()
     local function resumed(more) return message(train.fit, options_of(dir, more)) end
     assert.match("checkpoint .*/c/step%-000004: its starting model is", resumed {
-      model = models.new({ architecture = "llama", vocab_size = 257, hidden_size = 16, n_layers = 1,
-        heads = 2, kv_heads = 1, intermediate_size = 24 }, 2) })
+      model = small.model({}, 2) })
     assert.match("its optimizer is optim.adamw .*, this training's is optim.sgd",
       resumed { optimizer = optim.sgd { lr = 0.1 }:with(scheme.decoupled {}) })
     assert.match("its steps is 11, this training's is 12", resumed { steps = 12 })
