@@ -199,8 +199,7 @@ local function run_rows(runs)
   local rows = {}
   for i, one in ipairs(runs) do
     local about = one.about
-    rows[i] = { label = one.name, run = one.path, status = about.status == "running"
-      and "running, or killed" or about.status, started = about.started,
+    rows[i] = { label = one.name, run = one.path, status = about.status, started = about.started,
       seconds = about.seconds or "–" }
   end
   return rows

@@ -299,6 +299,7 @@ local function write_nothing()
   files.write, files.remove = nothing, nothing
   files.mkdir = function() return true end
   files.append = function() return handle end
+  files.lock = function() return setmetatable({}, { __close = nothing }) end
   core.safetensors.save = nothing
   local lines = json.lines
   json.lines = function(path) return files.exists(path) and lines(path) or nothing end

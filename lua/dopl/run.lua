@@ -3,8 +3,8 @@
 --     recipe.lua      the recipe's text as it ran
 --     params.json     its parameters, defaults filled in
 --     run.json        versions, seed, threads, command, when it began and how it ended; one that
---                     says "running" and is not was killed; `parents`: what its trainings were
---                     forked from
+--                     says "running" where no process has the folder was interrupted (killed, or
+--                     the disk was full); `parents`: what its trainings were forked from
 --     metrics.jsonl   one object a line, in the order of `run:log`; a crash loses nothing logged
 --     checkpoints/    where trainings stand (dopl.checkpoint)
 --     results/        what pieces of work came to (`run:once`)
@@ -85,15 +85,28 @@ local function new_folder(name)
   return path
 end
 
--- The folder the user named. One that holds an older run is written over; others are not ours.
-local function named_folder(path)
-  if not core.files.mkdir(path) then
-    local names = core.files.list(path) or {}
-    if #names > 0 and not core.files.exists(path .. "/run.json") then
-      error(("out: '%s' has files and is no run; name a new or an empty folder"):format(path), 3)
-    end
+-- Whether the folder the user named holds an older run, which will be written over; what is neither
+-- empty nor a run is not ours.
+local function is_older_run(path)
+  if core.files.mkdir(path) then return false end
+  local names = core.files.list(path) or {}
+  local older = core.files.exists(path .. "/run.json") ~= nil
+  if #names > 0 and not older then
+    error(("out: '%s' has files and is no run; name a new or an empty folder"):format(path), 3)
   end
-  return path
+  return older
+end
+
+-- The claim of a run on its folder; it ends with the process.
+local function claim(path, what)
+  local lock, holder = core.files.lock(path)
+  if not lock then
+    collectgarbage() -- one that was opened here and lost without an end
+    lock, holder = core.files.lock(path)
+  end
+  if lock then return lock end
+  error(("%s %s: this run is under way%s; wait for it, or end it first"):format(what, path,
+    math.type(holder) == "integer" and (" in process %d"):format(holder) or ""), 3)
 end
 
 -- A file or a folder with all that is in it.
@@ -120,6 +133,7 @@ local function resume(options, path)
   if not read or type(about) ~= "table" or not about.name then
     error(("--resume %s: its run.json is damaged%s"):format(path, read and "" or ": " .. about), 3)
   end
+  local lock = claim(path, "--resume")
   resumed_path = path
   local text = core.files.read(path .. "/recipe.lua")
   if options.recipe and text and options.recipe.text ~= text then
@@ -134,7 +148,7 @@ local function resume(options, path)
     end
   end
   local self = setmetatable({ path = path, name = about.name, rows = 0, names = {}, resumed = true,
-    clock = core.clock() - (about.seconds or 0), about = about, old = {} }, Run)
+    clock = core.clock() - (about.seconds or 0), about = about, old = {}, lock = lock }, Run)
   local metrics = core.files.read(path .. "/metrics.jsonl") or ""
   for line in metrics:gmatch("([^\n]*)\n") do self.old[#self.old + 1] = line end
   local whole = metrics:match("^.*\n") or ""
@@ -144,6 +158,43 @@ local function resume(options, path)
   about.resumed[#about.resumed + 1] = now()
   self:write("run.json", json.encode(about, { indent = 2 }) .. "\n")
   return self
+end
+
+-- What is forked from, and folders whose older run is to be written over, by resolved path.
+local parents, replacing = {}, {}
+
+local function refuse_parent(path, level)
+  error(("out: %s is what this run goes on from, and would be written over; name another folder")
+    :format(path), level + 1)
+end
+
+-- Whether a parameter other than `out` names the folder of a path.
+local function is_named(path, values)
+  for _, key in ipairs(check.keys(values)) do
+    local value = values[key]
+    if type(value) == "table" and is_named(path, value) then return true end
+    if type(value) == "string" and value ~= "" and key ~= "out" then
+      local is_path, real = pcall(core.files.resolve, value) -- a text may be too long for one
+      if is_path and real == path then return true end
+    end
+  end
+  return false
+end
+
+-- Writes down how the run begins. Where it takes an older run's folder, that run is left as it is
+-- until there is something to write: by then a recipe has said what it goes on from.
+local function begin(self)
+  local text = self.to_begin
+  if not text then return end
+  self.to_begin, replacing[core.files.resolve(self.path)] = nil, nil
+  for _, of_older_run in ipairs { "run.json", "checkpoints", "results" } do
+    remove_all(self.path .. "/" .. of_older_run)
+  end
+  self:write("params.json", text.params)
+  if text.recipe then self:write("recipe.lua", text.recipe) end
+  self:write("metrics.jsonl", "")
+  self.metrics = core.files.append(self.path .. "/metrics.jsonl")
+  self:write("run.json", json.encode(self.about, { indent = 2 }) .. "\n") -- --resume needs no more
 end
 
 --- Opens a run folder and writes down how the run begins. What the command line says (--out, the
@@ -170,25 +221,22 @@ function run.open(options)
   local old = core.options and core.options.resume or ""
   if old ~= "" then return resume(options, old) end
   local name = recipe_name(options)
-  local self = setmetatable({
-    path = options.out and named_folder(options.out) or new_folder(name),
-    name = name, rows = 0, clock = core.clock(), names = {}, resumed = false,
-  }, Run)
-  for _, of_older_run in ipairs { "run.json", "checkpoints", "results" } do
-    remove_all(self.path .. "/" .. of_older_run)
-  end
+  local resolved = options.params or params.resolved() or {}
+  local path, older = options.out, false
+  if path then older = is_older_run(path) else path = new_folder(name) end
+  local real = core.files.resolve(path)
+  if parents[real] or older and is_named(real, resolved) then refuse_parent(path, 2) end
+  local self = setmetatable({ path = path, name = name, rows = 0, clock = core.clock(), names = {},
+    resumed = false, lock = claim(path, "--out") }, Run)
   self.about = {
     name = name, status = "running", started = now(), seed = options.seed,
     versions = options.versions, threads = options.threads, device = options.device,
     command = options.command and json.array(options.command),
     recipe = options.recipe and options.recipe.path,
   }
-  local resolved = options.params or params.resolved() or {}
-  self:write("params.json", json.encode(resolved, { indent = 2 }) .. "\n")
-  if options.recipe and options.recipe.text then self:write("recipe.lua", options.recipe.text) end
-  self:write("metrics.jsonl", "")
-  self.metrics = core.files.append(self.path .. "/metrics.jsonl")
-  self:write("run.json", json.encode(self.about, { indent = 2 }) .. "\n") -- --resume needs no more
+  self.to_begin = { recipe = options.recipe and options.recipe.text,
+    params = json.encode(resolved, { indent = 2 }) .. "\n" }
+  if older then replacing[real] = true else begin(self) end
   return self
 end
 
@@ -199,12 +247,18 @@ end
 -- begin at zero or are dropped, "none": all begin at zero; data = "continue" or "anew"
 -- @treturn Fork
 function run.fork(options)
-  return fork.open(options, plain)
+  local from = type(options) == "table" and type(options.run) == "string"
+    and core.files.resolve(options.run)
+  if from and replacing[from] then refuse_parent(options.run, 2) end
+  local found = fork.open(options, plain)
+  parents[from] = true
+  return found
 end
 
 --- Writes down that a training of this run began where one of another stood.
 -- @tparam table parent training, run, checkpoint, step, hash
 function Run:descends(parent)
+  begin(self)
   local list = json.array(self.about.parents or {})
   for _, known in ipairs(list) do -- of a run that is gone on with
     if known.training == parent.training and known.hash == parent.hash then return end
@@ -242,6 +296,7 @@ end
 function Run:log(row)
   check.type("run:log", row, "table")
   local text = json.encode(row, { nan = "null" })
+  begin(self)
   if not is_old(self, text) then
     leave_old(self)
     self.metrics:line(text)
@@ -284,6 +339,7 @@ end
 -- @tparam string kind "checkpoints"
 -- @tparam string label
 function Run:folder(kind, label)
+  begin(self)
   return self.path .. "/" .. name_for(self, kind, label)
 end
 
@@ -293,6 +349,7 @@ end
 -- @tparam function work returns a table of plain values; may log rows and write files
 -- @treturn table
 function Run:once(label, work)
+  begin(self)
   local path = self.path .. "/" .. name_for(self, "results", label) .. ".json"
   local from = self.rows
   if self.old and core.files.exists(path) then
@@ -323,6 +380,7 @@ function Run:write(name, text)
       error(("run:write: '%s': a name inside the run's folder is needed"):format(name), 2)
     end
   end
+  begin(self)
   local path = self.path .. "/" .. name
   local folder = path:match("^(.*)/")
   if folder ~= self.path then core.files.mkdir(folder) end
@@ -359,18 +417,24 @@ local function resume_command(self)
   return table.concat(words, " ")
 end
 
+-- How the run ended is written down even where its last rows cannot be.
 local function close(self, status, message)
   if self.about.status ~= "running" then return end
+  local _ <close> = self.lock
+  if self.to_begin and status ~= "finished" then -- the older run stays
+    self.about.status, replacing[core.files.resolve(self.path)] = status, nil
+    return
+  end
+  begin(self)
   if status == "finished" then leave_old(self) end -- else what is there is gone on with
   self.about.status = status
   self.about.message = message
   self.about.seconds = self:seconds()
   self.about.rows = self.rows
-  if self.metrics then
-    self.metrics:sync()
-    self.metrics:close()
-  end
+  local kept, reason = pcall(self.sync, self)
+  if self.metrics then self.metrics:close() end
   self:write("run.json", json.encode(self.about, { indent = 2 }) .. "\n")
+  if not kept then error(reason, 0) end
 end
 
 --- Writes down that the run ended well. A second call does nothing.
@@ -388,7 +452,7 @@ end
 -- down must not hide the error itself.
 function Run:__close(message)
   if message ~= nil and core.stop and core.stop.asked() then
-    if self.about.recipe then core.note("to go on: " .. resume_command(self)) end
+    if self.about.recipe and not self.to_begin then core.note("to go on: " .. resume_command(self)) end
     pcall(close, self, "stopped")
   elseif message ~= nil then
     pcall(self.fail, self, message)
@@ -410,12 +474,16 @@ end
 --- Reads a run's folder back.
 -- @tparam string path
 -- @treturn table { about =, params =, metrics = { row, ... } }; without the last row where the run
--- was killed while it was written
+-- was killed while it was written; about.status is "interrupted" where it says that the run goes on
+-- and no process has the folder
 function run.load(path)
   local out = {
     about = json.load(path .. "/run.json"), params = json.load(path .. "/params.json"),
     metrics = {},
   }
+  if out.about.status == "running" and not core.files.locked(path) then
+    out.about.status = "interrupted"
+  end
   local file = path .. "/metrics.jsonl"
   local text, reason = core.files.read(file)
   if not text then error(reason, 2) end

@@ -14,6 +14,7 @@
 
 #define BYTES "dopl.bytes"
 #define APPENDER "dopl.appender"
+#define LOCK "dopl.lock"
 #define ROOTS "dopl.roots"
 
 dopl_bytes *dopl_push_bytes(lua_State *L) {
@@ -133,6 +134,44 @@ static int appender_close(lua_State *L) {
 static int appender_gc(lua_State *L) {
     (void)!dopl_appender_close(dopl_check_rt(L), luaL_checkudata(L, 1, APPENDER));
     return 0;
+}
+
+// What is said of a holder: nothing, its process, or that there is one.
+static int push_holder(lua_State *L, long holder) {
+    if (holder == 0) return 0;
+    if (holder > 0)
+        lua_pushinteger(L, holder);
+    else
+        lua_pushboolean(L, 1);
+    return 1;
+}
+
+// lock(path) -> a claim on a folder, released by :close() or with the process | nil, the process
+// that has it (or true where that cannot be told)
+static int files_lock(lua_State *L) {
+    const char *path = dopl_check_path(L, 1);
+    dopl_rt *rt = dopl_check_rt(L);
+    dopl_lock *l = lua_newuserdatauv(L, sizeof *l, 0);
+    l->open = false;
+    luaL_setmetatable(L, LOCK);
+    long holder;
+    if (dopl_lock_take(rt, l, path, &holder)) return dopl_raise(L, rt);
+    if (holder == 0) return 1;
+    lua_pushnil(L);
+    return 1 + push_holder(L, holder);
+}
+
+static int lock_close(lua_State *L) {
+    dopl_lock_release(luaL_checkudata(L, 1, LOCK));
+    return 0;
+}
+
+// locked(path) -> the process that has a claim on a folder (or true) | nil
+static int files_locked(lua_State *L) {
+    dopl_rt *rt = dopl_check_rt(L);
+    long holder;
+    if (dopl_lock_holder(rt, dopl_check_path(L, 1), &holder)) return dopl_raise(L, rt);
+    return push_holder(L, holder);
 }
 
 // exists(path) -> "file" | "directory" | "other" | nil
@@ -306,23 +345,17 @@ void dopl_bind_io(lua_State *L) {
         { "close", appender_close },
         { NULL, NULL },
     };
+    static const luaL_Reg lock[] = { { "close", lock_close }, { NULL, NULL } };
     static const luaL_Reg files[] = {
-        { "read", files_read },
-        { "lines", files_lines },
-        { "write", files_write },
-        { "append", files_append },
-        { "exists", files_exists },
-        { "mkdir", files_mkdir },
-        { "list", files_list },
-        { "remove", files_remove },
-        { "resolve", files_resolve },
-        { "allow", files_allow },
-        { "seal", files_seal },
-        { "hash", files_hash },
-        { NULL, NULL },
+        { "read", files_read },     { "lines", files_lines },   { "write", files_write },
+        { "append", files_append }, { "exists", files_exists }, { "mkdir", files_mkdir },
+        { "list", files_list },     { "remove", files_remove }, { "resolve", files_resolve },
+        { "allow", files_allow },   { "seal", files_seal },     { "hash", files_hash },
+        { "lock", files_lock },     { "locked", files_locked }, { NULL, NULL },
     };
     new_type(L, BYTES, bytes_close, NULL);
     new_type(L, APPENDER, appender_gc, appender);
+    new_type(L, LOCK, lock_close, lock);
     new_type(L, ROOTS, roots_gc, NULL);
     new_roots(L);
     luaL_newlib(L, files);

@@ -12,7 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 dopl_status dopl_fail_errno(dopl_rt *rt, const char *verb, const char *path) {
@@ -219,6 +221,63 @@ dopl_status dopl_appender_close(dopl_rt *rt, dopl_appender *a) {
     if (!a->open) return DOPL_OK;
     a->open = false;
     if (close(a->fd) < 0 && errno != EINTR) return dopl_fail_errno(rt, "append to", a->path);
+    return DOPL_OK;
+}
+
+// The process that holds a lock on the folder, as the system lists them; -1: it does not say.
+static long process_with_lock(int fd) {
+    struct stat st;
+    FILE *list = fopen("/proc/locks", "re");
+    long holder = -1;
+    if (!list || fstat(fd, &st) < 0) goto out;
+    char line[256]; // "1: FLOCK  ADVISORY  WRITE 4242 fe:01:1234 0 EOF"
+    while (holder < 0 && fgets(line, sizeof line, list)) {
+        long pid;
+        unsigned long long inode;
+        if (sscanf(line, "%*d: FLOCK %*s WRITE %ld %*x:%*x:%llu", &pid, &inode) == 2 && pid > 0 &&
+            inode == (unsigned long long)st.st_ino)
+            holder = pid;
+    }
+out:
+    if (list) fclose(list);
+    return holder;
+}
+
+static dopl_status lock_folder(dopl_rt *rt, dopl_lock *l, const char *path, int kind,
+                               long *holder) {
+    enum { TRIES = 5, PAUSE = 10 * 1000 * 1000 }; // who only looks, holds it for a moment
+    l->open = false;
+    *holder = 0;
+    l->fd = open_retry(rt, path, O_RDONLY | O_DIRECTORY, 0);
+    if (l->fd < 0) return dopl_fail_errno(rt, "lock", path);
+    for (int i = 0; i < TRIES; i++) {
+        if (flock(l->fd, kind | LOCK_NB) == 0 || errno != EWOULDBLOCK) {
+            l->open = true;
+            return DOPL_OK;
+        }
+        nanosleep(&(struct timespec){ .tv_nsec = PAUSE }, NULL);
+    }
+    *holder = process_with_lock(l->fd);
+    close(l->fd);
+    return DOPL_OK;
+}
+
+dopl_status dopl_lock_take(dopl_rt *rt, dopl_lock *l, const char *path, long *holder) {
+    char real[PATH_MAX];
+    l->open = false;
+    DOPL_TRY(dopl_roots_check(rt, real, "lock", path));
+    return lock_folder(rt, l, real, LOCK_EX, holder);
+}
+
+void dopl_lock_release(dopl_lock *l) {
+    if (l->open) close(l->fd);
+    l->open = false;
+}
+
+dopl_status dopl_lock_holder(dopl_rt *rt, const char *path, long *holder) {
+    dopl_lock l;
+    DOPL_TRY(lock_folder(rt, &l, path, LOCK_SH, holder));
+    dopl_lock_release(&l);
     return DOPL_OK;
 }
 

@@ -47,6 +47,21 @@ DOPL_CHECKED dopl_status dopl_appender_put(dopl_rt *rt, dopl_appender *a, const 
 DOPL_CHECKED dopl_status dopl_appender_sync(dopl_rt *rt, dopl_appender *a);
 DOPL_CHECKED dopl_status dopl_appender_close(dopl_rt *rt, dopl_appender *a); // idempotent
 
+// A claim on a folder, against other processes and other claims of this one. It is the system's:
+// there is no file for it, and it ends with the process, however that ends. Where a file system has
+// no locks, everybody gets one.
+typedef struct {
+    bool open;
+    int fd;
+} dopl_lock;
+
+// *holder: 0 where the lock was taken; else the process that has it, or -1 where that cannot be
+// told.
+DOPL_CHECKED dopl_status dopl_lock_take(dopl_rt *rt, dopl_lock *l, const char *path, long *holder);
+void dopl_lock_release(dopl_lock *l); // idempotent
+// Whether somebody holds a folder: *holder as above.
+DOPL_CHECKED dopl_status dopl_lock_holder(dopl_rt *rt, const char *path, long *holder);
+
 typedef enum { DOPL_NOTHING, DOPL_FILE, DOPL_DIRECTORY, DOPL_OTHER } dopl_file_kind;
 dopl_file_kind dopl_file_kind_of(const char *path);
 // Makes a folder and its parents. *made (may be NULL) tells whether the last one is new.

@@ -47,6 +47,25 @@ describe("dopl.core.files", function()
     assert.match("a link to nothing", message(files.append, dir .. "/broken"))
   end)
 
+  it("claims a folder once, until the claim is given up", function()
+    assert.is_nil(files.locked(dir))
+    do
+      local lock <close> = files.lock(dir)
+      assert.truthy(lock)
+      local again, holder = files.lock(dir)
+      assert.is_nil(again)
+      assert.equal(holder, files.locked(dir))
+      local _, own = shell.sh "echo $PPID"
+      assert.is_true(holder == true or holder == tonumber(own), tostring(holder))
+      assert.equal("", folder.names(dir))
+    end
+    files.lock(dir):close()
+    assert.is_nil(files.locked(dir))
+    assert.match("lock /nowhere: No such file", message(files.lock, "/nowhere"))
+    files.write(dir .. "/f", "x")
+    assert.match("lock .*/f: Not a directory", message(files.lock, dir .. "/f"))
+  end)
+
   it("names path and reason when the disk is full", function()
     assert.match("write /dev/full: No space left on device",
       message(files.write, "/dev/full", "x"))

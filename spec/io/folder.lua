@@ -21,6 +21,13 @@ function folder.names(path)
   return (out:gsub("\n", " "):gsub(" $", ""))
 end
 
+-- What all files below a path hold, as one text.
+function folder.content(path)
+  local _, out = shell.sh(("cd %s && find . -type f | LC_ALL=C sort | xargs sha256sum"):format(
+    shell.quote(path)))
+  return out
+end
+
 -- The message of a call that must fail.
 function folder.message(f, ...)
   local ok, message = pcall(f, ...)

@@ -1,50 +1,31 @@
 -- fork_spec.lua - a training that begins where one of another run stood: the same when nothing is
 -- changed, what it may change, and what it says where the two do not fit.
-local chat = require "dopl.data.chat"
 local checkpoint = require "dopl.checkpoint"
 local core = require "dopl.core"
 local folder = require "spec.io.folder"
 local json = require "dopl.json"
-local loader = require "dopl.data.loader"
 local loss = require "dopl.loss"
-local models = require "dopl.models"
 local optim = require "dopl.optim"
 local run = require "dopl.run"
 local schedule = require "dopl.schedule"
 local scheme = require "dopl.scheme"
+local small = require "spec.lua.small"
 local train = require "dopl.train"
 local message = folder.message
 
-local tok <const> = require "spec.data.bytes"
-
-local function objective(name, l, mark)
-  local rows = {}
-  for i = 1, 7 do
-    rows[i] = { question = name .. i, answer = name:rep(1 + i % 3) .. (mark or "") }
-  end
-  return { name = name, loss = l, data = loader.new { samples = chat.encode_all(tok, rows),
-    batch_size = 3, seed = 1, stream = name } }
-end
-
+local objective <const> = small.objective
 local adamw <const> = optim.adamw { lr = 1e-2 }
 local base_delta <const> = scheme.base_delta
 
 local function options_of(more)
   local o = {
-    model = models.new({ architecture = "llama", vocab_size = 257, hidden_size = 16, n_layers = 1,
-      heads = 2, kv_heads = 1, intermediate_size = 24 }, 1),
+    model = small.model(),
     objectives = { objective("forget", loss.npo()), objective("retain", loss.gd()) },
     optimizer = adamw:with(base_delta {}), steps = 11, warmup = 3, progress = false, clip = 1.0,
     schedule = schedule.alternate { forget = 1, retain = 2 }, label = "DO+, task 1",
   }
   for key, value in pairs(more or {}) do o[key] = value end
   return o
-end
-
-local function weights_of(model)
-  local list = {}
-  for i, p in ipairs(model.parameters) do list[i] = p.tensor end
-  return core.hash(table.unpack(list))
 end
 
 describe("a fork", function()
@@ -66,7 +47,7 @@ describe("a fork", function()
     local fit = train.fit(o)
     local rows = {}
     for i, row in ipairs(run.load(r.path).metrics) do rows[i] = run.without_times(row) end
-    return weights_of(o.model), rows, fit
+    return small.weights(o.model), rows, fit
   end
 
   local function from(more)
@@ -88,9 +69,9 @@ describe("a fork", function()
         evaluate = function(m, step) return { score = -math.abs(step - 2), at = step,
           first = m.parameters[1].tensor:at(1) } end },
     } do
-      local weights, rows, fit = trained("parent", more)
+      local weights, rows, fit = trained(name, more)
       for _, step in ipairs { 4, 8 } do
-        local more_now = { from = from { step = step } }
+        local more_now = { from = from { run = dir .. "/" .. name, step = step } }
         for key, value in pairs(more) do more_now[key] = value end
         local forked, rest, again = trained("child", more_now)
         assert.equal(weights, forked, name)
@@ -115,6 +96,28 @@ describe("a fork", function()
     assert.equal("DO+, task 1", parent.training)
     assert.equal(4, parent.step)
     assert.equal(core.files.hash(parent.checkpoint .. ".safetensors"), parent.hash)
+  end)
+
+  it("never writes over its parent", function()
+    trained("parent")
+    local before = folder.content(dir .. "/parent")
+    for _, open in ipairs {
+      function() -- before the fork: the parent stays until there is something to write
+        local _ <close> = run.open { out = dir .. "/parent", params = {} }
+        from()
+      end,
+      function() -- a parameter names it
+        return run.open { out = dir .. "/../" .. dir:match "[^/]+$" .. "/parent",
+          params = { out = "x", of = { parent = dir .. "/parent" } } }
+      end,
+      function() -- after the fork
+        return from() and run.open { out = dir .. "/parent", params = {} }
+      end,
+    } do
+      assert.match("refused", (message(open):gsub("out: .*/parent is what this run goes on from, and "
+        .. "would be written over; name another folder", "refused")))
+      assert.equal(before, folder.content(dir .. "/parent"))
+    end
   end)
 
   it("takes states into another storage, and another timing", function()
@@ -198,10 +201,9 @@ describe("a fork", function()
     end
     assert.match("'weight.*' is f32 %[257, 16%], this training's is f32 %[257, 8%]", child {
       objectives = { objective("forget", loss.gd()), objective("retain", loss.gd()) },
-      model = models.new({ architecture = "llama", vocab_size = 257, hidden_size = 8, n_layers = 1,
-        heads = 2, kv_heads = 1, intermediate_size = 24 }, 1) })
+      model = small.model { hidden_size = 8 } })
     assert.match("loss.npo asks the model before unlearning, and this training's is another",
-      child { model = models.new(options_of().model.config, 2) })
+      child { model = small.model({}, 2) })
     local others = { objective("forget", loss.npo()), objective("retain", loss.gd(), "!") }
     assert.match("the data of 'retain' is another than the parent's; data = \"anew\"",
       child { objectives = others })
@@ -210,6 +212,17 @@ describe("a fork", function()
       child { steps = 4 })
     assert.match("from is a table, needs one of dopl.run.fork", message(train.fit, options_of {
       from = {} }))
+  end)
+
+  it("says what would do where weights are stored otherwise", function()
+    trained("parent")
+    local function child(dtype)
+      return message(trained, "child", { model = small.model { dtype = dtype },
+        objectives = { objective("forget", loss.gd()), objective("retain", loss.gd()) },
+        from = from { states = "none" } })
+    end
+    assert.match("'weight.*' is f32 %[.*%], this training's is bf16 %[.*%]: weights are stored as "
+      .. "they were: %-%-dtype f32, or models.to%(model, \"f32\"%)", child "bf16")
   end)
 
   it("may change the schedule, the number of steps and the losses' weights", function()
@@ -263,7 +276,7 @@ describe("a fork", function()
     end
     local o = options()
     train.fit(o)
-    assert.equal(weights_of(whole.model), weights_of(o.model))
+    assert.equal(small.weights(whole.model), small.weights(o.model))
     assert.match("its beginning is", message(train.fit, options { from = from { step = 8 } }))
   end)
 end)

@@ -76,11 +76,67 @@ describe("dopl.run", function()
       local r <close> = open()
       r:log { step = 1 }
     end
+    local before = folder.content(dir .. "/r")
+    assert.match("boom", message(function() -- the older run stays until there is something to write
+      local _ <close> = open()
+      error "boom"
+    end))
+    assert.equal(before, folder.content(dir .. "/r"))
     do local _ <close> = open() end
     assert.equal(0, #run.load(dir .. "/r").metrics)
     core.files.write(dir .. "/precious", "x")
     assert.match("has files and is no run", message(run.open, { out = dir }))
     assert.equal("precious r", folder.names(dir))
+  end)
+
+  it("has its folder to itself, until it ends or its process does", function()
+    do
+      local _ <close> = open()
+      assert.match("out .*/r: this run is under way", message(open))
+    end
+    open() -- and lost
+    do local _ <close> = open() end
+    local function sh(text) return shell.sh((text:gsub("%$%a+", { ["$DIR"] = dir,
+      ["$DOPL"] = shell.quote(shell.dopl) }))) end
+    shell.write(dir .. "/r.lua", [[
+      local p = dopl.params { wait = "" }
+      local run <close> = dopl.run.open {}
+      run:log { step = 1 }
+      if p.wait ~= "" then dopl.core.files.read(p.wait) end]])
+    local _, out = sh [[
+      mkfifo $DIR/pipe
+      $DOPL $DIR/r.lua --wait $DIR/pipe --out $DIR/a </dev/null &
+      echo $!
+      for _ in $(seq 200); do grep -sq step $DIR/a/metrics.jsonl && break; sleep 0.02; done
+      for how in --out --resume; do $DOPL $DIR/r.lua $how $DIR/a </dev/null 2>&1; echo $?; done
+      $DOPL compare --out $DIR/c $DIR/a
+      kill -KILL $!
+      wait $! 2>/dev/null
+      $DOPL compare --out $DIR/c $DIR/a
+      $DOPL $DIR/r.lua --resume $DIR/a --wait $DIR/pipe </dev/null & echo x >$DIR/pipe
+      wait $! && $DOPL compare --out $DIR/c $DIR/a]]
+    local pid = out:match "^%d+"
+    for _, how in ipairs { "out", "resume" } do
+      assert.truthy(out:find(("--%s %s/a: this run is under way in process %s; wait for it, or end it "
+        .. "first"):format(how, dir, pid), 1, true), out)
+    end
+    assert.match("\n1\n.*\n1\n.*/a +running .*/a +interrupted .*/a +finished ", out)
+  end)
+
+  it("writes down its end where the last rows could not be kept", function()
+    local status, _, err = shell.sh(("trap '' XFSZ; ulimit -f 8; %s -e %s --out %s/full </dev/null")
+      :format(shell.quote(shell.dopl), shell.quote [[
+        local run <close> = dopl.run.open { name = "full" }
+        for i = 1, 10000 do run:log { step = i } end]], dir))
+    assert.equal(1, status)
+    assert.match("append to .*/full/metrics.jsonl: File too large", err)
+    local loaded = run.load(dir .. "/full")
+    assert.equal("failed", loaded.about.status)
+    assert.equal(loaded.about.rows, #loaded.metrics)
+    local about = json.load(dir .. "/full/run.json") -- as where not even that could be written
+    about.status = "running"
+    json.save(dir .. "/full/run.json", about)
+    assert.equal("interrupted", run.load(dir .. "/full").about.status)
   end)
 
   it("names folders by recipe and time, each its own", function()

@@ -83,7 +83,7 @@ describe("a run of a recipe", function()
         sleep 0.02
       done
       kill -KILL $!]]):format(shell.quote(shell.dopl), words, folder, folder))
-    assert.equal("running", run.load(folder .. "/tasks2").about.status)
+    assert.equal("interrupted", run.load(folder .. "/tasks2").about.status)
     local status, _, err = multitask("", ("--resume %s/tasks2"):format(folder))
     assert.equal(0, status, err)
     assert.same(metrics_of "tasks", metrics_of "tasks2")

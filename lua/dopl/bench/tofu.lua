@@ -156,7 +156,7 @@ local function memorise(self, rows, label, key)
   local pretrain, model = self.setting.pretrain, new_model(self)
   local loader = data.loader { samples = data.samples(self.tok, rows), seed = self.p.model_seed,
     batch_size = pretrain.batch_size, stream = "pretrain" }
-  local folder = self.run and ("%s/checkpoints/%s-%s"):format(self.run.path, label, key:sub(1, 8))
+  local folder = self.run and self.run:folder("checkpoints", ("%s-%s"):format(label, key:sub(1, 8)))
   train.fit {
     model = model, label = label, steps = self.epochs * loader:steps_per_epoch(),
     warmup = loader:steps_per_epoch(), clip = 1.0, checkpoint = checkpoint_of(self, folder),
