@@ -492,8 +492,8 @@ static int tensor_copy(lua_State *L) {
     return dopl_result(L, rt, dopl_tensor_copy(rt, t, from), 1);
 }
 
-// t:to(where): a copy on a device ("cpu", "cuda") or of a type ("f32", "bf16"), outside the
-// gradient graph; t itself where it is so already. Indices stay in host memory.
+// t:to(where): a copy on a device ("cpu", "cuda") or of a type ("f32", "bf16"), through which
+// gradients flow; t itself where it is so already. Indices stay in host memory.
 static int tensor_to(lua_State *L) {
     static const char *const targets[] = { "cpu", "cuda", "f32", "bf16", NULL };
     dopl_rt *rt = dopl_check_rt(L);
@@ -505,7 +505,7 @@ static int tensor_to(lua_State *L) {
     if (device == t->device && dtype == t->dtype) return 1;
     if (device == DOPL_CUDA && !rt->backend)
         return dopl_raise_text(L, "to: no device cuda is in use: start with --device cuda");
-    return dopl_result(L, rt, dopl_tensor_to(rt, dopl_push_tensor(L), t, device, dtype), 1);
+    return dopl_result(L, rt, dopl_tape_to(rt, dopl_push_tensor(L), t, device, dtype), 1);
 }
 
 // t:clone(): a copy with memory of its own, outside the gradient graph

@@ -141,6 +141,35 @@ dopl_status dopl_grad_share(dopl_rt *rt, dopl_node *n, int i, const dopl_tensor 
     return beta == 0.0f ? dopl_tensor_copy(rt, grad, &like) : accumulate(rt, grad, &like);
 }
 
+static dopl_status to_backward(dopl_rt *rt, dopl_node *n) {
+    const dopl_tensor *t = &n->in[0];
+    if (!dopl_grad_wants(n, 0)) return DOPL_OK;
+    if (n->dout.device == t->device) return dopl_grad_share(rt, n, 0, &n->dout);
+    dopl_tensor there = { 0 };
+    DOPL_TRY(dopl_tensor_to(rt, &there, &n->dout, t->device, grad_dtype(t)));
+    dopl_status status = dopl_grad_share(rt, n, 0, &there);
+    dopl_tensor_release(rt, &there);
+    return status;
+}
+
+dopl_status dopl_tape_to(dopl_rt *rt, dopl_tensor *out, const dopl_tensor *t, dopl_device device,
+                         dopl_dtype dtype) {
+    DOPL_TRY(dopl_tensor_to(rt, out, t, device, dtype));
+    if (!t->var || !rt->grad_enabled) return DOPL_OK;
+    dopl_node n = { .name = "to", .backward = to_backward, .n_in = 1 };
+    dopl_status status = dopl_var_new(rt, &out->var);
+    if (status == DOPL_OK) {
+        dopl_tensor_share(&n.in[0], t);
+        dopl_tensor_drop_data(rt, &n.in[0]);
+        dopl_tensor_share(&n.out, out);
+        dopl_tensor_drop_data(rt, &n.out);
+        status = dopl_tape_record(rt, &n);
+        if (status != DOPL_OK) dopl_node_release(rt, &n);
+    }
+    if (status != DOPL_OK) dopl_tensor_release(rt, out);
+    return status;
+}
+
 static dopl_status seed_root(dopl_rt *rt, const dopl_tensor *root, const dopl_tensor *seed) {
     if (!root->var || (!root->var->recorded && !root->var->leaf))
         return dopl_fail(rt, DOPL_ESTATE,

@@ -84,4 +84,23 @@ describe("a bf16 tensor", function()
     assert.equal("f32", w:grad():dtype())
     assert.same({ { 0, 0, 0 }, { 1, 2, 3 }, { 10, 20, 30 }, { 0, 0, 0 } }, w:grad():tolist())
   end)
+
+  it("lets gradients through, either way", function()
+    local w = core.tensor({ 1, 2, 3 }):to("bf16"):requires_grad(true)
+    local wide = w:to("f32")
+    assert.is_true(wide:requires_grad())
+    local y = (wide * wide):sum() + w:to("f32"):sum() -- two ways lead to w
+    y:backward()
+    assert.equal("f32", w:grad():dtype())
+    assert.same({ 3, 5, 7 }, w:grad():tolist())
+    local v = core.tensor({ { 1, 1 / 3 } }):requires_grad(true)
+    core.ops.linear(core.tensor { { 2, 5 } }, v:to("bf16")):backward(core.tensor { { 10 } })
+    assert.same({ { 20, 50 } }, v:grad():tolist())
+    do
+      local _ <close> = core.no_grad()
+      assert.is_false(w:to("f32"):requires_grad())
+    end
+    assert.is_false(w:detach():to("f32"):requires_grad())
+    assert.equal(0, core.tape_size())
+  end)
 end)
