@@ -23,7 +23,8 @@ local Parameters = {}
 Parameters.__index = Parameters
 
 --- A list to which a model adds its parameters as it makes them.
--- @tparam integer seed of the initial values; each parameter's depend on its name and the seed alone
+-- @tparam ?integer seed of the initial values; each parameter's depend on its name and the seed alone;
+-- nil: what would be drawn is zero, for weights to be copied into
 -- @tparam[opt="f32"] string dtype one of nn.dtypes; values are rounded to it
 -- @treturn Parameters an array of { name, tensor, kind }
 function nn.parameters(seed, dtype)
@@ -44,7 +45,8 @@ end
 -- @tparam number std
 -- @param ... dimensions
 function Parameters:normal(name, kind, std, ...)
-  return add(self, name, kind, core.randn(self.seed, rng.hash(name), std, ...))
+  return add(self, name, kind, self.seed and core.randn(self.seed, rng.hash(name), std, ...)
+    or core.zeros(...))
 end
 
 --- A weight filled with one value.

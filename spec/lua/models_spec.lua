@@ -247,6 +247,20 @@ for _, entry in ipairs(architectures) do
       os.remove(dir)
     end)
 
+    it("draws no numbers that are written over at once", function()
+      local dir, model, randn = os.tmpname(), make(), core.randn
+      os.remove(dir)
+      models.save(model, dir)
+      core.randn = function() error "drawn" end
+      local ok, again = pcall(models.load, dir)
+      local ok_too, narrow = pcall(models.to, model, "bf16")
+      core.randn = randn
+      assert.is_true(ok and ok_too, tostring(again) .. tostring(narrow))
+      assert.equal(models.fingerprint(model), models.fingerprint(again))
+      for _, file in ipairs(core.files.list(dir)) do os.remove(dir .. "/" .. file) end
+      os.remove(dir)
+    end)
+
     it("says which weight is missing or does not fit, and changes nothing", function()
       local model = make()
       local before = models.fingerprint(model)

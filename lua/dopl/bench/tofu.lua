@@ -137,10 +137,10 @@ end
 
 -- ---- models
 
-local function new_model(self)
+local function config_of(self)
   local config = { vocab_size = self.tok:size() }
   for key, value in pairs(self.setting.model) do config[key] = value end
-  return models.new(config, self.p.model_seed)
+  return config
 end
 
 -- Whether and where trainings write checkpoints; only a run can be gone on with.
@@ -153,7 +153,7 @@ end
 -- Trains the small model on rows until it answers by heart. Not a part of the run's metrics: they
 -- must be the same where the cache has the model.
 local function memorise(self, rows, label, key)
-  local pretrain, model = self.setting.pretrain, new_model(self)
+  local pretrain, model = self.setting.pretrain, models.new(config_of(self), self.p.model_seed)
   local loader = data.loader { samples = data.samples(self.tok, rows), seed = self.p.model_seed,
     batch_size = pretrain.batch_size, stream = "pretrain" }
   local folder = self.run and self.run:folder("checkpoints", ("%s-%s"):format(label, key:sub(1, 8)))
@@ -203,7 +203,7 @@ function Bench:trained(rows, label)
     end)
     if reason then self.note(("%s: not kept in the cache: %s"):format(label, reason)) end
     if not model then
-      model = new_model(self)
+      model = models.blank(config_of(self))
       model:import(weights)
       self.note(label .. ": from the cache")
     end

@@ -26,35 +26,46 @@ local MAY_BE_ZERO <const> = { dropout = true, init_std = true, n_layers = true, 
 local function check_field(name, value, default)
   local what, kind = "models.new: " .. name, math.type(default) or type(default)
   if kind == "integer" and name ~= "rope_base" then
-    check.range(what, check.type(what, value, "integer", 4), MAY_BE_ZERO[name] and 0 or 1,
-      math.maxinteger, 4)
+    check.range(what, check.type(what, value, "integer", 5), MAY_BE_ZERO[name] and 0 or 1,
+      math.maxinteger, 5)
   elseif type(default) == "number" then
-    check.type(what, value, "number", 4)
+    check.type(what, value, "number", 5)
     if value ~= value or value == math.huge or value < 0 or (value == 0 and not MAY_BE_ZERO[name]) then
       error(("%s: %s, needs a finite number %s"):format(what, value, MAY_BE_ZERO[name]
-        and "of at least 0" or "above 0"), 3)
+        and "of at least 0" or "above 0"), 4)
     end
   else
-    check.type(what, value, kind, 4)
+    check.type(what, value, kind, 5)
   end
 end
 
 local models = { architectures = { "gpt2", "llama" } }
 
---- Makes a model with random weights.
--- @tparam table config `architecture` and that architecture's fields
--- @tparam[opt=1] integer seed
-function models.new(config, seed)
-  check.type("models.new", config, "table")
-  local name = check.choice("models.new: architecture", config.architecture, models.architectures)
-  check.choice("models.new: dtype", config.dtype or "f32", nn.dtypes)
-  check.type("models.new: seed", seed or 1, "integer")
+-- Without a seed: weights that are yet to be given.
+local function make(config, seed)
+  check.type("models.new", config, "table", 4)
+  local name = check.choice("models.new: architecture", config.architecture, models.architectures, 4)
+  check.choice("models.new: dtype", config.dtype or "f32", nn.dtypes, 4)
   local architecture = require("dopl.models." .. name)
   for _, field in ipairs(check.keys(config)) do
     local default = architecture.defaults[field]
     if default ~= nil then check_field(field, config[field], default) end -- else new() names it
   end
-  return architecture.new(config, seed or 1)
+  return architecture.new(config, seed)
+end
+
+--- Makes a model with random weights.
+-- @tparam table config `architecture` and that architecture's fields
+-- @tparam[opt=1] integer seed
+function models.new(config, seed)
+  return (make(config, check.type("models.new: seed", seed or 1, "integer")))
+end
+
+--- Makes a model whose matrices are zeros, for `model:import`: drawing numbers that are written over
+-- at once takes seconds where there are many.
+-- @tparam table config as for models.new
+function models.blank(config)
+  return (make(config))
 end
 
 --- Writes config.json and model.safetensors in Hugging Face's layout.
@@ -74,7 +85,7 @@ function models.load(dir, options)
   if not text then error(("models.load: %s"):format(reason), 2) end
   local config = json.decode(text, path)
   config.dtype = o.dtype or config.dtype
-  local model = models.new(config)
+  local model = models.blank(config)
   model:import((core.safetensors.load(dir .. "/model.safetensors")))
   return model
 end
@@ -88,7 +99,7 @@ function models.to(model, dtype)
   local config = {}
   for key, value in pairs(model.config) do config[key] = value end -- a copy: the order changes nothing
   config.dtype = dtype
-  local other = models.new(config)
+  local other = models.blank(config)
   other:import(model:export())
   return other
 end
