@@ -4,6 +4,7 @@
 // terms of x, the output y and dy. Binary ones broadcast; the gradient of a stretched side is a sum
 // over the dimensions along which it was stretched, in a fixed order.
 #include "../elements.cuh"
+#include "../gelu.cuh"
 #include "../sums.cuh"
 
 // ---- unary
@@ -79,16 +80,6 @@ template <class R> static dopl_status unary_grad(dopl_rt *rt, dopl_node *n) {
         return unary_grad<id##_rule>(rt, n);                                                       \
     }
 
-__device__ __forceinline__ float gelu_inner(float x) {
-    return 0.797884561f * (x + 0.044715f * x * x * x); // sqrt(2/pi) (x + ...)
-}
-
-__device__ __forceinline__ float gelu_slope(float x) {
-    float t = tanhf(gelu_inner(x));
-    float inner = 0.797884561f * (1.0f + 3.0f * 0.044715f * x * x);
-    return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * inner;
-}
-
 __device__ __forceinline__ float silu_slope(float x) {
     float s = sigmoid(x);
     return s * (1.0f + x * (1.0f - s));
@@ -110,7 +101,7 @@ UNARY(log_sigmoid, x, (x > 0.0f ? 0.0f : x) - log1pf(expf(-fabsf(x))), dy * sigm
 UNARY(tanh, y, tanhf(x), dy * (1.0f - y * y))
 UNARY(relu, y, x < 0.0f ? 0.0f : x, y > 0.0f ? dy : 0.0f)
 UNARY(silu, x, x * sigmoid(x), dy * silu_slope(x))
-UNARY(gelu, x, 0.5f * x * (1.0f + tanhf(gelu_inner(x))), dy * gelu_slope(x))
+UNARY(gelu, x, gelu_value(x), dy * gelu_slope(x))
 // clang-format on
 
 // ---- binary

@@ -75,6 +75,10 @@ DOPL_CHECKED dopl_status dopl_cuda_index(dopl_rt *rt, const dopl_tensor *t, cons
 DOPL_CHECKED dopl_status dopl_cuda_tensor(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype,
                                           int n_dim, const int64_t *dim);
 
+// What a product does with GELU (tanh form), element by element, before it writes z:
+// y = gelu(z), and y = z times GELU's slope at `pre`.
+typedef enum { DOPL_CUDA_NO_GELU, DOPL_CUDA_GELU, DOPL_CUDA_GELU_SLOPE } dopl_cuda_gelu;
+
 // y = alpha * op(a) op(b) + beta * y, row major, f32 accumulation: y [m, n], op(a) [m, k],
 // op(b) [k, n]. Types: a and b alike, f32 or bf16; y f32 or bf16. ld: elements from row to row.
 typedef struct {
@@ -85,10 +89,13 @@ typedef struct {
     void *y;
     float alpha, beta;
     const void *bias; // [n], type of y; NULL: none. Added to every row
-    void *bias_grad;  // [m], type of y; NULL: none. Gets the row sums of op(a); not beside a bias
+    void *bias_grad;  // [m], type of y; NULL: none. Gets the row sums of op(a); beside nothing else
+    dopl_cuda_gelu gelu; // of the product with its bias; beta is 0 then
+    void *pre; // [m, n], type and ld of y. With GELU it gets z, NULL: not wanted; with the slope it
+               // is read
 } dopl_cuda_product;
 DOPL_CHECKED dopl_status dopl_cuda_gemm(dopl_rt *rt, const dopl_cuda_product *p);
-// Whether the library can do it as one: row sums do not come beside every product.
+// Whether the library can do it as one: neither row sums nor GELU come with every product.
 DOPL_CHECKED dopl_status dopl_cuda_gemm_fits(dopl_rt *rt, const dopl_cuda_product *p, bool *fits);
 DOPL_CHECKED dopl_status dopl_cuda_gemm_init(dopl_rt *rt); // fills cuda->gemm
 void dopl_cuda_gemm_release(dopl_rt *rt);                  // idempotent

@@ -30,8 +30,10 @@ enum {
 typedef struct {
     int64_t m, n, k; // rounded
     uint8_t type, y_type, a_transposed, b_transposed, bias, bias_grad;
-    uint8_t align_a, align_b, align_y, align_bias; // log2 of bytes that rows start at a multiple of
-    uint8_t unused[6];
+    uint8_t gelu, pre;
+    // log2 of bytes that rows start at a multiple of
+    uint8_t align_a, align_b, align_y, align_bias, align_pre;
+    uint8_t unused[3];
 } kind;
 
 typedef struct {
@@ -55,15 +57,16 @@ typedef struct {
 } request;
 
 typedef struct {
-    char s[128];
+    char s[160];
 } product_text;
 
 static product_text describe(const dopl_cuda_product *p) {
+    static const char *const gelu[] = { "", " and GELU", " times the slope of GELU" };
     product_text t;
-    snprintf(t.s, sizeof t.s, "product [%lld, %lld] x [%lld, %lld] of %s into %s%s",
+    snprintf(t.s, sizeof t.s, "product [%lld, %lld] x [%lld, %lld] of %s into %s%s%s",
              (long long)p->m, (long long)p->k, (long long)p->k, (long long)p->n,
              dopl_dtype_name(p->type), dopl_dtype_name(p->y_type),
-             p->bias ? " with bias" : (p->bias_grad ? " with row sums" : ""));
+             p->bias ? " with bias" : (p->bias_grad ? " with row sums" : ""), gelu[p->gelu]);
     return t;
 }
 
@@ -107,6 +110,18 @@ static cublasStatus_t set(request *r, cublasLtMatmulDescAttributes_t attribute, 
     return cublasLtMatmulDescSetAttribute(&r->operation, attribute, value, bytes);
 }
 
+static uint32_t epilogue_of(const dopl_cuda_product *p) {
+    uint32_t bias = p->bias ? CUBLASLT_EPILOGUE_BIAS : 0;
+    switch (p->gelu) {
+    case DOPL_CUDA_GELU:
+        return (p->pre ? CUBLASLT_EPILOGUE_GELU_AUX : CUBLASLT_EPILOGUE_GELU) | bias;
+    case DOPL_CUDA_GELU_SLOPE:
+        return CUBLASLT_EPILOGUE_DGELU;
+    default:
+        return bias ? bias : p->bias_grad ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_DEFAULT;
+    }
+}
+
 static cublasStatus_t put_operation(request *r, const dopl_cuda_product *p, bool tf32) {
     bool fast = tf32 && p->type == DOPL_F32;
     cublasStatus_t s = cublasLtMatmulDescInit(
@@ -115,11 +130,13 @@ static cublasStatus_t put_operation(request *r, const dopl_cuda_product *p, bool
     int32_t of_b = p->a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     if (!s) s = set(r, CUBLASLT_MATMUL_DESC_TRANSA, &of_a, sizeof of_a);
     if (!s) s = set(r, CUBLASLT_MATMUL_DESC_TRANSB, &of_b, sizeof of_b);
+    uint32_t epilogue = epilogue_of(p);
+    if (!s) s = set(r, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     const void *beside = p->bias ? p->bias : p->bias_grad;
-    if (s || !beside) return s;
-    uint32_t epilogue = p->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_BGRADB;
-    s = set(r, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
-    if (!s) s = set(r, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &beside, sizeof beside);
+    if (!s && beside) s = set(r, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &beside, sizeof beside);
+    if (s || !p->pre) return s;
+    s = set(r, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &p->pre, sizeof p->pre);
+    if (!s) s = set(r, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &p->ldy, sizeof p->ldy);
     return s;
 }
 
@@ -175,10 +192,13 @@ static kind kind_of(const dopl_cuda_product *p, bool exact) {
     k.b_transposed = p->b_transposed;
     k.bias = p->bias != NULL;
     k.bias_grad = p->bias_grad != NULL;
+    k.gelu = (uint8_t)p->gelu;
+    k.pre = p->pre != NULL;
     k.align_a = alignment(p->a, p->lda * size);
     k.align_b = alignment(p->b, p->ldb * size);
     k.align_y = alignment(p->y, p->ldy * y_size);
     k.align_bias = alignment(p->bias ? p->bias : p->bias_grad, 256);
+    k.align_pre = alignment(p->pre, p->ldy * y_size);
     return k;
 }
 
@@ -219,13 +239,20 @@ static cublasStatus_t put_preference(cublasLtMatmulPreferenceOpaque_t *preferenc
     return s;
 }
 
+// GELU comes with products in bf16: cuBLAS does not tell how exact its tanh is, and f32 has to be.
+// It wants rows of `pre` to be a multiple of 8 elements long, which in bf16 is 16 bytes.
+static bool has_gelu(const kind *k) {
+    return k->type == DOPL_BF16 && k->y_type == DOPL_BF16 && (!k->pre || k->align_pre >= 4);
+}
+
 // The heuristic's candidates, best guess first; *n is 0 where cuBLAS has none.
 static dopl_status candidates(dopl_rt *rt, const request *r, const dopl_cuda_product *p,
                               const kind *k, cublasLtMatmulHeuristicResult_t *found, int most,
                               int *n) {
     cublasLtMatmulPreferenceOpaque_t preference;
-    DOPL_TRY(result(rt, put_preference(&preference, k), p));
     *n = 0;
+    if (k->gelu && !has_gelu(k)) return DOPL_OK;
+    DOPL_TRY(result(rt, put_preference(&preference, k), p));
     cublasStatus_t s = cublasLtMatmulAlgoGetHeuristic(
         dopl_cuda_of(rt)->gemm->handle, (cublasLtMatmulDesc_t)&r->operation,
         (cublasLtMatrixLayout_t)&r->a, (cublasLtMatrixLayout_t)&r->b, (cublasLtMatrixLayout_t)&r->y,

@@ -3,6 +3,7 @@
 // Unary operators are a table: a formula and its derivative in terms of x, the output y and dy.
 // Binary operators broadcast as NumPy does: dimensions are aligned at the last, 1 stretches.
 #include "op.h"
+#include "gelu.h"
 #include "../core/simd.h"
 
 #include <string.h>
@@ -69,16 +70,6 @@ static dopl_status run_unary_grad(dopl_rt *rt, dopl_node *node, unary_grad_fn *f
         return run_unary_grad(rt, n, id##_grad, n->out.storage ? &n->out : &n->in[0]);             \
     }
 
-static inline float gelu_inner(float x) {
-    return 0.797884561f * (x + 0.044715f * x * x * x); // sqrt(2/pi) (x + ...)
-}
-
-static inline float gelu_slope(float x) {
-    float t = dopl_tanhf(gelu_inner(x));
-    float inner = 0.797884561f * (1.0f + 3.0f * 0.044715f * x * x);
-    return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * inner;
-}
-
 static inline float silu_slope(float x) {
     float s = dopl_sigmoidf(x);
     return s * (1.0f + x * (1.0f - s));
@@ -113,7 +104,7 @@ UNARY(log_sigmoid, x, (x > 0.0f ? 0.0f : x) - dopl_softplus_tailf(x), dy *dopl_s
 UNARY(tanh, y, dopl_tanhf(x), dy *(1.0f - y * y))
 UNARY(relu, y, x<0.0f ? 0.0f : x, y> 0.0f ? dy : 0.0f)
 UNARY(silu, x, x *dopl_sigmoidf(x), dy *silu_slope(x))
-UNARY(gelu, x, 0.5f * x * (1.0f + dopl_tanhf(gelu_inner(x))), dy *gelu_slope(x))
+UNARY(gelu, x, gelu_value(x, gelu_tanh(x)), dy *gelu_slope(x, gelu_tanh(x)))
 
 // ---- binary
 

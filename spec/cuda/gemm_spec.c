@@ -145,6 +145,60 @@ out:
     free(a.data), free(b.data), free(y.data), free(before.data), free(along.data), free(sums.data);
 }
 
+static double gelu(double x) {
+    return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+}
+
+static double gelu_slope(double x) {
+    double h = 1e-5;
+    return (gelu(x + h) - gelu(x - h)) / (2 * h);
+}
+
+// y = gelu(a b + bias) with and without what GELU is taken of, and y = a b times its slope, in
+// bf16; what the library does not take is refused, whatever the reason.
+static void check_gelu(device *d, int64_t m, int64_t n, int64_t k, int64_t room, int64_t shift) {
+    matrix a = make(DOPL_BF16, m, k, k, 1), b = make(DOPL_BF16, k, n, n, 2);
+    matrix y = make(DOPL_BF16, m, n, n + room, 3), along = make(DOPL_BF16, 1, n, n, 4);
+    matrix room_for_pre = make(DOPL_BF16, m + 1, n, n + room, 5), pre = room_for_pre;
+    pre.data = (uint16_t *)room_for_pre.data + shift;
+    dopl_cuda_product p = { .type = DOPL_BF16,
+                            .y_type = DOPL_BF16,
+                            .m = m,
+                            .n = n,
+                            .k = k,
+                            .lda = a.ld,
+                            .ldb = b.ld,
+                            .ldy = y.ld,
+                            .a = a.data,
+                            .b = b.data,
+                            .y = y.data,
+                            .alpha = 1.0f };
+    for (int way = 0; way < 3; way++) { // GELU alone, GELU keeping its input, the slope
+        p.gelu = way == 2 ? DOPL_CUDA_GELU_SLOPE : DOPL_CUDA_GELU;
+        p.bias = way == 2 ? NULL : along.data;
+        p.pre = way == 0 ? NULL : pre.data;
+        bool fits;
+        assert_int_equal(dopl_cuda_gemm_fits(&d->rt, &p, &fits), DOPL_OK);
+        assert_int_equal(fits, k % 2 == 0 && (way == 0 || (y.ld % 8 == 0 && shift % 8 == 0)));
+        if (!fits) {
+            assert_int_equal(dopl_cuda_gemm(&d->rt, &p), DOPL_EDEVICE);
+            assert_non_null(strstr(d->rt.error, way == 2 ? " times the slope of GELU: cuBLAS has no"
+                                                         : " with bias and GELU: cuBLAS has no"));
+            continue;
+        }
+        if (dopl_cuda_gemm(&d->rt, &p) != DOPL_OK) fail_msg("%s", d->rt.error);
+        for (int64_t i = 0; i < m; i++)
+            for (int64_t j = 0; j < n; j++) {
+                double z = way == 2 ? 0 : get(&along, 0, j);
+                for (int64_t l = 0; l < k; l++) z += get(&a, i, l) * get(&b, l, j);
+                if (way == 1) assert_true(fabs(z - get(&pre, i, j)) <= 8e-3 * fmax(1, fabs(z)));
+                double want = way == 2 ? z * gelu_slope(get(&pre, i, j)) : gelu(z);
+                assert_true(fabs(want - get(&y, i, j)) <= 8e-3 * fmax(1, fabs(want)));
+            }
+    }
+    free(a.data), free(b.data), free(y.data), free(along.data), free(room_for_pre.data);
+}
+
 static const int64_t shapes[][3] = { { 1, 1, 1 },    { 3, 5, 4 },    { 20, 10, 10 }, { 19, 10, 10 },
                                      { 18, 10, 9 },  { 17, 10, 10 }, { 0, 3, 4 },    { 3, 0, 4 },
                                      { 16, 24, 32 }, { 2, 130, 4 } };
@@ -176,6 +230,30 @@ static void products_are_sums(void **state) {
     check_all(&d, DOPL_BF16, DOPL_BF16);
     check_all(&d, DOPL_BF16, DOPL_F32);
     close_device(&d);
+}
+
+static void gelu_comes_with_products(void **state) {
+    (void)state;
+    for (int timing = 0; timing < 2; timing++) {
+        device d;
+        if (timing)
+            open_timing_device(&d);
+        else
+            open_device(&d);
+        check_gelu(&d, 5, 24, 6, 0, 0);
+        check_gelu(&d, 8, 24, 7, 0, 0); // an odd sum
+        check_gelu(&d, 5, 23, 6, 1, 0); // rows of 24, of which 23 are the product's
+        check_gelu(&d, 5, 23, 6, 0, 0); // rows that do not begin where they should
+        check_gelu(&d, 6, 24, 6, 0, 4); // nor the first of them
+        check_gelu(&d, 40, 130, 12, 6, 0);
+        dopl_cuda_product p = {
+            .m = 8, .n = 8, .k = 8, .lda = 8, .ldb = 8, .ldy = 8, .gelu = DOPL_CUDA_GELU
+        };
+        bool fits;
+        assert_int_equal(dopl_cuda_gemm_fits(&d.rt, &p, &fits), DOPL_OK);
+        assert_false(fits); // in f32
+        close_device(&d);
+    }
 }
 
 static void so_they_are_without_timing(void **state) {
@@ -234,6 +312,7 @@ static void errors_name_the_product(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_are_sums),
+        cmocka_unit_test(gelu_comes_with_products),
         cmocka_unit_test(so_they_are_without_timing),
         cmocka_unit_test(and_without_memory_to_time_in),
         cmocka_unit_test(more_kinds_than_the_table_has_places),

@@ -1,4 +1,4 @@
--- matmul_spec.lua - dense layers and plain products.
+-- matmul_spec.lua - dense layers, two of them with GELU between, plain products.
 local array = require "op.array"
 local core = require "dopl.core"
 local walker = require "op.walker"
@@ -16,6 +16,11 @@ local function product(x, K, N, w, b)
   end)
 end
 
+local function tanh(x)
+  local e = math.exp(-2 * math.abs(x))
+  return (x < 0 and -1 or 1) * (1 - e) / (1 + e)
+end
+
 local function linear(x, w, b)
   local O, C = w.shape[1], w.shape[2]
   return product(x, C, O, function(k, j) return w[j * C + k + 1] end, b)
@@ -26,10 +31,21 @@ local function matmul(a, b)
   return product(a, K, N, function(k, j) return b[k * N + j + 1] end)
 end
 
+local function gelu(x)
+  return 0.5 * x * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ^ 3)))
+end
+
+local function mlp(x, w1, b1, w2, b2) return linear(array.map(linear(x, w1, b1), gelu), w2, b2) end
+
 local fill, zeros = array.fill, array.zeros
 
 local function layer(T, C, O, bias)
   return { fill({ T, C }, 0, 1, 1), fill({ O, C }, 0, 1, 2), bias and fill({ O }, 0, 1, 3) }
+end
+
+local function layers(T, C, F, O)
+  return { fill({ T, C }, 0, 1, 1), fill({ F, C }, 0, 1, 2), fill({ F }, 0, 1, 3),
+    fill({ O, F }, 0, 1, 4), fill({ O }, 0, 1, 5) }
 end
 
 local function plain(M, K, N) return { fill({ M, K }, 0, 1, 1), fill({ K, N }, 0, 1, 2) } end
@@ -70,6 +86,58 @@ return walker.check("matmul", {
           walker.compare("its gradient", dx, dx2, 1e-5) -- strips add up
           assert.is_true(bytes < O * C * 4, "the whole weight was decoded")
         end
+      end,
+    },
+  },
+  mlp = {
+    reference = mlp, elements = 3,
+    samples = { -- cuBLAS takes over GELU, its gradient, both or neither, by C, F and O
+      layers(3, 4, 8, 6), layers(3, 4, 8, 5), layers(3, 5, 8, 6), layers(3, 4, 7, 6),
+      layers(1, 1, 1, 1), layers(9, 18, 80, 12), layers(130, 6, 136, 4), -- more than one thread's
+      layers(0, 4, 8, 6), layers(3, 0, 8, 6), layers(3, 4, 0, 6), layers(3, 4, 8, 0),
+    },
+    wrong = {
+      { zeros { 2, 3 }, zeros { 8, 4 }, zeros { 8 }, zeros { 4, 8 }, zeros { 4 },
+        says = "mlp: x [2, 3] and first weight [8, 4], need [T, C] and [F, C]" },
+      { zeros { 2, 3 }, zeros { 8, 3 }, zeros { 8 }, zeros { 3, 9 }, zeros { 3 },
+        says = "mlp: weights [8, 3] and [3, 9], need [F, C] and [O, F]" },
+      { zeros { 2, 3 }, zeros { 8, 3 }, zeros { 3 }, zeros { 3, 8 }, zeros { 3 },
+        says = "mlp: weight [8, 3] and bias [3], need [F, C] and [F]" },
+      { zeros { 2, 3 }, zeros { 8, 3 }, zeros { 8 }, zeros { 3, 8 }, zeros { 8 },
+        says = "mlp: weight [3, 8] and bias [8], need [O, F] and [O]" },
+    },
+    cases = {
+      ["is two layers with GELU between them"] = function()
+        local function run(apply)
+          local scope <close> = core.scope() -- luacheck: ignore scope
+          local given, grads = {}, {}
+          for i, a in ipairs(layers(7, 12, 40, 10)) do
+            given[i] = array.tensor(a):requires_grad(true)
+          end
+          local y = apply(table.unpack(given))
+          y:backward(array.tensor(fill({ 7, 10 }, 0, 1, 6)))
+          for i, t in ipairs(given) do grads[i] = array.of(t:grad()) end
+          return array.of(y), grads
+        end
+        local op = core.ops
+        local wanted, grads = run(function(x, w1, b1, w2, b2)
+          return op.linear(op.gelu(op.linear(x, w1, b1)), w2, b2)
+        end)
+        local y, same = run(op.mlp)
+        walker.compare("mlp", wanted, y, 0)
+        for i = 1, 5 do walker.compare("gradient " .. i, grads[i], same[i], 0) end
+      end,
+    },
+    on_cpu = {
+      ["keeps one of the two matrices between the layers"] = function()
+        local scope <close> = core.scope() -- luacheck: ignore scope
+        local T, C, F = 64, 16, 256
+        local given = {}
+        for i, a in ipairs(layers(T, C, F, C)) do given[i] = array.tensor(a):requires_grad(true) end
+        local before = core.memory().live
+        local y = core.ops.mlp(table.unpack(given)) -- luacheck: ignore y
+        local kept = core.memory().live - before - 4 * T * C
+        assert.is_true(kept >= 4 * T * F and kept < 5 * T * F)
       end,
     },
   },

@@ -48,6 +48,7 @@ local TOLERANCE = {
     vocab_kl = 4e-6,
     linear = 4e-6,       -- sums of products, in any order
     matmul = 4e-6,
+    mlp = 4e-6,
     view = 0, slice = 0, select = 0, embedding = 0, kv_store = 0, argmax = 0, sample = 0,
   },
   gradient = {
@@ -62,6 +63,7 @@ local TOLERANCE = {
     vocab_kl = 6e-6,
     linear = 8e-6,
     matmul = 8e-6,
+    mlp = 8e-6,
   },
 }
 
@@ -256,9 +258,10 @@ end
 -- Sums of products of their inputs, forward and backward.
 local SUMS <const> = {
   add = true, sub = true, mul = true, div = true, sum = true, mean = true, sum_last = true,
-  segment_sum = true, embedding = true, linear = true, matmul = true,
+  segment_sum = true, embedding = true, linear = true, matmul = true, mlp = true,
 }
 local SUM_ROUNDING <const> = 2 ^ -20 -- 16 roundings of f32; up to 4 are seen, of 130 products
+local MLP_ROUNDING <const> = 2 ^ -9 -- in bf16: its second layer's terms are rounded ones
 
 -- What each element of a value, and of the gradients by position, may be off besides on a device,
 -- which sums in f32, most of it, where the CPU and the reference sum in double.
@@ -272,8 +275,9 @@ local SUM_ROUNDING <const> = 2 ^ -20 -- 16 roundings of f32; up to 4 are seen, o
 local function device_slack(name, args, wants, upstream, grads, narrow)
   local slack = {}
   if SUMS[name] then
+    local unit = narrow and name == "mlp" and MLP_ROUNDING or SUM_ROUNDING
     local function rounding(a)
-      return array.map(a, function(x) return math.abs(x) * SUM_ROUNDING end)
+      return array.map(a, function(x) return math.abs(x) * unit end)
     end
     local sizes = table.move(args, 1, #args, 1, {})
     for i, a in ipairs(args) do

@@ -93,8 +93,8 @@ function GPT2:hidden(batch, cache)
     local scope <close> = core.scope()
     local qkv = dense(normalise(self, h, layer.attention_norm), layer.qkv)
     local x = op.add(h, drop(self, dense(attend(self, qkv, batch, cache and cache[i]), layer.out)))
-    local inner = op.gelu(dense(normalise(self, x, layer.mlp_norm), layer.up))
-    h = scope:keep(op.add(x, drop(self, dense(inner, layer.down))))
+    h = scope:keep(op.add(x, drop(self, op.mlp(normalise(self, x, layer.mlp_norm),
+      layer.up.weight, layer.up.bias, layer.down.weight, layer.down.bias))))
   end
   return op.layer_norm(h, self.norm, self.norm_bias, self.config.norm_eps)
 end

@@ -1,10 +1,12 @@
 // cublaslt.cpp - the products behind cublasLt.h.
 //
 // Two algorithms, so that whoever chooses has a choice: 1, the better one, takes results with an
-// even number of columns and wants a workspace; 0 takes everything. Row sums beside a product come
-// where the summed dimension is even.
+// even number of columns and wants a workspace; 0 takes everything. Row sums beside a product and
+// GELU on it come where the summed dimension is even. As the library does, GELU asks that rows of
+// its input be a multiple of 8 elements long and start at a multiple of 16 bytes.
 #include <cublasLt.h>
 #include <cuda_bf16.h>
+#include <math.h>
 
 enum { WORKSPACE = 4096 }; // of algorithm 1
 
@@ -18,6 +20,31 @@ static void put(void *data, cudaDataType type, int64_t i, double x) {
         static_cast<__nv_bfloat16 *>(data)[i] = __float2bfloat16_rn((float)x);
     else
         static_cast<float *>(data)[i] = (float)x;
+}
+
+static double tanh_of(double x) { // GELU's
+    return tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x));
+}
+
+static double gelu(double x) {
+    return 0.5 * x * (1 + tanh_of(x));
+}
+
+static double gelu_slope(double x) {
+    double t = tanh_of(x);
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x * x);
+}
+
+enum { AUX = 128 }; // the bit of an epilogue that has a matrix besides
+
+static bool is_gelu(int epilogue) {
+    return epilogue == CUBLASLT_EPILOGUE_GELU || epilogue == CUBLASLT_EPILOGUE_GELU_BIAS ||
+           epilogue == CUBLASLT_EPILOGUE_GELU_AUX || epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
+}
+
+static bool has_bias(int epilogue) {
+    return epilogue == CUBLASLT_EPILOGUE_BIAS || epilogue == CUBLASLT_EPILOGUE_GELU_BIAS ||
+           epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
 }
 
 extern "C" {
@@ -42,7 +69,9 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t) {
 
 cublasStatus_t cublasLtMatmulDescInit(cublasLtMatmulDesc_t desc, cublasComputeType_t compute,
                                       cudaDataType_t) {
-    *desc = { compute, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, -1, nullptr };
+    *desc = {
+        compute, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, -1, nullptr, nullptr, 0
+    };
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -62,6 +91,14 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
         if (bytes != sizeof desc->bias) return CUBLAS_STATUS_INVALID_VALUE;
         memcpy(&desc->bias, value, sizeof desc->bias);
+        return CUBLAS_STATUS_SUCCESS;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+        if (bytes != sizeof desc->aux) return CUBLAS_STATUS_INVALID_VALUE;
+        memcpy(&desc->aux, value, sizeof desc->aux);
+        return CUBLAS_STATUS_SUCCESS;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+        if (bytes != sizeof desc->aux_ld) return CUBLAS_STATUS_INVALID_VALUE;
+        memcpy(&desc->aux_ld, value, sizeof desc->aux_ld);
         return CUBLAS_STATUS_SUCCESS;
     case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
         memcpy(&desc->bias_type, value, sizeof desc->bias_type);
@@ -101,7 +138,14 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
                                        const cublasLtMatmulAlgo_t *algo,
                                        cublasLtMatmulHeuristicResult_t *result) {
     uint64_t k = desc->a_op == CUBLAS_OP_T ? a->rows : a->cols;
-    if (desc->epilogue == CUBLASLT_EPILOGUE_BGRADB && k % 2) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if ((has_bias(desc->epilogue) || desc->epilogue == CUBLASLT_EPILOGUE_BGRADB) && !desc->bias)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if ((desc->epilogue & AUX) && (!desc->aux || reinterpret_cast<uintptr_t>(desc->aux) % 16 ||
+                                   desc->aux_ld % 8 || desc->aux_ld < (int64_t)d->rows))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if (desc->epilogue != CUBLASLT_EPILOGUE_DEFAULT && desc->epilogue != CUBLASLT_EPILOGUE_BIAS &&
+        k % 2)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     if (algo->data[0] == 1 && d->cols % 2) return CUBLAS_STATUS_NOT_SUPPORTED;
     *result = cublasLtMatmulHeuristicResult_t{};
     result->algo = *algo;
@@ -164,10 +208,17 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                                b_turned ? l * b_layout->ld + j : j * b_layout->ld + l);
             double y = al * sum;
             if (be != 0.0f) y += be * (double)element(c, c_layout->type, j * c_layout->ld + i);
-            if (desc->epilogue == CUBLASLT_EPILOGUE_BIAS) {
+            if (has_bias(desc->epilogue)) {
                 cudaDataType type =
                     desc->bias_type < 0 ? d_layout->type : (cudaDataType)desc->bias_type;
                 y += element(desc->bias, type, i);
+            }
+            int64_t at = j * desc->aux_ld + i;
+            if (is_gelu(desc->epilogue)) {
+                if (desc->epilogue & AUX) put(desc->aux, d_layout->type, at, y);
+                y = gelu(y);
+            } else if (desc->epilogue == CUBLASLT_EPILOGUE_DGELU) {
+                y *= gelu_slope(element(desc->aux, d_layout->type, at));
             }
             put(d, d_layout->type, j * d_layout->ld + i, y);
         }
