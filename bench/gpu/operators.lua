@@ -1,4 +1,4 @@
---- operators.lua - single operators: the norm, attention, the head with its loss.
+--- operators.lua - single operators: the norm, a GELU MLP, attention, the head with its loss.
 --
 -- An operator's gradient is timed with an input that is no parameter, as inside a model: what the graph
 -- without the operator takes is subtracted.
@@ -45,6 +45,32 @@ local function norm(p, size, ceiling)
   end
   work.versus("norm forward", forward, theirs.forward)
   work.versus("norm backward", backward, theirs.backward, 1.8)
+end
+
+-- Six products of the same size, and GELU between them: as part of products, and by itself.
+local function mlp(p, size, ceiling)
+  local _ <close> = core.scope()
+  local rows, c, f = size.rows, size.width, 4 * size.width
+  local theirs = work.ask(p, "mlp", { rows = rows, width = c })
+  local dy = bf16(p, 1, 1.0, rows, c)
+  local inputs = { bf16(p, 2, 1.0, rows, c), bf16(p, 3, 0.02, f, c), bf16(p, 4, 0.02, f),
+    bf16(p, 5, 0.02, c, f), bf16(p, 6, 0.02, c) }
+  for _, t in ipairs(inputs) do t:requires_grad(true) end
+  local function seconds_of(apply)
+    return work.time(function()
+      apply(table.unpack(inputs)):backward(dy)
+      for _, t in ipairs(inputs) do t:set_grad(nil) end
+    end, p.rounds)
+  end
+  local seconds = seconds_of(op.mlp)
+  local apart = seconds_of(function(x, w1, b1, w2, b2)
+    return op.linear(op.gelu(op.linear(x, w1, b1)), w2, b2)
+  end)
+  work.row("GELU MLP, both ways", ("%.3f ms, %.2f of products"):format(1e3 * seconds,
+    12 * rows * c * f / seconds / ceiling.rate))
+  work.row("  with GELU apart", ("%.3f ms, %.2f times that"):format(1e3 * apart, apart / seconds),
+    apart / seconds, 1)
+  work.versus("GELU MLP, both ways", seconds, theirs.seconds)
 end
 
 -- Operations as FlashAttention counts them: two products forward, five backward, half of each.
@@ -104,6 +130,7 @@ end
 
 return function(p, size, ceiling)
   norm(p, size, ceiling)
+  mlp(p, size, ceiling)
   for _, head_dim in ipairs { 64, 128 } do
     for _, length in ipairs(size.rows < 512 and { 32 } or { 128, 256, 512 }) do
       attention(p, size, head_dim, length)

@@ -240,6 +240,18 @@ def norm(rounds, rows, width):
     return {"forward": forward, "backward": backward}
 
 
+def mlp(rounds, rows, width):
+    shapes = (rows, width), (4 * width, width), (4 * width,), (width, 4 * width), (width,)
+    x, w1, b1, w2, b2 = inputs = [random(*shape).requires_grad_() for shape in shapes]
+    dy = random(rows, width)
+
+    def run():
+        y = F.linear(F.gelu(F.linear(x, w1, b1), approximate="tanh"), w2, b2)
+        torch.autograd.grad(y, inputs, dy)
+
+    return {"seconds": median_time(run, rounds)}
+
+
 def attention(rounds, batch, heads, length, width):
     q, k, v = (random(batch, heads, length, width).requires_grad_() for _ in range(3))
     forward, backward = both_ways(
@@ -262,7 +274,7 @@ def head(rounds, rows, labelled, width, vocab):
     return {"seconds": median_time(run, rounds)} | peak_beyond(before)
 
 
-SECTIONS = {f.__name__: f for f in (ceilings, passes, step, generation, norm, attention, head)}
+SECTIONS = {f.__name__: f for f in (ceilings, passes, step, generation, norm, mlp, attention, head)}
 
 
 def main():

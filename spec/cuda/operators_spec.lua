@@ -53,6 +53,12 @@ for _, pair in ipairs { { { 4, 8 }, { 4, 8 } }, { { 5, 33 }, { 33 } }, { { 33 },
   for name in ("add sub mul div"):gmatch "%S+" do case(name, { a, b }) end
 end
 
+-- GELU in the products, in the first, in the second, in neither.
+for _, s in ipairs { { 5, 12, 40, 6 }, { 5, 12, 40, 7 }, { 5, 11, 40, 6 }, { 5, 12, 41, 6 } } do
+  local T, C, F, O = table.unpack(s)
+  case("mlp", { A(T, C), scaled(0, 0.3, F, C), A(F), scaled(0, 0.1, O, F), A(O) })
+end
+
 for _, cols in ipairs { 2, 62, 66, 64, 514 } do case("silu_mul", { scaled(0, 3, 3, cols) }) end
 case("silu_mul", { scaled(0, 3, 0, 8) })
 
