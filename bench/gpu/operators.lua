@@ -33,7 +33,7 @@ end
 
 local function norm(p, size, ceiling)
   local _ <close> = core.scope()
-  local rows, c = size.rows, size.width
+  local rows, c = size.norm_rows, size.width
   local theirs = work.ask(p, "norm", { rows = rows, width = c })
   local x, dy = bf16(p, 1, 1.0, rows, c):requires_grad(true), bf16(p, 2, 1.0, rows, c)
   local w = bf16(p, 3, 1.0, c):requires_grad(true)

@@ -12,16 +12,18 @@ work.sizes = {
     elements = 1 << 28,      -- of an optimizer pass, and of a copy
     side = 8192,             -- of a square product
     rows = 8192,             -- of an operator
+    norm_rows = 1 << 16,     -- of one bound by memory: more than caches hold, longer than a launch
     prompts = 32, tokens = 200,
     times = { 2, 1.1 },      -- how much faster than PyTorch as written, and tuned, a step is to be
   },
   ["360m"] = {
     layers = 24, width = 1024, head_dim = 64, inner = 2816, vocab = 51200, samples = { 128, 27 },
-    elements = 1 << 28, side = 8192, rows = 8192, prompts = 32, tokens = 200, times = { 3, 1.3 },
+    elements = 1 << 28, side = 8192, rows = 8192, norm_rows = 1 << 17, prompts = 32,
+    tokens = 200, times = { 3, 1.3 },
   },
   tiny = { -- for the emulator: whether everything runs, never how fast
     layers = 2, width = 64, head_dim = 32, inner = 96, vocab = 160, samples = { 3, 2 },
-    elements = 1 << 13, side = 64, rows = 96, prompts = 2, tokens = 4,
+    elements = 1 << 13, side = 64, rows = 96, norm_rows = 96, prompts = 2, tokens = 4,
     times = { 0, 0 },
   },
 }
