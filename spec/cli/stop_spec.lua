@@ -1,18 +1,22 @@
 -- Ctrl-C and kill: code that would swallow the stop, and code that wants to end in good order.
 local shell = require "cli.shell"
 
--- Starts a recipe, sends it a signal when it has printed "ready", and returns what it left.
+-- Starts a recipe, sends it a signal when it has printed "ready", first of all unless its text does
+-- so itself, and returns what it left.
 local function stop(text, signal)
   local recipe = os.tmpname()
-  shell.write(recipe, "print 'ready'\n" .. text)
+  shell.write(recipe, (text:find "print 'ready'" and "" or "print 'ready'\n") .. text)
   local status, out, err = shell.sh(([[
     exec 3>&1
     { %s %s & echo $! >%s.pid; wait $!; echo status $?; } | while read -r line; do
       echo "$line" >&3
-      [ "$line" = ready ] && { sleep 0.1; kill -%s "$(cat %s.pid)"; }
+      [ "$line" = ready ] || continue
+      sleep 0.1
+      until [ -s %s.pid ]; do sleep 0.01; done
+      kill -%s "$(cat %s.pid)"
     done
     true
-  ]]):format(shell.dopl, recipe, recipe, signal or "INT", recipe))
+  ]]):format(shell.dopl, recipe, recipe, recipe, signal or "INT", recipe))
   os.remove(recipe)
   os.remove(recipe .. ".pid")
   assert.equal(0, status)
@@ -99,6 +103,7 @@ describe("a stop", function()
         for i = 1, 1000 do n = n + i end
         print("closed", n)
       end })
+      print 'ready'
       while true do end]]
     assert.equal(130, status)
     assert.truthy(out:find "closed%s+500500", out)

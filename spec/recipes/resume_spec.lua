@@ -1,6 +1,7 @@
 -- resume_spec.lua - a run that is killed again and again ends as the one left alone.
 --
 -- DOPL_KILLS sets how often the long case kills.
+local core = require "dopl.core"
 local json = require "dopl.json"
 local run = require "dopl.run"
 local shell = require "cli.shell"
@@ -8,6 +9,7 @@ local shell = require "cli.shell"
 local sanitized = os.getenv "DOPL_SPEC" == "sanitized" -- minutes there, and nothing new to find
 local kills <const> = tonumber(os.getenv "DOPL_KILLS") or 5
 local folder
+local whole_seconds -- that a run takes when nobody kills it
 
 local PARAMS <const> = "--authors 4 --questions 3 --epochs 2 --rows 4 --threads 2 --steps 9 "
   .. "--checkpoint 2"
@@ -40,7 +42,9 @@ describe("a run of a recipe", function()
     folder = os.tmpname()
     os.remove(folder)
     assert(os.execute("mkdir -p " .. folder))
+    local start = core.clock()
     assert.equal(0, (quickstart("", PARAMS .. " --out " .. folder .. "/whole")))
+    whole_seconds = core.clock() - start
   end)
   teardown(function()
     if not sanitized then os.execute("rm -rf " .. folder) end
@@ -48,17 +52,21 @@ describe("a run of a recipe", function()
 
   it("killed at random moments and resumed gives the same weights and metrics", function()
     if sanitized then return end
-    local resume, killed = "--resume " .. folder .. "/k", 0
-    for i = 1, kills do
-      local begun = shell.sh(("test -e %s/k/run.json"):format(folder)) == 0
-      local words = begun and resume or PARAMS .. " --out " .. folder .. "/k"
+    local resume = "--resume " .. folder .. "/k"
+    -- the first as soon as there is a run to go on with, however slow the machine
+    shell.sh(([[
+      DOPL_CACHE=%s/cache %s recipes/quickstart.lua %s --out %s/k </dev/null >/dev/null 2>&1 &
+      while kill -0 $! && ! [ -e %s/k/run.json ]; do sleep 0.02; done
+      kill -KILL $!
+      wait $!]]):format(folder, shell.quote(shell.dopl), PARAMS, folder, folder))
+    assert.equal("interrupted", run.load(folder .. "/k").about.status)
+    for i = 2, kills do
       -- any moment will do, so they need not be the same in every run of this spec
-      local seconds = 0.15 + (i + os.clock() * 1e6 % 100 / 100) % 5 * 0.12
-      local status = quickstart(("timeout -s KILL %.3f"):format(seconds), words)
+      local share = 0.1 + 0.3 * (i - 2 + os.clock() * 1e6 % 100 / 100) / kills
+      local under = ("timeout --foreground -s KILL %.3f"):format(share * whole_seconds)
+      local status = quickstart(under, resume) -- in the foreground: it waits for the one it killed
       assert.is_true(status == 137 or status == 0)
-      killed = killed + (status == 137 and 1 or 0)
     end
-    assert.is_true(killed > 0)
     local status, _, err = quickstart("", resume)
     assert.equal(0, status, err)
     assert.same(metrics_of "whole", metrics_of "k")
@@ -69,7 +77,8 @@ describe("a run of a recipe", function()
 
   it("of three tasks goes on after a kill as well", function()
     if sanitized then return end
-    local words = "--steps 12 --start 4 --seeds 1 --train 20 --test 4 --threads 2"
+    -- so many steps that the run is far from its end when it is seen to have come half way
+    local words = "--steps 30 --start 4 --seeds 1 --train 20 --test 4 --threads 2"
     local function multitask(under, given)
       return shell.sh(("%s %s recipes/multitask.lua %s </dev/null"):format(under,
         shell.quote(shell.dopl), given))
@@ -78,11 +87,11 @@ describe("a run of a recipe", function()
     -- killed when the second method is under way
     shell.sh(([[
       %s recipes/multitask.lua %s --out %s/tasks2 </dev/null >/dev/null 2>&1 &
-      for _ in $(seq 400); do
-        grep -sq 'Alternate.*"step": 5' %s/tasks2/metrics.jsonl && break
+      while kill -0 $! && ! grep -sq 'Alternate.*"step": 5' %s/tasks2/metrics.jsonl; do
         sleep 0.02
       done
-      kill -KILL $!]]):format(shell.quote(shell.dopl), words, folder, folder))
+      kill -KILL $!
+      wait $!]]):format(shell.quote(shell.dopl), words, folder, folder))
     assert.equal("interrupted", run.load(folder .. "/tasks2").about.status)
     local status, _, err = multitask("", ("--resume %s/tasks2"):format(folder))
     assert.equal(0, status, err)
@@ -98,10 +107,7 @@ describe("a run of a recipe", function()
       local status, _, err = shell.sh(([[
         export DOPL_CACHE=%s/cache
         %s recipes/quickstart.lua %s --checkpoint 1000 --steps 2000 --out %s </dev/null &
-        for _ in $(seq 200); do
-          grep -sq '"step": 3' %s/metrics.jsonl && break
-          sleep 0.05
-        done
+        while kill -0 $! && ! grep -sq '"step": 3' %s/metrics.jsonl; do sleep 0.05; done
         kill -%s $!
         wait $!]]):format(folder, shell.quote(shell.dopl), PARAMS, out, out, signal))
       assert.equal(expected, status, err)
