@@ -107,7 +107,7 @@ describe("dopl.run", function()
       mkfifo $DIR/pipe
       $DOPL $DIR/r.lua --wait $DIR/pipe --out $DIR/a </dev/null &
       echo $!
-      for _ in $(seq 200); do grep -sq step $DIR/a/metrics.jsonl && break; sleep 0.02; done
+      while kill -0 $! && ! grep -sq step $DIR/a/metrics.jsonl; do sleep 0.02; done
       for how in --out --resume; do $DOPL $DIR/r.lua $how $DIR/a </dev/null 2>&1; echo $?; done
       $DOPL compare --out $DIR/c $DIR/a
       kill -KILL $!
