@@ -25,8 +25,10 @@ constexpr float LOG2_E = 1.44269504088896341f, LN_2 = 0.693147180559945309f;
 template <int D>
 __device__ __forceinline__ void fetch_tile(bf16 *tile, const bf16 *from, int64_t ld, int rows,
                                            int cols) {
-    for (int i = threadIdx.x; i < TILE * (D / 8); i += MMA_THREADS) {
-        int r = i / (D / 8), c = i % (D / 8) * 8;
+    constexpr int PACKS = D / 8, TURNS = TILE * PACKS / MMA_THREADS;
+#pragma unroll 4 // all of a head of 64; more at a time would not fit registers
+    for (int turn = 0; turn < TURNS; turn++) {
+        int i = turn * MMA_THREADS + threadIdx.x, r = i / PACKS, c = i % PACKS * 8;
         bool valid = r < rows && c < cols;
         copy_async_16(tile + r * (D + 8) + c, valid ? from + r * ld + c : from, valid);
     }

@@ -59,8 +59,8 @@ return walker.check("attention", {
       sample({ 0, 130 }, 2, 2, 2), sample({ 0, 65 }, 1, 1, 1, 3), sample({ 0, 2, 4 }, 2, 1, 33),
       sample({ 0 }, 2, 1, 2), sample({ 0, 0, 0 }, 2, 1, 2),
       -- widths that tensor cores take, between and at those they are padded to
-      sample({ 0, 66, 70 }, 4, 2, 8), sample({ 0, 1, 33 }, 2, 2, 32), sample({ 0, 17 }, 1, 1, 64),
-      sample({ 0, 9 }, 2, 1, 72), sample({ 0, 5, 9 }, 1, 1, 128), sample({ 0, 6 }, 2, 1, 136),
+      sample({ 0, 66, 70 }, 4, 2, 8), sample({ 0, 1, 33 }, 2, 2, 32), sample({ 0, 66 }, 1, 1, 64),
+      sample({ 0, 9 }, 2, 1, 72), sample({ 0, 5, 71 }, 1, 1, 128), sample({ 0, 6 }, 2, 1, 136),
     },
     wrong = {
       { zeros { 3, 8 }, offsets, 3, 2,
