@@ -10,8 +10,10 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <lualib.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -267,11 +269,26 @@ static bool is_compare(const options *o) {
            access("compare", F_OK) != 0;
 }
 
+// Adds to the message on top where the recipe would be, if its name were written out.
+static void suggest_recipe(lua_State *L, const char *name) {
+    static const char *const forms[] = { "%s.lua", "recipes/%s.lua", "recipes/%s" };
+    char path[PATH_MAX];
+    for (int i = 0; i < 3; i++) {
+        int n = snprintf(path, sizeof path, forms[i], name);
+        if (n >= PATH_MAX || access(path, R_OK) != 0) continue;
+        lua_pushfstring(L, "%s (did you mean %s?)", lua_tostring(L, -1), path);
+        lua_remove(L, -2);
+        return;
+    }
+}
+
 static int load_recipe(lua_State *L, const options *o) {
     const char *name = o->argv[o->recipe];
     if (is_compare(o)) return luaL_loadstring(L, "require('dopl.compare').main(...)");
     bool from_stdin = !strcmp(name, "-") && strcmp(o->argv[o->recipe - 1], "--") != 0;
-    return luaL_loadfilex(L, from_stdin ? NULL : name, "t");
+    int status = luaL_loadfilex(L, from_stdin ? NULL : name, "t");
+    if (status == LUA_ERRFILE && access(name, F_OK) != 0) suggest_recipe(L, name);
+    return status;
 }
 
 static int run_recipe(lua_State *L, const options *o) {
@@ -432,8 +449,16 @@ static void spin_less(char **argv) {
     if (setenv("GOMP_SPINCOUNT", "2000", 0) == 0) execv("/proc/self/exe", argv);
 }
 
+// What a caller left closed would be taken by the first file that is opened, and printed into.
+static void open_standard_streams(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0) (void)!open("/dev/null", O_RDWR);
+}
+
 int main(int argc, char **argv) {
+    open_standard_streams();
     spin_less(argv);
+    signal(SIGXFSZ, SIG_IGN); // a file that must not grow is an error with its name, not a death
     const char *device = getenv("DOPL_DEVICE");
     options o = { .argc = argc,
                   .argv = argv,

@@ -19,6 +19,9 @@ globals.modules = {
   report = "dopl.report",
 }
 
+-- What is looked for at a prompt by another name.
+local MEANT <const> = { help = "dopl.help()", exit = "os.exit()", quit = "os.exit()" }
+
 --- Makes reading a field that a module does not have an error which names the nearest.
 -- @tparam table module
 -- @tparam string name as recipes write it
@@ -49,7 +52,7 @@ function globals.install(env, is_strict, locked)
     local check = require "dopl.check"
     local known = check.keys(t)
     for _, key in ipairs(check.keys(globals.modules)) do known[#known + 1] = key end
-    local nearest = check.nearest(name, known)
+    local nearest = MEANT[name] or check.nearest(name, known)
     error(("undefined global '%s'%s"):format(tostring(name),
       nearest and (" (did you mean '%s'?)"):format(nearest) or ""), 2)
   end

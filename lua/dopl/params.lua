@@ -36,8 +36,11 @@ local function usage(status, message)
   error(setmetatable(value, { __tostring = function() return message end }), 0)
 end
 
+local BEFORE <const> = { plan = true, trust = true, version = true } -- options of the program alone
+
 -- What to say after an unknown name.
 local function suggestion(name, names)
+  if BEFORE[name] then return (": it goes before the recipe: dopl --%s RECIPE"):format(name) end
   local nearest = check.nearest(name, names)
   if nearest then return (" (did you mean --%s?)"):format(nearest) end
   return (" (there are: --%s)"):format(table.concat(names, ", --"))
@@ -255,7 +258,9 @@ function params.declare(declared, args)
         machine = COMMON[name].machine }
     end
   end
-  local given = read(list, args or rawget(_G, "arg") or {})
+  local words = rawget(_G, "arg")
+  if not words or words[-1] == nil then words = {} end -- no recipe: what is there is the program's
+  local given = read(list, args or words)
   for _, entry in ipairs(list) do
     if entry.passing and given[entry] ~= nil then apply_common(entry, given[entry]) end
   end
@@ -287,5 +292,5 @@ function params.resolved()
 end
 
 return setmetatable(params, { __call = function(_, declared, args)
-  return params.declare(declared, args)
+  return (params.declare(declared, args)) -- no tail call: errors name the caller's line
 end })

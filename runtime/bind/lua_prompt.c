@@ -49,6 +49,7 @@ static bool wait_input(void) {
     sigemptyset(&stops);
     sigaddset(&stops, SIGINT);
     sigaddset(&stops, SIGTERM);
+    sigaddset(&stops, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &stops, &open);
     struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
     while (!dopl_stop_signal() && ppoll(&in, 1, NULL, &open) < 0 && errno == EINTR) continue;
@@ -274,7 +275,7 @@ int dopl_prompt(lua_State *L) {
             fflush(stdout);
         }
         int signal = dopl_stop_signal();
-        if (signal == SIGTERM) {
+        if (signal == SIGTERM || signal == SIGHUP) {
             status = 128 + signal;
             break;
         }

@@ -1,16 +1,14 @@
-// lua_stop.c - how Ctrl-C ends Lua code that would rather not.
+// lua_stop.c - how Ctrl-C, kill and a closed terminal end Lua code that would rather not.
 //
 // A signal sets rt->stop, which operators look at, and only then arms a hook: a permanent count
 // hook would double the time of Lua code. The flag is sticky. Whatever could catch the hook's error
 // looks at the flag and raises again, so these stand in for Lua's own:
 //
-//   pcall, xpcall      return only where no stop is pending. A message handler does not run during
-//   a
+//   pcall, xpcall      return only where no stop is pending. A message handler does not run in a
 //                      stop: Lua switches hooks off inside a hook's error, so one that loops could
 //                      never be ended.
-//   coroutine.resume, wrap, close   the same; a coroutine that died of a stop is not closed,
-//   because
-//                      its pending __close methods would run with hooks off.
+//   coroutine.resume,  the same; a coroutine that died of a stop is not closed: its pending __close
+//   wrap, close        methods would run with hooks off.
 //   load               its parser catches errors of the reader function.
 //
 // A hook belongs to one coroutine, so the one that is running is tracked here. Code that ends in
@@ -103,6 +101,9 @@ void dopl_stop_install(lua_State *L) {
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    struct sigaction hangup;
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) // not under nohup
+        sigaction(SIGHUP, &action, NULL);
 }
 
 int dopl_stop_signal(void) {

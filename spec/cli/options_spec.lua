@@ -81,6 +81,37 @@ describe("dopl's options", function()
     assert.equal(1, (shell.recipe "error(setmetatable({}, {__tostring = error}))"))
   end)
 
+  it("says which recipe a name may mean", function()
+    for given, meant in pairs { quickstart = "recipes/quickstart.lua",
+      ["recipes/curves"] = "recipes/curves.lua", ["cost.lua"] = "recipes/cost.lua" } do
+      local r = outcome(given)
+      assert.equal(1, r.status)
+      assert.truthy(r.err:find(("cannot open %s: No such file or directory (did you mean %s?)"):format(
+        given, meant), 1, true), r.err)
+    end
+    assert.falsy(outcome("nosuch").err:find "did you mean")
+  end)
+
+  it("prints into no file where standard output is closed", function()
+    local folder = os.tmpname()
+    os.remove(folder)
+    local status, _, err = shell.sh(("%s -e %s --out %s >&- </dev/null"):format(shell.dopl,
+      shell.quote "local run <close> = dopl.run.open {} print 'printed'", folder))
+    local _, text = shell.sh("cat " .. folder .. "/*")
+    os.execute("rm -r " .. folder)
+    assert.equal(0, status, err)
+    assert.falsy(text:find "^printed" or text:find "\nprinted")
+  end)
+
+  it("is not killed by a file that must not grow", function()
+    local file = os.tmpname()
+    local status, _, err = shell.sh(("ulimit -f 8; %s --trust -e %s </dev/null"):format(shell.dopl,
+      shell.quote(("dopl.core.files.write('%s', ('x'):rep(100000))"):format(file))))
+    os.remove(file)
+    assert.equal(1, status)
+    assert.truthy(err:find(("write %s: File too large"):format(file), 1, true), err)
+  end)
+
   it("refuses bytecode", function()
     local status, _, err = shell.recipe(string.dump(load "return 1"))
     assert.equal(1, status)
@@ -124,6 +155,20 @@ describe("a recipe's parameters", function()
     local status, _, err = shell.recipe(RECIPE, "--stpes", "3")
     assert.equal(2, status)
     assert.truthy(err:find("unknown parameter --stpes (did you mean --steps?)", 1, true), err)
+  end)
+
+  it("say where options of the program go, and blame no line for a value", function()
+    local status, _, err = shell.run("recipes/quickstart.lua", "--plan")
+    assert.equal(2, status)
+    assert.equal("dopl: unknown parameter --plan: it goes before the recipe: dopl --plan RECIPE\n", err)
+    status, _, err = shell.recipe("local p = dopl.params { n = 1 }\n"
+      .. "require 'dopl.check'.range('--n', p.n, 1, math.huge)", "--n", "-3")
+    assert.equal(2, status)
+    assert.equal("dopl: --n: -3, needs at least 1\n", err)
+  end)
+
+  it("have defaults where no recipe is run", function()
+    assert.equal("1\n", select(2, shell.run("-e", "print(dopl.params { a = 1 }.a)")))
   end)
 
   it("refuse values of another type", function()

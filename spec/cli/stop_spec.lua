@@ -24,11 +24,27 @@ local function stop(text, signal)
 end
 
 describe("a stop", function()
-  it("ends a loop with status 130, or 143 for SIGTERM, and one message", function()
+  it("ends a loop with status 130, 143 for SIGTERM or 129 for SIGHUP, and one message", function()
     local status, _, err = stop "while true do end"
     assert.equal(130, status)
     assert.equal("dopl: stopped\n", err)
     assert.equal(143, (stop("while true do end", "TERM")))
+    status, _, err = stop("while true do end", "HUP")
+    assert.equal(129, status)
+    assert.equal("dopl: stopped\n", err)
+  end)
+
+  it("does not come from a terminal that closes over nohup", function()
+    local pipe = os.tmpname()
+    os.remove(pipe)
+    local status, out = shell.sh((([[
+      mkfifo PIPE
+      nohup DOPL -e 'print(dopl.core.files.read "PIPE")' </dev/null &
+      sleep 0.3; kill -HUP $!; echo "went on" >PIPE
+      wait $!]]):gsub("%u%u%u%u", { PIPE = pipe, DOPL = shell.dopl })))
+    os.remove(pipe)
+    assert.equal(0, status)
+    assert.equal("went on\n\n", out)
   end)
 
   -- oneDNN's products use the stack register for their buffers; a signal's frame must not go there
