@@ -166,8 +166,15 @@ function check.type(name, value, kind, level)
   error(("%s: %s, needs %s"):format(name, shown, (kind:gsub("|", " or "))), level or 3)
 end
 
+-- A value of the command line is told as such: no line of a recipe is to blame.
+local function refuse(name, message, level)
+  if name:sub(1, 2) ~= "--" then error(message, level + 1) end
+  error(setmetatable({ exit = 2, message = message },
+    { __tostring = function() return message end }), 0)
+end
+
 --- Refuses a value that is none of a list.
--- @tparam string name what the value is, for the message
+-- @tparam string name what the value is, for the message; one that begins with -- is a parameter
 -- @param value
 -- @tparam table list what it may be
 -- @tparam[opt=3] int level where the error points
@@ -176,11 +183,11 @@ function check.choice(name, value, list, level)
   for _, allowed in ipairs(list) do
     if value == allowed then return value end
   end
-  error(("%s: '%s' %s"):format(name, tostring(value), suggestion(value, list)), level or 3)
+  refuse(name, ("%s: '%s' %s"):format(name, tostring(value), suggestion(value, list)), level or 3)
 end
 
 --- Refuses a number outside a range (a NaN is outside every range).
--- @tparam string name what the value is, for the message
+-- @tparam string name what the value is, for the message; one that begins with -- is a parameter
 -- @param value
 -- @tparam number low
 -- @tparam number high both ends are inside
@@ -190,7 +197,8 @@ function check.range(name, value, low, high, level)
   level = level or 3
   check.type(name, value, "number", level + 1)
   if not (value >= low and value <= high) then
-    error(("%s: %s, needs %s to %s"):format(name, value, low, high), level)
+    refuse(name, ("%s: %s, needs %s"):format(name, value, high >= math.maxinteger and "at least " .. low
+      or ("%s to %s"):format(low, high)), level)
   end
   return value
 end

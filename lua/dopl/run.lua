@@ -99,12 +99,15 @@ end
 
 -- The claim of a run on its folder; it ends with the process.
 local function claim(path, what)
-  local lock, holder = core.files.lock(path)
+  local lock, holder, is_own = core.files.lock(path)
   if not lock then
     collectgarbage() -- one that was opened here and lost without an end
-    lock, holder = core.files.lock(path)
+    lock, holder, is_own = core.files.lock(path)
   end
   if lock then return lock end
+  if is_own then
+    error(("%s %s: this run is open already; run:finish() ends it"):format(what, path), 3)
+  end
   error(("%s %s: this run is under way%s; wait for it, or end it first"):format(what, path,
     math.type(holder) == "integer" and (" in process %d"):format(holder) or ""), 3)
 end

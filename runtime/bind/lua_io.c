@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define BYTES "dopl.bytes"
 #define APPENDER "dopl.appender"
@@ -147,7 +148,7 @@ static int push_holder(lua_State *L, long holder) {
 }
 
 // lock(path) -> a claim on a folder, released by :close() or with the process | nil, the process
-// that has it (or true where that cannot be told)
+// that has it (or true where that cannot be told), whether that is this one
 static int files_lock(lua_State *L) {
     const char *path = dopl_check_path(L, 1);
     dopl_rt *rt = dopl_check_rt(L);
@@ -158,7 +159,9 @@ static int files_lock(lua_State *L) {
     if (dopl_lock_take(rt, l, path, &holder)) return dopl_raise(L, rt);
     if (holder == 0) return 1;
     lua_pushnil(L);
-    return 1 + push_holder(L, holder);
+    push_holder(L, holder);
+    lua_pushboolean(L, holder == (long)getpid());
+    return 3;
 }
 
 static int lock_close(lua_State *L) {

@@ -192,6 +192,9 @@ for _, entry in ipairs(architectures) do
       local again = models.load(dir)
       assert.equal(models.fingerprint(model), models.fingerprint(again))
       assert.same(model.config, again.config)
+      core.files.write(dir .. "/config.json", '{"model_type": "llama"}')
+      assert.error_matches(function() models.load(dir) end,
+        "models.load: .*/config.json names no architecture: it is not one that models.save wrote")
       os.remove(dir .. "/config.json")
       assert.error_matches(function() models.load(dir) end, "models.load: ")
       os.remove(dir .. "/model.safetensors")
@@ -312,7 +315,7 @@ describe("models.new", function()
   it("refuses values of another type, and sizes that are none", function()
     for message, fields in pairs { -- each by itself: the order changes nothing
       ["vocab_size: the string 'big', needs integer"] = { vocab_size = "big" },
-      ["hidden_size: %-32, needs 1 to"] = { hidden_size = -32 },
+      ["hidden_size: %-32, needs at least 1"] = { hidden_size = -32 },
       ["n_layers: 1.5, needs integer"] = { n_layers = 1.5 },
       ["heads: the string '2', needs integer"] = { heads = "2" },
       ["init_std: nan, needs a finite number"] = { init_std = math.abs(0 / 0) },

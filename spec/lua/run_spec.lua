@@ -92,7 +92,7 @@ describe("dopl.run", function()
   it("has its folder to itself, until it ends or its process does", function()
     do
       local _ <close> = open()
-      assert.match("out .*/r: this run is under way", message(open))
+      assert.match("out .*/r: this run is open already; run:finish%(%) ends it", message(open))
     end
     open() -- and lost
     do local _ <close> = open() end

@@ -84,6 +84,10 @@ function models.load(dir, options)
   local text, reason = core.files.read(path)
   if not text then error(("models.load: %s"):format(reason), 2) end
   local config = json.decode(text, path)
+  if type(config) ~= "table" or config.architecture == nil then
+    error(("models.load: %s names no architecture: it is not one that models.save wrote"):format(path),
+      2)
+  end
   config.dtype = o.dtype or config.dtype
   local model = models.blank(config)
   model:import((core.safetensors.load(dir .. "/model.safetensors")))
