@@ -168,7 +168,9 @@ local function check_gradient(what, spec, args, position, got, upstream, toleran
   local norm = math.sqrt(array.dot(got, got) + 1)
   local wanted, along = slope(spec, args, position, u, upstream), array.dot(got, u)
   local besides = slack and math.sqrt(array.dot(slack, slack)) or 0
-  if math.abs(wanted - along) > tolerance * norm * math.max(1, math.sqrt(n) / 8) + besides then
+  local most = tolerance * norm * math.max(1, math.sqrt(n) / 8) + besides
+  local near = math.abs(wanted - along) <= most -- false of a NaN
+  if not near then
     error(("%s: the gradient along a probe is %.9g, differences say %.9g"):format(what, along,
       wanted), 0)
   end
@@ -178,7 +180,8 @@ local function check_gradient(what, spec, args, position, got, upstream, toleran
     unit[i] = 1.0
     local want = slope(spec, args, position, unit, upstream)
     local allowed = tolerance * math.max(1, math.abs(want)) + (slack and slack[i] or 0)
-    if math.abs(want - got[i]) > allowed then
+    near = math.abs(want - got[i]) <= allowed
+    if not near then
       error(("%s: the gradient of element %d is %.9g, differences say %.9g (off by %.3g, not %.3g)")
         :format(what, i, got[i], want, math.abs(want - got[i]), allowed), 0)
     end
