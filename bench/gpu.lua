@@ -20,6 +20,7 @@ local p = dopl.params {
   only = { "all", table.concat(ORDER, ", ") .. " or all" },
   rounds = { 15, "times each figure is measured; medians count" },
   python = { "", "a Python with PyTorch (bench/peers/requirements.txt), to run the same there" },
+  products = { false, "lists at the end the algorithm that cuBLAS was asked for, by product" },
   cpu_peer = { false, "PyTorch computes on the CPU: for trying this out without a GPU" },
   datasheet = { 989, "bf16 TFLOP/s that the maker names, dense; of an H200" },
   storage = { "bf16", "of AdamW's moments in training steps: f32, bf16 or 8bit" },
@@ -75,4 +76,10 @@ for _, name in ipairs(ORDER) do
     collectgarbage()
     core.trim()
   end
+end
+if p.products then
+  print "products"
+  local lines = core.products()
+  table.sort(lines)
+  for _, line in ipairs(lines) do print("  " .. line) end
 end

@@ -293,6 +293,19 @@ static int rt_waits(lua_State *L) {
     return 1;
 }
 
+// core.products(): a line on every kind of matrix product that the device has met, in no order:
+// shape, types, what comes with it, and the algorithm that does it
+static int rt_products(lua_State *L) {
+    dopl_rt *rt = dopl_check_rt(L);
+    char text[256];
+    lua_newtable(L);
+    for (int64_t i = 0; rt->backend && rt->backend->tell_product(rt, i, text, sizeof text); i++) {
+        lua_pushstring(L, text);
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
 // core.sync(): waits until the device has done what was asked of it
 static int rt_sync(lua_State *L) {
     dopl_rt *rt = dopl_check_rt(L);
@@ -373,6 +386,7 @@ static const luaL_Reg functions[] = {
     { "device", rt_device },
     { "sync", rt_sync },
     { "waits", rt_waits },
+    { "products", rt_products },
     { "blocks", rt_blocks },
     { "fail_alloc", rt_fail_alloc },
     { "poison", rt_poison },

@@ -53,6 +53,8 @@ typedef struct dopl_backend {
     const struct dopl_dist_engine *collectives; // dist/dist.h; NULL: built without
 
     const char *(*describe)(dopl_rt *rt); // "NVIDIA H200, 139 GiB, CUDA 12.8"
+    // A line on the i-th kind of matrix product met so far, from 0; false: there are no more.
+    bool (*tell_product)(dopl_rt *rt, int64_t i, char *text, size_t bytes);
     void (*close)(dopl_rt *rt);
 } dopl_backend;
 

@@ -154,6 +154,7 @@ static const dopl_backend table = {
     .plan_clip_norm = dopl_cuda_plan_clip_norm,
     .plan_release = dopl_cuda_plan_release,
     .describe = describe,
+    .tell_product = dopl_cuda_gemm_tell,
     .close = close_device,
 };
 

@@ -97,8 +97,9 @@ typedef struct {
 DOPL_CHECKED dopl_status dopl_cuda_gemm(dopl_rt *rt, const dopl_cuda_product *p);
 // Whether the library can do it as one: neither row sums nor GELU come with every product.
 DOPL_CHECKED dopl_status dopl_cuda_gemm_fits(dopl_rt *rt, const dopl_cuda_product *p, bool *fits);
-DOPL_CHECKED dopl_status dopl_cuda_gemm_init(dopl_rt *rt); // fills cuda->gemm
-void dopl_cuda_gemm_release(dopl_rt *rt);                  // idempotent
+bool dopl_cuda_gemm_tell(dopl_rt *rt, int64_t i, char *text, size_t bytes); // core/device.h
+DOPL_CHECKED dopl_status dopl_cuda_gemm_init(dopl_rt *rt);                  // fills cuda->gemm
+void dopl_cuda_gemm_release(dopl_rt *rt);                                   // idempotent
 
 // The core's elementwise jobs (core/device.h), in kernels/core.
 DOPL_CHECKED dopl_status dopl_cuda_fill(dopl_rt *rt, dopl_tensor *t, double value);

@@ -42,6 +42,7 @@ typedef struct {
     int64_t shape[6]; // m, n, k, lda, ldb, ldy that the algorithm is known to take
     cublasLtMatmulAlgo_t algo;
     size_t workspace;
+    float ms; // of the product that it was timed with; 0: it was not
 } choice;
 
 struct dopl_cuda_gemm {
@@ -55,25 +56,6 @@ typedef struct {
     cublasLtMatmulDescOpaque_t operation;
     cublasLtMatrixLayoutOpaque_t a, b, y; // of p->b, p->a, p->y
 } request;
-
-typedef struct {
-    char s[160];
-} product_text;
-
-static product_text describe(const dopl_cuda_product *p) {
-    static const char *const gelu[] = { "", " and GELU", " times the slope of GELU" };
-    product_text t;
-    snprintf(t.s, sizeof t.s, "product [%lld, %lld] x [%lld, %lld] of %s into %s%s%s",
-             (long long)p->m, (long long)p->k, (long long)p->k, (long long)p->n,
-             dopl_dtype_name(p->type), dopl_dtype_name(p->y_type),
-             p->bias ? " with bias" : (p->bias_grad ? " with row sums" : ""), gelu[p->gelu]);
-    return t;
-}
-
-static dopl_status result(dopl_rt *rt, cublasStatus_t status, const dopl_cuda_product *p) {
-    if (status == CUBLAS_STATUS_SUCCESS) return DOPL_OK;
-    return dopl_fail(rt, DOPL_EDEVICE, "%s: %s", describe(p).s, cublasLtGetStatusString(status));
-}
 
 dopl_status dopl_cuda_gemm_init(dopl_rt *rt) {
     void *memory;
@@ -202,6 +184,30 @@ static kind kind_of(const dopl_cuda_product *p, bool exact) {
     return k;
 }
 
+typedef struct {
+    char s[160];
+} product_text;
+
+static product_text describe_kind(const kind *k) {
+    static const char *const gelu[] = { "", " and GELU", " times the slope of GELU" };
+    product_text t;
+    snprintf(t.s, sizeof t.s, "product [%lld, %lld] x [%lld, %lld] of %s into %s%s%s",
+             (long long)k->m, (long long)k->k, (long long)k->k, (long long)k->n,
+             dopl_dtype_name(k->type), dopl_dtype_name(k->y_type),
+             k->bias ? " with bias" : (k->bias_grad ? " with row sums" : ""), gelu[k->gelu]);
+    return t;
+}
+
+static product_text describe(const dopl_cuda_product *p) {
+    kind k = kind_of(p, true);
+    return describe_kind(&k);
+}
+
+static dopl_status result(dopl_rt *rt, cublasStatus_t status, const dopl_cuda_product *p) {
+    if (status == CUBLAS_STATUS_SUCCESS) return DOPL_OK;
+    return dopl_fail(rt, DOPL_EDEVICE, "%s: %s", describe(p).s, cublasLtGetStatusString(status));
+}
+
 // The entry of a kind, or the one it may take.
 static choice *look_up(struct dopl_cuda_gemm *g, const kind *k) {
     uint64_t hash = 0xcbf29ce484222325u; // FNV-1a
@@ -311,16 +317,17 @@ static dopl_status time_one(dopl_rt *rt, const stopwatch *w, const request *r,
 
 // The fastest of the candidates. The heuristic's first stays unless another is clearly faster.
 static dopl_status fastest(dopl_rt *rt, const request *r, const dopl_cuda_product *p,
-                           const cublasLtMatmulHeuristicResult_t *found, int n, int *best) {
+                           const cublasLtMatmulHeuristicResult_t *found, int n, int *best,
+                           float *least) {
     stopwatch w;
     dopl_status status = stopwatch_init(rt, &w, p);
-    float least = 0.0f;
     *best = 0;
+    *least = 0.0f;
     for (int i = 0; status == DOPL_OK && i < n; i++) {
         float ms;
         status = time_one(rt, &w, r, p, &found[i], &ms);
-        if (i > 0 && ms >= 0.98f * least) continue;
-        least = ms;
+        if (i > 0 && ms >= 0.98f * *least) continue;
+        *least = ms;
         *best = i;
     }
     stopwatch_release(rt, &w, p);
@@ -347,9 +354,10 @@ static dopl_status choose(dopl_rt *rt, const request *r, const dopl_cuda_product
                           bool timed, choice *c) {
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
     int n, best = 0;
+    float ms = 0.0f;
     DOPL_TRY(candidates(rt, r, p, k, found, timed ? CANDIDATES : 1, &n));
     if (timed && n > 1) {
-        dopl_status status = fastest(rt, r, p, found, n, &best);
+        dopl_status status = fastest(rt, r, p, found, n, &best, &ms);
         if (status != DOPL_OK && status != DOPL_ENOMEM) return status;
         if (status == DOPL_ENOMEM) best = 0; // for good: to ask again and again would cost more
     }
@@ -358,6 +366,7 @@ static dopl_status choose(dopl_rt *rt, const request *r, const dopl_cuda_product
     if (n == 0) return DOPL_OK;
     c->algo = found[best].algo;
     c->workspace = found[best].workspaceSize;
+    c->ms = ms;
     return DOPL_OK;
 }
 
@@ -391,6 +400,36 @@ static dopl_status find(dopl_rt *rt, const request *r, const dopl_cuda_product *
     if (!(*out)->used || !(*out)->timed) return choose(rt, r, p, &k, timed, *out);
     *out = own;
     return choose(rt, r, p, &k, false, own);
+}
+
+// ---- telling what was found
+
+static uint32_t config(const choice *c, cublasLtMatmulAlgoConfigAttributes_t attribute) {
+    uint32_t value = 0;
+    size_t bytes;
+    cublasStatus_t s =
+        cublasLtMatmulAlgoConfigGetAttribute(&c->algo, attribute, &value, sizeof value, &bytes);
+    return s ? 0 : value;
+}
+
+bool dopl_cuda_gemm_tell(dopl_rt *rt, int64_t i, char *text, size_t bytes) {
+    const choice *c = dopl_cuda_of(rt)->gemm->table, *end = c + TABLE;
+    for (; c < end; c++)
+        if (c->used && i-- == 0) break;
+    if (c == end) return false;
+    product_text what = describe_kind(&c->kind);
+    if (c->none) {
+        snprintf(text, bytes, "%s: none", what.s);
+        return true;
+    }
+    int n =
+        snprintf(text, bytes, "%s: algorithm %u, tile %u, stages %u, split %u, workspace %zu",
+                 what.s, config(c, CUBLASLT_ALGO_CONFIG_ID),
+                 config(c, CUBLASLT_ALGO_CONFIG_TILE_ID), config(c, CUBLASLT_ALGO_CONFIG_STAGES_ID),
+                 config(c, CUBLASLT_ALGO_CONFIG_SPLITK_NUM), c->workspace);
+    if (c->ms > 0.0f && n < (int)bytes)
+        snprintf(text + n, bytes - (size_t)n, ", %.3f ms", (double)c->ms);
+    return true;
 }
 
 // ---- the product

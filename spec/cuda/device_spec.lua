@@ -188,6 +188,20 @@ describe("memory of the device", function()
   end)
 end)
 
+describe("products of matrices", function()
+  it("are told by kind, with the algorithm that was chosen", function()
+    local scope <close> = core.scope() -- luacheck: ignore scope
+    core.ops.matmul(core.zeros(24, 6), core.zeros(6, 10))
+    local found = 0
+    for _, line in ipairs(core.products()) do
+      if line:find("^product %[24, 6%] x %[6, 10%] of f32 into f32: algorithm %d+, tile ") then
+        found = found + 1
+      end
+    end
+    assert.equal(1, found)
+  end)
+end)
+
 describe("a model on the device", function()
   it("is one with a type: bf16 weights give bf16 activations, gradients of weights stay f32", function()
     local models = require "dopl.models"

@@ -296,6 +296,30 @@ static void an_empty_sum_leaves_the_bias(void **state) {
     close_device(&d);
 }
 
+static void what_was_found_is_told(void **state) {
+    (void)state;
+    device d;
+    char text[256];
+    open_device(&d);
+    assert_false(dopl_cuda_gemm_tell(&d.rt, 0, text, sizeof text));
+    check(&d, DOPL_BF16, DOPL_F32, 0, 2, 5, 4, 0, 0.0f, true, false);
+    assert_true(dopl_cuda_gemm_tell(&d.rt, 0, text, sizeof text));
+    assert_string_equal(text, "product [2, 4] x [4, 5] of bf16 into f32 with bias: algorithm 1, "
+                              "tile 0, stages 0, split 1, workspace 4096");
+    assert_false(dopl_cuda_gemm_tell(&d.rt, 1, text, sizeof text));
+    check(&d, DOPL_F32, DOPL_F32, 0, 3, 5, 3, 0, 0.0f, false, true);
+    int64_t i = 0;
+    while (dopl_cuda_gemm_tell(&d.rt, i, text, sizeof text) && !strstr(text, "sums: none")) i++;
+    assert_string_equal(text, "product [3, 3] x [3, 5] of f32 into f32 with row sums: none");
+    close_device(&d);
+    open_timing_device(&d);
+    check(&d, DOPL_F32, DOPL_F32, 0, 18, 5, 4, 0, 0.0f, false, false);
+    assert_true(dopl_cuda_gemm_tell(&d.rt, 0, text, sizeof text));
+    assert_int_equal(strncmp(text, "product [20, 4] x [4, 5] of f32 into f32: algorithm ", 52), 0);
+    assert_string_equal(text + strlen(text) - 3, " ms");
+    close_device(&d);
+}
+
 static void errors_name_the_product(void **state) {
     (void)state;
     device d;
@@ -317,6 +341,7 @@ int main(void) {
         cmocka_unit_test(and_without_memory_to_time_in),
         cmocka_unit_test(more_kinds_than_the_table_has_places),
         cmocka_unit_test(an_empty_sum_leaves_the_bias),
+        cmocka_unit_test(what_was_found_is_told),
         cmocka_unit_test(errors_name_the_product),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -153,6 +153,19 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
     return CUBLAS_STATUS_SUCCESS;
 }
 
+// Its number; no tiles, no stages, one part.
+cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *algo,
+                                                    cublasLtMatmulAlgoConfigAttributes_t attribute,
+                                                    void *value, size_t bytes, size_t *written) {
+    uint32_t answer = attribute == CUBLASLT_ALGO_CONFIG_ID           ? (uint32_t)algo->data[0]
+                      : attribute == CUBLASLT_ALGO_CONFIG_SPLITK_NUM ? 1
+                                                                     : 0;
+    if (bytes != sizeof answer) return CUBLAS_STATUS_INVALID_VALUE;
+    memcpy(value, &answer, bytes);
+    *written = bytes;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
