@@ -41,7 +41,8 @@ static dopl_status spread_rows(dopl_rt *rt, dopl_node *n, int64_t cols, float sc
     DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
     DISPATCH_GRADIENT(n->dout.dtype, d->dtype, T, G, {
         row_slope<T, G> f = { data_of<G>(d), data_of<T>(&n->dout), cols, scale, beta };
-        return pointwise<T>(rt, n->name, f, dopl_tensor_numel(d), packs(f.dx, cols));
+        bool packed = cols % pack<T>::N == 0 && aligned(f.dx); // a pack lies in one row
+        return pointwise<T>(rt, n->name, f, dopl_tensor_numel(d), packed);
     });
 }
 

@@ -78,6 +78,7 @@ end
 case("softmax", { scaled(0, 4, 1, 9000) })
 case("log_softmax", { scaled(0, 4, 1, 16401) })
 case("sum_last", { A(2, 3, 0) })
+case("sum_last", { A(5, 12) }) -- whole packs of f32, not of bf16
 case("sum", { A(9001) })
 
 case("rotary", { A(5, 24), array.index { 0, 1, 7, 1000, 50000 } }, 2, 8, 10000)
