@@ -89,8 +89,14 @@ __global__ void __launch_bounds__(GATHER_THREADS)
                        int n, int64_t C) {
     int place = blockIdx.x, v = index[order[place]];
     if (place > 0 && index[order[place - 1]] == v) return;
-    int last = place + 1;
-    while (last < n && index[order[last]] == v) last++;
+    int last = place + 1; // one past the last place of v, by bisection: v may fill the batch
+    for (int beyond = n; last < beyond;) {
+        int middle = last + (beyond - last) / 2;
+        if (index[order[middle]] == v)
+            last = middle + 1;
+        else
+            beyond = middle;
+    }
     for (int64_t c = (int64_t)threadIdx.x * N; c < C; c += GATHER_THREADS * N) {
         float sum[N] = {};
         int p = place;

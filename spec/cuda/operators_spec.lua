@@ -95,6 +95,8 @@ case("embedding", { A(5, 8), array.index {} })
 local many <const> = {} -- past one tile of indices
 for i = 1, 1100 do many[i] = i * i % 397 end
 case("embedding", { A(400, 8), array.index(many) })
+for i = 1, 1100 do many[i] = i % 250 == 3 and 2 or 1 end -- nearly all the same
+case("embedding", { A(4, 8), array.index(many) })
 
 for _, shape in ipairs { { 5, 33 }, { 5, 16 }, { 5 } } do
   local x = array.fill(shape, 0, 1, 3)
