@@ -143,7 +143,7 @@ dopl_status op_layer_norm_cuda(dopl_rt *rt, dopl_op_call *c) {
 // warp's. A thread has the same columns of each: the weights and their gradients stay in registers,
 // and the next row is on its way while the sums of this one are made. Bound by memory.
 template <class T, int PACKS, int THREADS, bool CENTRED>
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(ROW_THREADS, PACKS == 1 ? 4 : 1)
     norm_grad_kernel(T *__restrict__ dx,          // [rows, cols], nullptr: not wanted
                      float *__restrict__ partial, // [gridDim.x, CENTRED ? 2 : 1, cols], or nullptr
                      const T *__restrict__ dy,    // [rows, cols]
@@ -154,13 +154,23 @@ __global__ void __launch_bounds__(ROW_THREADS)
     constexpr int N = pack<T>::N, SUMS = CENTRED ? 2 : 1, STEP = ROW_THREADS / THREADS;
     int64_t row = blockIdx.x * share + threadIdx.x / THREADS, last = (blockIdx.x + 1) * share;
     if (last > rows) last = rows;
-    float sums[SUMS][PACKS * N] = {};
+    float sums[SUMS][PACKS * N] = {}, next_mean = 0.0f, next_r = 0.0f;
+    pack<T> next_x[PACKS], next_dy[PACKS];
+    auto fetch = [&](int64_t from) {
+        load_row<THREADS>(next_x, x + from * cols, cols);
+        load_row<THREADS>(next_dy, dy + from * cols, cols);
+        if (CENTRED) next_mean = stat[2 * from];
+        next_r = stat[SUMS * from + SUMS - 1];
+    };
+    if (row < last) fetch(row);
     for (; row < last; row += STEP) {
         pack<T> vx[PACKS], vdy[PACKS];
-        load_row<THREADS>(vx, x + row * cols, cols);
-        load_row<THREADS>(vdy, dy + row * cols, cols);
-        float mean = CENTRED ? stat[2 * row] : 0.0f, r = stat[SUMS * row + SUMS - 1];
-        float se = 0.0f, seh = 0.0f;
+        for (int p = 0; p < PACKS; p++) {
+            vx[p] = next_x[p];
+            vdy[p] = next_dy[p];
+        }
+        float mean = next_mean, r = next_r, se = 0.0f, seh = 0.0f;
+        if (row + STEP < last) fetch(row + STEP);
         for (int p = 0; p < PACKS; p++) {
             int c = pack_column<T, THREADS>(p);
             if (c >= cols) continue;
