@@ -13,7 +13,8 @@
 
 namespace emulator {
 
-enum { MAX_THREADS = 1024, WARP_LANES = 32, STACK_BYTES = 256 << 10, SHARED_LIMIT = 227 << 10 };
+// SHARED_LIMIT: a block's on sm_80, which has less than sm_90.
+enum { MAX_THREADS = 1024, WARP_LANES = 32, STACK_BYTES = 256 << 10, SHARED_LIMIT = 163 << 10 };
 
 enum state { READY, AT_BLOCK, AT_WARP, DONE };
 

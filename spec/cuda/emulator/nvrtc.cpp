@@ -106,8 +106,8 @@ nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int n, const char *const *
                 log = base + ".log";
     const char *compiler = getenv("CXX");
     std::string command = std::string(compiler && *compiler ? compiler : "c++") +
-                          " -std=c++17 -O1 -mfma -fPIC -shared -w -I '" DOPL_EMULATOR_INCLUDE
-                          "' -o " +
+                          " -std=c++17 -O1 -mfma -fPIC -shared -w " DOPL_EMULATOR_OPTIONS
+                          " -I '" DOPL_EMULATOR_INCLUDE "' -o " +
                           object + " " + source + " > " + log + " 2>&1";
     bool done = write_file(source, head + program->source + tail) && system(command.c_str()) == 0;
     program->log = read_file(log);
