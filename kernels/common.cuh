@@ -56,6 +56,18 @@ template <class T> __device__ __forceinline__ pack<T> load_pack(const T *p) {
     return u.elements;
 }
 
+// As PTX says it: of a plain assignment the compiler makes four stores of 4 bytes where there are
+// several in a row. For memory of the device, not a block's shared memory.
+__device__ __forceinline__ void store_16(void *p, uint4 x) {
+#ifdef DOPL_EMULATED
+    *static_cast<uint4 *>(p) = x;
+#else
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(x.x), "r"(x.y), "r"(x.z),
+                 "r"(x.w)
+                 : "memory");
+#endif
+}
+
 template <class T> __device__ __forceinline__ void store_pack(T *p, const pack<T> &v) {
     union U {
         uint4 raw;
@@ -63,7 +75,7 @@ template <class T> __device__ __forceinline__ void store_pack(T *p, const pack<T
         __device__ U() {}
     } u;
     u.elements = v;
-    *reinterpret_cast<uint4 *>(p) = u.raw;
+    store_16(p, u.raw);
 }
 
 // Whether rows of `cols` elements from `p` on all start at a multiple of 16 bytes.

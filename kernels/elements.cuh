@@ -67,6 +67,7 @@ __global__ void __launch_bounds__(POINTWISE_THREADS) pointwise_kernel(const F f,
     if (i + N <= n)
         f.template at<N>(i);
     else
+#pragma unroll 1 // the last few, of one thread
         for (; i < n; i++) f.template at<1>(i);
 }
 
