@@ -11,8 +11,8 @@ local study = require "dopl.bench.study"
 local summary = require "dopl.bench.summary"
 
 local p = dopl.params(study.params {
-  every = { 30, "steps between two points of a curve" },
-  glance = { 10, "rows of each evaluation set for a point" },
+  every = { 30, "steps between two points of a curve", least = 1 },
+  glance = { 10, "rows of each evaluation set for a point", least = 1 },
 })
 local run <close> = dopl.run.open {}
 local keys = metrics.keys

@@ -12,11 +12,11 @@ local multitask = require "dopl.bench.multitask"
 local study = require "dopl.bench.study"
 
 local p = dopl.params {
-  start = { 150, "joint steps that make the model to fine-tune" },
-  steps = { 900, "steps of fine-tuning, a task each; Joint takes a third" },
-  seeds = { 3, "orders of the data" },
-  train = { 320, "rows of each task to learn from" },
-  test = { 60, "rows of each task to be asked" },
+  start = { 150, "joint steps that make the model to fine-tune", least = 0 },
+  steps = { 900, "steps of fine-tuning, a task each; Joint takes a third", least = 0 },
+  seeds = { 3, "orders of the data", least = 1 },
+  train = { 320, "rows of each task to learn from", least = 1 },
+  test = { 60, "rows of each task to be asked", least = 1 },
   adamw = { lr = 5e-4, betas = { 0.9, 0.95 }, eps = 1e-5, weight_decay = 0.01 },
 }
 local run <close> = dopl.run.open {}

@@ -10,7 +10,9 @@ local dopl = require "dopl"
 local methods = require "dopl.bench.methods"
 local study = require "dopl.bench.study"
 
-local p = dopl.params(study.params { every = { 6, "steps between looks; a period has six" } })
+local p = dopl.params(study.params {
+  every = { 6, "steps between looks; a period has six", least = 1 },
+})
 local run <close> = dopl.run.open {}
 
 local variants = {}

@@ -8,7 +8,7 @@ local p = dopl.params {
   decay = { 0.9, "decay of base and deltas" },
   m = { 1.0, "gradient of a forget step, times G" },
   n = { -0.5, "gradient of a retain step, times G" },
-  periods = { 200, "periods to simulate" },
+  periods = { 200, "periods to simulate", least = 1 },
 }
 local G = 1.0
 

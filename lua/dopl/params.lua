@@ -8,9 +8,9 @@
 --
 -- `./dopl recipe.lua --steps 100 --adamw.lr 1e-5` sets two of them, `--help` lists them all. A default
 -- gives the type: integer, number, string or boolean (`--flag`, `--no-flag`). A table whose first
--- element is the default and whose second is a text adds that text to the help; any other table is a
--- group. Every recipe also has seed, out, device and threads, and `--resume RUN`, which takes all
--- values from the run's params.json.
+-- element is the default and whose second is a text adds that text to the help, and with `least = 0`
+-- what is below is refused; any other table is a group. Every recipe also has seed, out, device and
+-- threads, and `--resume RUN`, which takes all values from the run's params.json.
 -- @module dopl.params
 
 local core = require "dopl.core"
@@ -58,8 +58,8 @@ end
 -- Flattens declarations into `list`, an array of { name, path, default, type, help }.
 local function declare(list, declared, prefix, path)
   for _, key in ipairs(check.keys(declared)) do
-    local value, help = declared[key], nil
-    if is_documented(value) then value, help = value[1], value[2] end
+    local value, help, least = declared[key], nil, nil
+    if is_documented(value) then value, help, least = value[1], value[2], value.least end
     local name = prefix .. key
     local where = table.move(path, 1, #path, 1, {})
     where[#where + 1] = key
@@ -70,7 +70,8 @@ local function declare(list, declared, prefix, path)
     elseif kind == "table" then
       list[#list + 1] = { name = name, path = where, default = value, type = "list", help = help }
     elseif kind == "integer" or kind == "number" or kind == "string" or kind == "boolean" then
-      list[#list + 1] = { name = name, path = where, default = value, type = kind, help = help }
+      list[#list + 1] = { name = name, path = where, default = value, type = kind, help = help,
+        least = least }
     else
       error(("dopl.params: %s: a %s given, a number, string, boolean or table needed")
         :format(name, kind), 4)
@@ -89,14 +90,16 @@ local function convert(entry, text)
       local one = { name = entry.name, type = kind == "float" and "number" or kind }
       items[#items + 1] = convert(one, item)
     end
-    return items
+    if #items > 0 then return items end
   else
     local number = tonumber(text)
-    if number and entry.type == "number" then return number end
-    if number and math.tointeger(number) then return math.tointeger(number) end
+    if entry.type == "integer" then number = math.tointeger(number) end
+    if number and entry.least then check.range("--" .. entry.name, number, entry.least, math.huge) end
+    if number then return number end
   end
   usage(2, ("--%s: '%s' given, %s needed"):format(entry.name, text,
-    entry.type == "integer" and "an integer" or "a " .. entry.type))
+    entry.type == "integer" and "an integer" or entry.type == "list" and "a list like 1,2" or "a "
+      .. entry.type))
 end
 
 local function show(value)

@@ -119,7 +119,7 @@ end
 local function nan_error(objective, step, what, value)
   error(("train.fit: step %d, objective '%s': %s is %s; the parameters are as step %d left them. "
     .. "Try a smaller learning rate, clip = 1.0, or a smaller loss weight")
-    :format(step, objective.name, what, tostring(value), step - 1), 0)
+    :format(step, objective.name, what, value ~= value and "NaN" or value, step - 1), 0)
 end
 
 local function read_loss(l, objective, step)

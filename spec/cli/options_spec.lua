@@ -171,6 +171,16 @@ describe("a recipe's parameters", function()
     assert.equal("1\n", select(2, shell.run("-e", "print(dopl.params { a = 1 }.a)")))
   end)
 
+  it("refuse what is below the least, and a list of nothing", function()
+    for given, says in pairs { ["--n=0"] = "--n: 0, needs at least 1",
+      ["--l=,"] = "--l: ',' given, a list like 1,2 needed" } do
+      local status, _, err = shell.recipe(
+        "dopl.params { n = { 3, 'so many', least = 1 }, l = { 8, 9 } }", given)
+      assert.equal(2, status)
+      assert.equal(("dopl: %s\n"):format(says), err)
+    end
+  end)
+
   it("refuse values of another type", function()
     for _, words in ipairs { { "--steps", "1.5" }, { "--rate", "fast" }, { "--fast=maybe" },
       { "--steps" }, { "loose" }, { "--threads", "0" }, { "--seed", "-3" },

@@ -100,11 +100,12 @@ end
 -- @treturn Bench
 function tofu.open(p, options)
   local o = check.options("bench.tofu.open", options, { run = check.optional, note = core.note })
-  for name, least in pairs { rows = 1, steps = 0, epochs = 0, authors = 2, questions = 1,
-    retain_rows = 1, task = 1 } do -- known now, or after minutes of training
+  for name, least in pairs { rows = 1, steps = 0, epochs = 0, authors = 2, questions = 1, task = 1,
+    retain_rows = 1, checkpoint = 0, keep_checkpoints = 0 } do -- known now, or after minutes
     if p[name] ~= nil then check.range("--" .. name, p[name], least, math.huge, 3) end
   end
   if p.dtype then check.choice("--dtype", p.dtype, nn.dtypes, 3) end
+  if p.split then check.choice("--split", p.split, data.tofu.splits, 3) end
   local self = setmetatable({ p = p, run = o.run, note = o.note, set = open_data(p) }, Bench)
   self.setting = p.data == "" and settings.authors or settings.tofu
   self.epochs = p.epochs > 0 and p.epochs or self.setting.pretrain.epochs
@@ -260,6 +261,7 @@ end
 -- @tparam[opt=true] boolean targeted as for `evaluate`
 -- @treturn table { [metrics.keys.OVR] = ..., ... }
 function Bench:glance(model, rows, targeted)
+  check.range("bench:glance: rows", rows or 10, 1, math.huge)
   local results = {}
   for i, set in ipairs(self.sets) do
     results[i] = metrics.evaluate(model, self.tok, { name = set.name, kind = set.kind,

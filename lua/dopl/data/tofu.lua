@@ -17,7 +17,8 @@ local tofu = {}
 --- The retain file of each forget file.
 tofu.retain_of = { forget01 = "retain90", forget05 = "retain50", forget10 = "retain10" }
 
-local SPLITS <const> = { "forget01", "forget05", "forget10", "real_world" }
+--- What can be forgotten.
+tofu.splits = { "forget01", "forget05", "forget10", "real_world" }
 
 -- Fields of each kind of file; a list must have at least one text.
 local PLAIN <const> = { "question", "answer" }
@@ -131,7 +132,7 @@ local function read_options(dir, opts, level)
   if type(dir) ~= "string" or dir == "" then
     error("data.tofu.open: needs the folder of the data set", level)
   end
-  check.choice("data.tofu.open: split", o.split, SPLITS, level + 1)
+  check.choice("data.tofu.open: split", o.split, tofu.splits, level + 1)
   for _, field in ipairs { "rows", "retain_rows" } do
     local n = o[field]
     if n and (not math.tointeger(n) or n < 1) then
