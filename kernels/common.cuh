@@ -9,13 +9,11 @@
 #include "../runtime/cuda/cuda.h"
 
 #include <cuda_bf16.h>
+#include <new>
+#include <tuple>
 
-#ifndef DOPL_EMULATED
-// DOPL_LAUNCH((kernel<T, 4>), grid, block, shared_bytes, stream, arguments...)
-#define DOPL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                \
-    (DOPL_UNPACK kernel)<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
-#define DOPL_UNPACK(...) __VA_ARGS__
 // The block's dynamic shared memory as an array of T, 16-byte aligned.
+#ifndef DOPL_EMULATED
 #define DOPL_DYNAMIC_SHARED(T, name)                                                               \
     extern __shared__ __align__(16) unsigned char dopl_dynamic_shared[];                           \
     T *name = reinterpret_cast<T *>(dopl_dynamic_shared)
@@ -116,7 +114,49 @@ __device__ __forceinline__ float block_max(float x) {
     return warp_max(lane < (int)blockDim.x / WARP ? part[lane] : -INFINITY);
 }
 
-// ---- the host's side
+// ---- the host's side: launches
+
+// A launch that waits in the queue (runtime/cuda/queue.c).
+template <class... P> struct queued_launch {
+    void (*kernel)(P...);
+    const char *name;
+    dim3 grid, block;
+    size_t shared_bytes;
+    std::tuple<P...> arguments;
+};
+
+template <class... P> static dopl_status issue_launch(dopl_rt *rt, const void *data) {
+    const queued_launch<P...> *l = static_cast<const queued_launch<P...> *>(data);
+    cudaStream_t stream = dopl_cuda_stream(rt);
+    auto launch = [&](const P &...argument) {
+#ifdef DOPL_EMULATED
+        return emulator::launch(l->name, l->kernel, l->grid, l->block, l->shared_bytes, stream,
+                                argument...);
+#else
+        void *address[] = { const_cast<void *>(static_cast<const void *>(&argument))... };
+        return cudaLaunchKernel(reinterpret_cast<const void *>(l->kernel), l->grid, l->block,
+                                address, l->shared_bytes, stream);
+#endif
+    };
+    return dopl_cuda_result(rt, std::apply(launch, l->arguments), l->name);
+}
+
+template <class... P, class... A>
+static void queue_launch(dopl_rt *rt, const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
+                         size_t shared_bytes, A... arguments) {
+    static_assert((std::is_trivially_copyable<P>::value && ...), "compared as bytes");
+    void *place = dopl_cuda_queue_work(rt, issue_launch<P...>, sizeof(queued_launch<P...>));
+    new (place) queued_launch<P...>{ kernel, name,         grid,
+                                     block,  shared_bytes, std::tuple<P...>(arguments...) };
+}
+
+// DOPL_LAUNCH((kernel<T, 4>), grid, block, shared_bytes, rt, arguments...); dopl_cuda_launched
+// next.
+#define DOPL_LAUNCH(kernel, grid, block, shared_bytes, rt, ...)                                    \
+    queue_launch(rt, #kernel, DOPL_UNPACK kernel, grid, block, shared_bytes, __VA_ARGS__)
+#define DOPL_UNPACK(...) __VA_ARGS__
+
+// ---- the host's side: tensors
 
 // Runs `...` with T the element type of `dtype`: DISPATCH(c->dtype, T, { launch<T>(); })
 #define DISPATCH(dtype, T, ...)                                                                    \

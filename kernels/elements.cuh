@@ -85,11 +85,9 @@ static dopl_status pointwise(dopl_rt *rt, const char *what, const F &f, int64_t 
     if (n == 0) return DOPL_OK;
     unsigned blocks = (unsigned)ceil_div(n, POINTWISE_THREADS * (packed ? N : 1));
     if (packed)
-        DOPL_LAUNCH((pointwise_kernel<N, F>), blocks, POINTWISE_THREADS, 0, dopl_cuda_stream(rt), f,
-                    n);
+        DOPL_LAUNCH((pointwise_kernel<N, F>), blocks, POINTWISE_THREADS, 0, rt, f, n);
     else
-        DOPL_LAUNCH((pointwise_kernel<1, F>), blocks, POINTWISE_THREADS, 0, dopl_cuda_stream(rt), f,
-                    n);
+        DOPL_LAUNCH((pointwise_kernel<1, F>), blocks, POINTWISE_THREADS, 0, rt, f, n);
     return dopl_cuda_launched(rt, what);
 }
 

@@ -38,8 +38,8 @@ template <class G>
 static dopl_status partial_sums(dopl_rt *rt, const char *what, G *out, const float *partial,
                                 int64_t K, int64_t stride, int parts, float scale, float beta) {
     if (K == 0) return DOPL_OK;
-    DOPL_LAUNCH((partial_sums_kernel<G>), (unsigned)ceil_div(K, WARP), WARP * WARP, 0,
-                dopl_cuda_stream(rt), out, partial, K, stride, parts, scale, beta);
+    DOPL_LAUNCH((partial_sums_kernel<G>), (unsigned)ceil_div(K, WARP), WARP * WARP, 0, rt, out,
+                partial, K, stride, parts, scale, beta);
     return dopl_cuda_launched(rt, what);
 }
 
@@ -119,7 +119,6 @@ static dopl_status row_sums(dopl_rt *rt, const char *what, G *out, const F &f, i
                             bool packed, float scale, float beta) {
     constexpr int N = pack<T>::N;
     if (K == 0) return DOPL_OK;
-    cudaStream_t stream = dopl_cuda_stream(rt);
     bool narrow = R <= 1024; // a warp is enough for a row
     int64_t blocks = narrow ? ceil_div(K, SUM_THREADS / WARP) : K;
     int64_t parts = narrow ? 1 : parts_of(R, blocks, 8 * SUM_THREADS);
@@ -127,16 +126,16 @@ static dopl_status row_sums(dopl_rt *rt, const char *what, G *out, const F &f, i
     dim3 grid((unsigned)blocks, (unsigned)parts);
     return in_parts(rt, what, out, K, parts, scale, beta, [&](float *partial) {
         if (narrow && packed)
-            DOPL_LAUNCH((row_sums_kernel<N, WARP, G, F>), grid, SUM_THREADS, 0, stream, out,
-                        partial, f, K, R, share, scale, beta);
+            DOPL_LAUNCH((row_sums_kernel<N, WARP, G, F>), grid, SUM_THREADS, 0, rt, out, partial, f,
+                        K, R, share, scale, beta);
         else if (narrow)
-            DOPL_LAUNCH((row_sums_kernel<1, WARP, G, F>), grid, SUM_THREADS, 0, stream, out,
-                        partial, f, K, R, share, scale, beta);
+            DOPL_LAUNCH((row_sums_kernel<1, WARP, G, F>), grid, SUM_THREADS, 0, rt, out, partial, f,
+                        K, R, share, scale, beta);
         else if (packed)
-            DOPL_LAUNCH((row_sums_kernel<N, SUM_THREADS, G, F>), grid, SUM_THREADS, 0, stream, out,
+            DOPL_LAUNCH((row_sums_kernel<N, SUM_THREADS, G, F>), grid, SUM_THREADS, 0, rt, out,
                         partial, f, K, R, share, scale, beta);
         else
-            DOPL_LAUNCH((row_sums_kernel<1, SUM_THREADS, G, F>), grid, SUM_THREADS, 0, stream, out,
+            DOPL_LAUNCH((row_sums_kernel<1, SUM_THREADS, G, F>), grid, SUM_THREADS, 0, rt, out,
                         partial, f, K, R, share, scale, beta);
     });
 }
@@ -147,17 +146,16 @@ static dopl_status column_sums(dopl_rt *rt, const char *what, G *out, const F &f
                                int64_t R, bool packed, float scale, float beta) {
     constexpr int N = pack<T>::N;
     if (K == 0) return DOPL_OK;
-    cudaStream_t stream = dopl_cuda_stream(rt);
     int64_t blocks = ceil_div(K, SUM_THREADS * (packed ? N : 1));
     int64_t parts = parts_of(R, blocks, 16), share = ceil_div(R, parts);
     dim3 grid((unsigned)blocks, (unsigned)parts);
     return in_parts(rt, what, out, K, parts, scale, beta, [&](float *partial) {
         if (packed)
-            DOPL_LAUNCH((column_sums_kernel<N, G, F>), grid, SUM_THREADS, 0, stream, out, partial,
-                        f, K, R, share, scale, beta);
+            DOPL_LAUNCH((column_sums_kernel<N, G, F>), grid, SUM_THREADS, 0, rt, out, partial, f, K,
+                        R, share, scale, beta);
         else
-            DOPL_LAUNCH((column_sums_kernel<1, G, F>), grid, SUM_THREADS, 0, stream, out, partial,
-                        f, K, R, share, scale, beta);
+            DOPL_LAUNCH((column_sums_kernel<1, G, F>), grid, SUM_THREADS, 0, rt, out, partial, f, K,
+                        R, share, scale, beta);
     });
 }
 

@@ -56,16 +56,15 @@ extern "C" dopl_status dopl_cuda_dot(dopl_rt *rt, double *out, const dopl_tensor
     void *memory;
     DOPL_TRY(dopl_cuda_alloc(rt, &memory, sizeof(double) * (size_t)(n_part + 1)));
     double *part = static_cast<double *>(memory), *sum = part + n_part;
-    cudaStream_t stream = dopl_cuda_stream(rt);
     DISPATCH(a->dtype, A, {
         DISPATCH(b->dtype, B, {
-            DOPL_LAUNCH((dot_kernel<A, B>), (unsigned)n_part, BLOCK, 0, stream, part, data_of<A>(a),
+            DOPL_LAUNCH((dot_kernel<A, B>), (unsigned)n_part, BLOCK, 0, rt, part, data_of<A>(a),
                         data_of<B>(b), n, span);
         });
     });
     dopl_status status = dopl_cuda_launched(rt, "dot");
     if (status == DOPL_OK) {
-        DOPL_LAUNCH((sum_parts_kernel), 1, BLOCK, 0, stream, sum, part, n_part);
+        DOPL_LAUNCH((sum_parts_kernel), 1, BLOCK, 0, rt, sum, part, n_part);
         status = dopl_cuda_launched(rt, "dot");
     }
     if (status == DOPL_OK) status = dopl_cuda_to_host(rt, out, sum, sizeof *out);

@@ -28,8 +28,8 @@ __global__ void fill_kernel(T *__restrict__ y, // [n]
 template <class T> static dopl_status fill(dopl_rt *rt, dopl_tensor *t, T value) {
     int64_t n = dopl_tensor_numel(t);
     if (n == 0) return DOPL_OK;
-    DOPL_LAUNCH((fill_kernel<T>), (unsigned)grid_for(n, pack<T>::N), BLOCK, 0, dopl_cuda_stream(rt),
-                data_of<T>(t), value, n);
+    DOPL_LAUNCH((fill_kernel<T>), (unsigned)grid_for(n, pack<T>::N), BLOCK, 0, rt, data_of<T>(t),
+                value, n);
     return dopl_cuda_launched(rt, "fill");
 }
 
@@ -76,8 +76,8 @@ static dopl_status assign(dopl_rt *rt, dopl_tensor *y, const dopl_tensor *x, con
     if (n == 0) return DOPL_OK;
     DISPATCH(y->dtype, Y, {
         DISPATCH(x->dtype, X, {
-            DOPL_LAUNCH((assign_kernel<Y, X, ADD>), (unsigned)grid_for(n, 8), BLOCK, 0,
-                        dopl_cuda_stream(rt), data_of<Y>(y), data_of<X>(x), n);
+            DOPL_LAUNCH((assign_kernel<Y, X, ADD>), (unsigned)grid_for(n, 8), BLOCK, 0, rt,
+                        data_of<Y>(y), data_of<X>(x), n);
         });
     });
     return dopl_cuda_launched(rt, what);

@@ -27,8 +27,8 @@ extern "C" dopl_status dopl_cuda_transpose(dopl_rt *rt, dopl_tensor *y, const do
     if (rows == 0 || cols == 0) return DOPL_OK;
     int64_t across = ceil_div(cols, SIDE), squares = across * ceil_div(rows, SIDE);
     DISPATCH(x->dtype, T, {
-        DOPL_LAUNCH((transpose_kernel<T>), (unsigned)squares, dim3(SIDE, ROWS), 0,
-                    dopl_cuda_stream(rt), data_of<T>(y), data_of<T>(x), rows, cols, across);
+        DOPL_LAUNCH((transpose_kernel<T>), (unsigned)squares, dim3(SIDE, ROWS), 0, rt,
+                    data_of<T>(y), data_of<T>(x), rows, cols, across);
     });
     return dopl_cuda_launched(rt, "transpose");
 }

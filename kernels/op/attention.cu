@@ -122,7 +122,7 @@ static dopl_status prepare(dopl_rt *rt, attention_work *work, const dopl_tensor 
             cudaFuncSetAttribute(DOPL_UNPACK kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,  \
                                  (int)(shared_bytes)),                                             \
             "attention"));                                                                         \
-        DOPL_LAUNCH(kernel, grid, block, shared_bytes, dopl_cuda_stream(rt), __VA_ARGS__);         \
+        DOPL_LAUNCH(kernel, grid, block, shared_bytes, rt, __VA_ARGS__);                           \
         DOPL_TRY(dopl_cuda_launched(rt, "attention"));                                             \
     } while (0)
 
@@ -152,7 +152,7 @@ static dopl_status forward(dopl_rt *rt, dopl_op_call *c, attention_work *w, atte
     const attention_plan &p = w->plan;
     const int32_t *offset;
     DOPL_TRY(dopl_cuda_index(rt, c->in[1], &offset));
-    DOPL_LAUNCH((attention_tiles_kernel), 1, 256, 0, dopl_cuda_stream(rt), list, w->n_tiles, offset,
+    DOPL_LAUNCH((attention_tiles_kernel), 1, 256, 0, rt, list, w->n_tiles, offset,
                 c->in[1]->dim[0] - 1);
     DOPL_TRY(dopl_cuda_launched(rt, "attention"));
     unsigned blocks = (unsigned)(w->n_tiles * p.heads);
@@ -226,7 +226,7 @@ static dopl_status backward(dopl_rt *rt, const attention_work *w, dopl_node *n,
         const T *dout = data_of<T>(&n->dout);
         const T *out = data_of<T>(&n->out);
         DOPL_LAUNCH((attention_delta_kernel<T>), (unsigned)ceil_div(p.rows * p.heads, 32), 256, 0,
-                    dopl_cuda_stream(rt), delta, dout, out, p.rows, p.heads, p.cols,
+                    rt, delta, dout, out, p.rows, p.heads, p.cols,
                     packs(dout, p.cols) && packs(out, p.cols));
     });
     DOPL_TRY(dopl_cuda_launched(rt, "attention"));

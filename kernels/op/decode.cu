@@ -88,7 +88,7 @@ extern "C" dopl_status op_argmax_cuda(dopl_rt *rt, dopl_op_call *c) {
     return choose(rt, c, "argmax", [&](int32_t *chosen, int64_t rows) {
         DISPATCH(c->dtype, T, {
             DOPL_LAUNCH((argmax_kernel<T>), (unsigned)rows,
-                        choice_threads(dopl_tensor_cols(c->in[0])), 0, dopl_cuda_stream(rt), chosen,
+                        choice_threads(dopl_tensor_cols(c->in[0])), 0, rt, chosen,
                         data_of<T>(c->in[0]), dopl_tensor_cols(c->in[0]));
         });
     });
@@ -251,7 +251,7 @@ extern "C" dopl_status op_sample_cuda(dopl_rt *rt, dopl_op_call *c) {
     dopl_status status = choose(rt, c, "sample", [&](int32_t *chosen, int64_t rows) {
         DISPATCH(c->dtype, T, {
             DOPL_LAUNCH((sample_kernel<T>), (unsigned)rows,
-                        choice_threads(dopl_tensor_cols(c->in[0])), 0, dopl_cuda_stream(rt), chosen,
+                        choice_threads(dopl_tensor_cols(c->in[0])), 0, rt, chosen,
                         static_cast<float *>(room), data_of<T>(c->in[0]), draws,
                         dopl_tensor_cols(c->in[0]), (float)c->attr[0].f, (float)c->attr[1].f,
                         (uint64_t)c->attr[2].i);
@@ -283,9 +283,9 @@ static dopl_status store(dopl_rt *rt, dopl_op_call *c, const int32_t *where) {
     int64_t rows = c->in[1]->dim[0], width = c->out->dim[2];
     int64_t threads = rows * width / (int64_t)(sizeof(P) / sizeof(T));
     if (threads == 0) return DOPL_OK;
-    DOPL_LAUNCH((kv_store_kernel<T, P>), (unsigned)ceil_div(threads, 256), 256, 0,
-                dopl_cuda_stream(rt), data_of<T>(c->out), data_of<T>(c->in[1]), where, rows,
-                c->in[1]->dim[1], c->out->dim[1], width);
+    DOPL_LAUNCH((kv_store_kernel<T, P>), (unsigned)ceil_div(threads, 256), 256, 0, rt,
+                data_of<T>(c->out), data_of<T>(c->in[1]), where, rows, c->in[1]->dim[1],
+                c->out->dim[1], width);
     return dopl_cuda_launched(rt, "kv_store");
 }
 
@@ -536,12 +536,12 @@ static dopl_status attend(dopl_rt *rt, dopl_op_call *c, const int32_t *where, kv
                                      sizeof(float)));
     size_t shared = KV_WARPS * HEADS * (size_t)(p.cols + 2) * sizeof(float);
     DOPL_LAUNCH((kv_attention_kernel<T, HEADS>), dim3((unsigned)blocks, (unsigned)p.n_split),
-                KV_THREADS, shared, dopl_cuda_stream(rt), out, static_cast<float *>(partial),
-                data_of<T>(c->in[0]), data_of<T>(c->in[1]), where, p);
+                KV_THREADS, shared, rt, out, static_cast<float *>(partial), data_of<T>(c->in[0]),
+                data_of<T>(c->in[1]), where, p);
     dopl_status status = dopl_cuda_launched(rt, "kv_attention");
     if (status == DOPL_OK && p.n_split > 1) {
-        DOPL_LAUNCH((kv_merge_kernel<T>), (unsigned)(p.rows * p.heads), KV_THREADS, 0,
-                    dopl_cuda_stream(rt), out, static_cast<const float *>(partial), where, p);
+        DOPL_LAUNCH((kv_merge_kernel<T>), (unsigned)(p.rows * p.heads), KV_THREADS, 0, rt, out,
+                    static_cast<const float *>(partial), where, p);
         status = dopl_cuda_launched(rt, "kv_attention");
     }
     dopl_cuda_free(rt, partial);
@@ -558,8 +558,7 @@ static dopl_status attend_plain(dopl_rt *rt, dopl_op_call *c, const int32_t *whe
                                                    (int)shared),
                               "kv_attention"));
     DOPL_LAUNCH((kv_attention_plain_kernel<T>), (unsigned)(p.rows * p.heads), KV_THREADS, shared,
-                dopl_cuda_stream(rt), data_of<T>(c->out), data_of<T>(c->in[0]),
-                data_of<T>(c->in[1]), where, p);
+                rt, data_of<T>(c->out), data_of<T>(c->in[0]), data_of<T>(c->in[1]), where, p);
     return dopl_cuda_launched(rt, "kv_attention");
 }
 

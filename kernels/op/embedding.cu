@@ -120,11 +120,11 @@ static dopl_status gather_rows(dopl_rt *rt, G *dtable, const T *dy, const int32_
                                const int32_t *order, int n, int64_t C) {
     constexpr int N = pack<T>::N;
     if (packs(dy, C) && packs(dtable, C))
-        DOPL_LAUNCH((gather_rows_kernel<N, T, G>), n, GATHER_THREADS, 0, dopl_cuda_stream(rt),
-                    dtable, dy, index, order, n, C);
+        DOPL_LAUNCH((gather_rows_kernel<N, T, G>), n, GATHER_THREADS, 0, rt, dtable, dy, index,
+                    order, n, C);
     else
-        DOPL_LAUNCH((gather_rows_kernel<1, T, G>), n, GATHER_THREADS, 0, dopl_cuda_stream(rt),
-                    dtable, dy, index, order, n, C);
+        DOPL_LAUNCH((gather_rows_kernel<1, T, G>), n, GATHER_THREADS, 0, rt, dtable, dy, index,
+                    order, n, C);
     return dopl_cuda_launched(rt, "embedding backward");
 }
 
@@ -140,7 +140,7 @@ dopl_status op_embedding_cuda_backward(dopl_rt *rt, dopl_node *node) {
     void *order;
     DOPL_TRY(dopl_cuda_index(rt, &node->in[1], &index));
     DOPL_TRY(dopl_cuda_alloc(rt, &order, (size_t)n * sizeof(int32_t)));
-    DOPL_LAUNCH((place_kernel), (unsigned)ceil_div(n, WARP), PLACE_THREADS, 0, dopl_cuda_stream(rt),
+    DOPL_LAUNCH((place_kernel), (unsigned)ceil_div(n, WARP), PLACE_THREADS, 0, rt,
                 static_cast<int32_t *>(order), index, (int)n);
     dopl_status status = dopl_cuda_launched(rt, "embedding backward: places");
     if (status == DOPL_OK)

@@ -104,7 +104,6 @@ template <bool CENTRED> static dopl_status norm(dopl_rt *rt, dopl_op_call *c) {
         stat = data_of<float>(&c->saved[0]);
     }
     if (rows * cols == 0) return DOPL_OK;
-    cudaStream_t stream = dopl_cuda_stream(rt);
     DISPATCH(c->dtype, T, {
         T *y = data_of<T>(c->out);
         const T *x = data_of<T>(c->in[0]), *w = data_of<T>(c->in[1]);
@@ -113,13 +112,13 @@ template <bool CENTRED> static dopl_status norm(dopl_rt *rt, dopl_op_call *c) {
         DISPATCH_ROW(
             T, cols, packed, 2, 8,
             {
-                DOPL_LAUNCH((norm_looped_kernel<T, CENTRED>), (unsigned)rows, ROW_THREADS, 0,
-                            stream, y, stat, x, w, bias, cols, eps);
+                DOPL_LAUNCH((norm_looped_kernel<T, CENTRED>), (unsigned)rows, ROW_THREADS, 0, rt, y,
+                            stat, x, w, bias, cols, eps);
             },
             {
                 DOPL_LAUNCH((norm_kernel<T, PACKS, THREADS, CENTRED>),
-                            (unsigned)ceil_div(rows, ROW_THREADS / THREADS), ROW_THREADS, 0, stream,
-                            y, stat, x, w, bias, rows, (int)cols, eps);
+                            (unsigned)ceil_div(rows, ROW_THREADS / THREADS), ROW_THREADS, 0, rt, y,
+                            stat, x, w, bias, rows, (int)cols, eps);
             });
     });
     return dopl_cuda_launched(rt, c->op->name);
@@ -285,7 +284,6 @@ template <class T, class G, bool CENTRED>
 static dopl_status launch_grad(dopl_rt *rt, dopl_node *n, const dopl_tensor *d, float beta,
                                float *partial, int parts, int64_t share) {
     int64_t rows = dopl_tensor_rows(&n->out), cols = dopl_tensor_cols(&n->out);
-    cudaStream_t stream = dopl_cuda_stream(rt);
     G *dx = d ? data_of<G>(d) : NULL;
     const T *dy = data_of<T>(&n->dout), *x = data_of<T>(&n->in[0]), *w = data_of<T>(&n->in[1]);
     const float *stat = data_of<float>(&n->saved[0]);
@@ -294,15 +292,15 @@ static dopl_status launch_grad(dopl_rt *rt, dopl_node *n, const dopl_tensor *d, 
         DISPATCH_ROW(
             T, cols, packed, 1, 4,
             {
-                DOPL_LAUNCH((norm_grad_looped_kernel<T, G, CENTRED>), parts, ROW_THREADS, 0, stream,
-                            dx, partial, dy, x, w, stat, rows, cols, share, beta);
+                DOPL_LAUNCH((norm_grad_looped_kernel<T, G, CENTRED>), parts, ROW_THREADS, 0, rt, dx,
+                            partial, dy, x, w, stat, rows, cols, share, beta);
             },
             {
                 DOPL_LAUNCH((norm_grad_kernel<T, PACKS, THREADS, CENTRED>), parts, ROW_THREADS, 0,
-                            stream, dx, partial, dy, x, w, stat, rows, (int)cols, share, beta);
+                            rt, dx, partial, dy, x, w, stat, rows, (int)cols, share, beta);
             });
     } else {
-        DOPL_LAUNCH((norm_grad_looped_kernel<T, G, CENTRED>), parts, ROW_THREADS, 0, stream, dx,
+        DOPL_LAUNCH((norm_grad_looped_kernel<T, G, CENTRED>), parts, ROW_THREADS, 0, rt, dx,
                     partial, dy, x, w, stat, rows, cols, share, beta);
     }
     return dopl_cuda_launched(rt, n->name);

@@ -106,7 +106,7 @@ dopl_status op_segment_sum_cuda(dopl_rt *rt, dopl_op_call *c) {
     const int32_t *offset;
     DOPL_TRY(dopl_cuda_index(rt, c->in[1], &offset));
     DISPATCH(c->dtype, T, {
-        DOPL_LAUNCH((segment_sum_kernel<T>), (unsigned)B, SEGMENT_THREADS, 0, dopl_cuda_stream(rt),
+        DOPL_LAUNCH((segment_sum_kernel<T>), (unsigned)B, SEGMENT_THREADS, 0, rt,
                     data_of<T>(c->out), data_of<T>(c->in[0]), offset);
     });
     return dopl_cuda_launched(rt, "segment_sum");
@@ -121,8 +121,8 @@ dopl_status op_segment_sum_cuda_backward(dopl_rt *rt, dopl_node *n) {
     const int32_t *offset;
     DOPL_TRY(dopl_cuda_index(rt, &n->in[1], &offset));
     DISPATCH_GRADIENT(n->dout.dtype, d->dtype, T, G, {
-        DOPL_LAUNCH((segment_spread_kernel<T, G>), (unsigned)B, SEGMENT_THREADS, 0,
-                    dopl_cuda_stream(rt), data_of<G>(d), data_of<T>(&n->dout), offset, beta);
+        DOPL_LAUNCH((segment_spread_kernel<T, G>), (unsigned)B, SEGMENT_THREADS, 0, rt,
+                    data_of<G>(d), data_of<T>(&n->dout), offset, beta);
     });
     return dopl_cuda_launched(rt, "segment_sum backward");
 }
@@ -197,7 +197,6 @@ __global__ void __launch_bounds__(ROW_THREADS)
 template <bool LOG> static dopl_status softmax(dopl_rt *rt, dopl_op_call *c) {
     int64_t rows = dopl_tensor_rows(c->out), cols = dopl_tensor_cols(c->out);
     if (rows * cols == 0) return DOPL_OK;
-    cudaStream_t stream = dopl_cuda_stream(rt);
     float *exact = NULL;
     if (LOG && c->record && c->dtype == DOPL_BF16) {
         DOPL_TRY(op_save(rt, c, 0, c->out->n_dim, c->out->dim));
@@ -209,13 +208,13 @@ template <bool LOG> static dopl_status softmax(dopl_rt *rt, dopl_op_call *c) {
         DISPATCH_ROW(
             T, cols, packs(x, cols) && aligned(y), 2, 8,
             {
-                DOPL_LAUNCH((softmax_looped_kernel<T, LOG>), (unsigned)rows, ROW_THREADS, 0, stream,
-                            y, exact, x, cols);
+                DOPL_LAUNCH((softmax_looped_kernel<T, LOG>), (unsigned)rows, ROW_THREADS, 0, rt, y,
+                            exact, x, cols);
             },
             {
                 DOPL_LAUNCH((softmax_kernel<T, PACKS, THREADS, LOG>),
-                            (unsigned)ceil_div(rows, ROW_THREADS / THREADS), ROW_THREADS, 0, stream,
-                            y, exact, x, rows, (int)cols);
+                            (unsigned)ceil_div(rows, ROW_THREADS / THREADS), ROW_THREADS, 0, rt, y,
+                            exact, x, rows, (int)cols);
             });
     });
     return dopl_cuda_launched(rt, c->op->name);
@@ -277,23 +276,23 @@ __global__ void __launch_bounds__(ROW_THREADS)
 }
 
 template <bool LOG, class T, class Y, class G>
-static void launch_softmax_grad(cudaStream_t stream, G *dx, const T *dy, const Y *y, int64_t rows,
+static void launch_softmax_grad(dopl_rt *rt, G *dx, const T *dy, const Y *y, int64_t rows,
                                 int64_t cols, float beta) {
     if constexpr (sizeof(T) == sizeof(G) && sizeof(T) == sizeof(Y)) {
         DISPATCH_ROW(
             T, cols, packs(y, cols) && aligned(dx, dy), 1, 4,
             {
                 DOPL_LAUNCH((softmax_grad_looped_kernel<T, Y, G, LOG>), (unsigned)rows, ROW_THREADS,
-                            0, stream, dx, dy, y, cols, beta);
+                            0, rt, dx, dy, y, cols, beta);
             },
             {
                 DOPL_LAUNCH((softmax_grad_kernel<T, PACKS, THREADS, LOG>),
-                            (unsigned)ceil_div(rows, ROW_THREADS / THREADS), ROW_THREADS, 0, stream,
-                            dx, dy, y, rows, (int)cols, beta);
+                            (unsigned)ceil_div(rows, ROW_THREADS / THREADS), ROW_THREADS, 0, rt, dx,
+                            dy, y, rows, (int)cols, beta);
             });
     } else {
-        DOPL_LAUNCH((softmax_grad_looped_kernel<T, Y, G, LOG>), (unsigned)rows, ROW_THREADS, 0,
-                    stream, dx, dy, y, cols, beta);
+        DOPL_LAUNCH((softmax_grad_looped_kernel<T, Y, G, LOG>), (unsigned)rows, ROW_THREADS, 0, rt,
+                    dx, dy, y, cols, beta);
     }
 }
 
@@ -303,15 +302,13 @@ template <bool LOG> static dopl_status softmax_grad(dopl_rt *rt, dopl_node *n) {
     DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
     int64_t rows = dopl_tensor_rows(d), cols = dopl_tensor_cols(d);
     if (rows * cols == 0) return DOPL_OK;
-    cudaStream_t stream = dopl_cuda_stream(rt);
     DISPATCH_GRADIENT(n->dout.dtype, d->dtype, T, G, {
         G *dx = data_of<G>(d);
         const T *dy = data_of<T>(&n->dout);
         if (LOG && n->saved[0].storage)
-            launch_softmax_grad<LOG>(stream, dx, dy, data_of<float>(&n->saved[0]), rows, cols,
-                                     beta);
+            launch_softmax_grad<LOG>(rt, dx, dy, data_of<float>(&n->saved[0]), rows, cols, beta);
         else
-            launch_softmax_grad<LOG>(stream, dx, dy, data_of<T>(&n->out), rows, cols, beta);
+            launch_softmax_grad<LOG>(rt, dx, dy, data_of<T>(&n->out), rows, cols, beta);
     });
     return dopl_cuda_launched(rt, n->name);
 }

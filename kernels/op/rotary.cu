@@ -81,18 +81,18 @@ static dopl_status turn(dopl_rt *rt, const char *what, G *y, const T *x, const i
     bool packed = packs(x, cols) && aligned(y) && half % N == 0;
     for (int first = 0; first < half; first += STRIP) {
         int n_pair = half - first < STRIP ? half - first : STRIP;
-        frequencies f;
+        frequencies f = {}; // all of it: equal launches are equal bytes
         for (int i = 0; i < n_pair; i++)
             f.turns[i] =
                 std::pow(attr[2].f, -(double)(first + i) / (double)half) / 6.28318530717958648;
         int64_t items = (cols - (int64_t)heads * (2 * half - n_pair)) / (packed ? N : 1);
         int threads = items >= 256 ? 256 : items > 128 ? 128 : 64;
         if (packed)
-            DOPL_LAUNCH((rotary_kernel<N, T, G>), (unsigned)rows, threads, 0, dopl_cuda_stream(rt),
-                        y, x, position, cols, heads, half, first, n_pair, sign, beta, f);
+            DOPL_LAUNCH((rotary_kernel<N, T, G>), (unsigned)rows, threads, 0, rt, y, x, position,
+                        cols, heads, half, first, n_pair, sign, beta, f);
         else
-            DOPL_LAUNCH((rotary_kernel<1, T, G>), (unsigned)rows, threads, 0, dopl_cuda_stream(rt),
-                        y, x, position, cols, heads, half, first, n_pair, sign, beta, f);
+            DOPL_LAUNCH((rotary_kernel<1, T, G>), (unsigned)rows, threads, 0, rt, y, x, position,
+                        cols, heads, half, first, n_pair, sign, beta, f);
         DOPL_TRY(dopl_cuda_launched(rt, what));
     }
     return DOPL_OK;

@@ -70,7 +70,7 @@ extern "C" dopl_status op_vocab_cuda(dopl_rt *rt, dopl_op_call *c) {
         int64_t count = chunk_at(&p, first);
         status = chunk_logits(rt, &p, first, count);
         if (status != DOPL_OK) break;
-        DOPL_LAUNCH((vocab_stats_kernel), (unsigned)count, VOCAB_THREADS, 0, dopl_cuda_stream(rt),
+        DOPL_LAUNCH((vocab_stats_kernel), (unsigned)count, VOCAB_THREADS, 0, rt,
                     data_of<float>(c->out) + first, p.logits, p.label + first, p.n, p.V, p.ld);
         status = dopl_cuda_launched(rt, "vocab: statistics");
     }
@@ -131,9 +131,8 @@ extern "C" dopl_status op_vocab_cuda_backward(dopl_rt *rt, dopl_node *n) {
         status = first == last ? gather(rt, &p, first, count) : chunk_logits(rt, &p, first, count);
         if (status != DOPL_OK) break;
         DISPATCH(p.hidden->dtype, T, {
-            DOPL_LAUNCH((vocab_grad_kernel<T>), (unsigned)count, VOCAB_THREADS, 0,
-                        dopl_cuda_stream(rt), p.logits, y + first, dy + first, p.label + first, p.n,
-                        p.V, p.ld);
+            DOPL_LAUNCH((vocab_grad_kernel<T>), (unsigned)count, VOCAB_THREADS, 0, rt, p.logits,
+                        y + first, dy + first, p.label + first, p.n, p.V, p.ld);
         });
         status = dopl_cuda_launched(rt, "vocab: gradient of logits");
         if (status == DOPL_OK) status = push_logits_grad(rt, &p, first, count, &g);
@@ -247,7 +246,7 @@ extern "C" dopl_status op_vocab_kl_cuda(dopl_rt *rt, dopl_op_call *c) {
         int64_t count = chunk_at(&p, first);
         status = pair_logits(rt, &p, first, count, c->in[3], c->in[4], ref_logits);
         if (status != DOPL_OK) break;
-        DOPL_LAUNCH((vocab_kl_kernel), (unsigned)count, VOCAB_THREADS, 0, dopl_cuda_stream(rt),
+        DOPL_LAUNCH((vocab_kl_kernel), (unsigned)count, VOCAB_THREADS, 0, rt,
                     data_of<float>(c->out) + first, lse + first, p.logits, ref_logits, p.n, p.V,
                     p.ld);
         status = dopl_cuda_launched(rt, "vocab_kl: divergence");
@@ -279,9 +278,8 @@ extern "C" dopl_status op_vocab_kl_cuda_backward(dopl_rt *rt, dopl_node *n) {
                      : pair_logits(rt, &p, first, count, &n->in[3], &n->in[4], ref_logits);
         if (status != DOPL_OK) break;
         DISPATCH(p.hidden->dtype, T, {
-            DOPL_LAUNCH((vocab_kl_grad_kernel<T>), (unsigned)count, VOCAB_THREADS, 0,
-                        dopl_cuda_stream(rt), p.logits, ref_logits, lse + first, dy + first, p.n,
-                        p.V, p.ld);
+            DOPL_LAUNCH((vocab_kl_grad_kernel<T>), (unsigned)count, VOCAB_THREADS, 0, rt, p.logits,
+                        ref_logits, lse + first, dy + first, p.n, p.V, p.ld);
         });
         status = dopl_cuda_launched(rt, "vocab_kl: gradient of logits");
         if (status == DOPL_OK) status = push_logits_grad(rt, &p, first, count, &g);

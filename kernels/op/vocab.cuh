@@ -38,12 +38,12 @@ template <class T> static void launch_gather(dopl_rt *rt, const pass *p, int64_t
     const T *x = data_of<T>(p->hidden);
     T *out = static_cast<T *>(p->gathered.data);
     if (packs(x, p->C))
-        DOPL_LAUNCH((gather_rows_kernel<uint4>), (unsigned)n, VOCAB_THREADS, 0,
-                    dopl_cuda_stream(rt), reinterpret_cast<uint4 *>(out),
-                    reinterpret_cast<const uint4 *>(x), p->row + first, p->C / pack<T>::N);
+        DOPL_LAUNCH((gather_rows_kernel<uint4>), (unsigned)n, VOCAB_THREADS, 0, rt,
+                    reinterpret_cast<uint4 *>(out), reinterpret_cast<const uint4 *>(x),
+                    p->row + first, p->C / pack<T>::N);
     else
-        DOPL_LAUNCH((gather_rows_kernel<T>), (unsigned)n, VOCAB_THREADS, 0, dopl_cuda_stream(rt),
-                    out, x, p->row + first, p->C);
+        DOPL_LAUNCH((gather_rows_kernel<T>), (unsigned)n, VOCAB_THREADS, 0, rt, out, x,
+                    p->row + first, p->C);
 }
 
 static dopl_status gather(dopl_rt *rt, const pass *p, int64_t first, int64_t count) {
@@ -240,11 +240,11 @@ template <class T>
 static void launch_scatter(dopl_rt *rt, T *out, float *x, const int32_t *row, int64_t count,
                            int64_t cols) {
     if (packs(out, cols))
-        DOPL_LAUNCH((scatter_rows_kernel<T, pack<T>::N>), (unsigned)count, VOCAB_THREADS, 0,
-                    dopl_cuda_stream(rt), out, x, row, (int)count, cols);
+        DOPL_LAUNCH((scatter_rows_kernel<T, pack<T>::N>), (unsigned)count, VOCAB_THREADS, 0, rt,
+                    out, x, row, (int)count, cols);
     else
-        DOPL_LAUNCH((scatter_rows_kernel<T, 1>), (unsigned)count, VOCAB_THREADS, 0,
-                    dopl_cuda_stream(rt), out, x, row, (int)count, cols);
+        DOPL_LAUNCH((scatter_rows_kernel<T, 1>), (unsigned)count, VOCAB_THREADS, 0, rt, out, x, row,
+                    (int)count, cols);
 }
 
 // Where the gradients of hidden and weight go; NULL: not wanted.
@@ -255,8 +255,7 @@ struct head_grads {
 
 static dopl_status zero(dopl_rt *rt, const dopl_tensor *t) {
     size_t bytes = (size_t)dopl_tensor_numel(t) * dopl_dtype_bytes(t->dtype);
-    return dopl_cuda_result(rt, cudaMemsetAsync(dopl_data(t), 0, bytes, dopl_cuda_stream(rt)),
-                            "vocab");
+    return dopl_cuda_set(rt, dopl_data(t), 0, bytes);
 }
 
 static dopl_status find_grads(dopl_rt *rt, dopl_node *n, int64_t n_rows, head_grads *g) {

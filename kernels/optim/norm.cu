@@ -47,9 +47,8 @@ __global__ void __launch_bounds__(THREADS)
 extern "C" dopl_status dopl_cuda_norm_of(dopl_rt *rt, dopl_cuda_norm *out,
                                          const dopl_cuda_norm_part *parts, int64_t n_part,
                                          double *partial, double max_norm) {
-    cudaStream_t stream = dopl_cuda_stream(rt);
     if (n_part > 0)
-        DOPL_LAUNCH((square_sum_kernel), (unsigned)n_part, THREADS, 0, stream, partial, parts);
-    DOPL_LAUNCH((norm_kernel), 1, THREADS, 0, stream, out, partial, n_part, max_norm);
+        DOPL_LAUNCH((square_sum_kernel), (unsigned)n_part, THREADS, 0, rt, partial, parts);
+    DOPL_LAUNCH((norm_kernel), 1, THREADS, 0, rt, out, partial, n_part, max_norm);
     return dopl_cuda_launched(rt, "gradient norm");
 }

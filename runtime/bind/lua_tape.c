@@ -293,6 +293,16 @@ static int rt_waits(lua_State *L) {
     return 1;
 }
 
+// core.launches(): pieces of work sent to the device; how many of them by graphs, which it launches
+// as one because they repeat; graphs held
+static int rt_launches(lua_State *L) {
+    const dopl_rt *rt = dopl_check_rt(L);
+    lua_pushinteger(L, rt->n_launched);
+    lua_pushinteger(L, rt->n_replayed);
+    lua_pushinteger(L, rt->n_graphs);
+    return 3;
+}
+
 // core.products(): a line on every kind of matrix product that the device has met, in no order:
 // shape, types, what comes with it, and the algorithm that does it
 static int rt_products(lua_State *L) {
@@ -387,6 +397,7 @@ static const luaL_Reg functions[] = {
     { "sync", rt_sync },
     { "waits", rt_waits },
     { "products", rt_products },
+    { "launches", rt_launches },
     { "blocks", rt_blocks },
     { "fail_alloc", rt_fail_alloc },
     { "poison", rt_poison },

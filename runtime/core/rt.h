@@ -82,6 +82,8 @@ typedef struct dopl_rt {
     const struct dopl_backend *backend; // of the device that is not the CPU; NULL until it is used
     void *backend_data;                 // the back end's own
     int64_t n_waits;                    // times the host has waited for the device
+    int64_t n_launched, n_replayed;     // pieces of work sent to it; those of them by a graph
+    int n_graphs;                       // held
     dopl_memory memory[DOPL_N_DEVICE];  // of tensors
     dopl_memory_kind kind;              // what memory of new tensors is for
     bool grad_enabled;                  // operators record on the tape

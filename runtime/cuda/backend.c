@@ -21,13 +21,6 @@ dopl_status dopl_cuda_result(dopl_rt *rt, cudaError_t error, const char *what) {
                      dopl_cuda_of(rt)->sync ? "" : "; DOPL_SYNC=1 names the kernel at fault");
 }
 
-dopl_status dopl_cuda_launched(dopl_rt *rt, const char *what) {
-    const dopl_cuda *cuda = dopl_cuda_of(rt);
-    cudaError_t error = cudaGetLastError();
-    if (error == cudaSuccess && cuda->sync) error = cudaStreamSynchronize(cuda->stream);
-    return dopl_cuda_result(rt, error, what);
-}
-
 // ---- opening
 
 dopl_status dopl_cuda_symbols(dopl_rt *rt, const char *library, const dopl_cuda_symbol *wanted,
@@ -103,6 +96,7 @@ static dopl_status open_device(dopl_rt *rt) {
     DOPL_TRY(dopl_cuda_result(rt, cudaSetDevice(cuda->ordinal), "device cuda"));
     DOPL_TRY(dopl_cuda_result(rt, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
                               "device cuda"));
+    DOPL_TRY(dopl_cuda_queue_init(rt, cuda->sync || is_set("DOPL_NVTX")));
     DOPL_TRY(dopl_cuda_pool_init(rt));
     DOPL_TRY(dopl_cuda_staging_init(rt));
     DOPL_TRY(dopl_cuda_gemm_init(rt));
@@ -113,11 +107,12 @@ static dopl_status open_device(dopl_rt *rt) {
 static void close_device(dopl_rt *rt) {
     dopl_cuda *cuda = dopl_cuda_of(rt);
     if (!cuda) return;
-    if (cuda->stream) (void)cudaStreamSynchronize(cuda->stream);
+    if (cuda->queue && dopl_cuda_flush(rt) == DOPL_OK) (void)cudaStreamSynchronize(cuda->stream);
     dopl_cuda_jit_release(rt);
     dopl_cuda_gemm_release(rt);
     dopl_cuda_staging_release(rt);
     dopl_cuda_pool_release(rt);
+    dopl_cuda_queue_release(rt);
     if (cuda->stream) (void)cudaStreamDestroy(cuda->stream);
     dopl_rt_free(rt, cuda);
     rt->backend_data = NULL;
@@ -126,7 +121,7 @@ static void close_device(dopl_rt *rt) {
 // ---- the table
 
 static dopl_status sync_device(dopl_rt *rt) {
-    rt->n_waits++;
+    DOPL_TRY(dopl_cuda_flush_to_wait(rt));
     return dopl_cuda_result(rt, cudaStreamSynchronize(dopl_cuda_stream(rt)), "sync");
 }
 
@@ -137,7 +132,7 @@ static const char *describe(dopl_rt *rt) {
 static const dopl_backend table = {
     .name = "cuda",
     .alloc = dopl_cuda_pool_take,
-    .free = dopl_cuda_pool_give,
+    .free = dopl_cuda_free,
     .trim = dopl_cuda_pool_trim,
     .to_device = dopl_cuda_to_device,
     .to_host = dopl_cuda_to_host,

@@ -20,8 +20,9 @@ typedef struct dopl_cuda {
     int n_sm;
     int arch; // 90 for sm_90
     cudaStream_t stream;
-    bool sync;                   // DOPL_SYNC=1: wait after every kernel, to name the one that fails
-    struct dopl_cuda_pool *pool; // memory.c
+    bool sync; // DOPL_SYNC=1: wait after every kernel, to name the one that fails
+    struct dopl_cuda_queue *queue; // launches on their way; queue.c
+    struct dopl_cuda_pool *pool;   // memory.c
     struct dopl_cuda_staging
         *staging;                // pinned memory on the way to and from the device; transfer.c
     struct dopl_cuda_gemm *gemm; // handle and the algorithms found so far; gemm.c
@@ -38,8 +39,23 @@ static inline cudaStream_t dopl_cuda_stream(const dopl_rt *rt) {
 
 // Turns a CUDA error into a status: "what: CUDA's words". cudaSuccess is DOPL_OK.
 DOPL_CHECKED dopl_status dopl_cuda_result(dopl_rt *rt, cudaError_t error, const char *what);
-// After a launch: whether it was accepted; with DOPL_SYNC=1, whether it ran.
+
+// Work goes to the stream in batches, by a CUDA graph where a batch repeats (queue.c). `issue` will
+// be called with a copy of what the caller writes into the zeroed bytes returned, 16-byte aligned:
+// everything it depends on must lie there. Then the caller asks dopl_cuda_launched.
+typedef dopl_status dopl_cuda_issue_fn(dopl_rt *rt, const void *data);
+void *dopl_cuda_queue_work(dopl_rt *rt, dopl_cuda_issue_fn *issue, size_t bytes);
+// Whether all is well so far; with DOPL_SYNC=1, whether the work ran.
 DOPL_CHECKED dopl_status dopl_cuda_launched(dopl_rt *rt, const char *what);
+// Sends off what waits: before work that goes straight to the stream, and before memory leaves.
+DOPL_CHECKED dopl_status dopl_cuda_flush(dopl_rt *rt);
+DOPL_CHECKED dopl_status dopl_cuda_flush_to_wait(dopl_rt *rt); // the caller then waits
+void dopl_cuda_send(dopl_rt *rt); // dopl_cuda_launched tells what came of it
+// Bytes of device memory: set to `value`, moved to where they do not overlap.
+DOPL_CHECKED dopl_status dopl_cuda_set(dopl_rt *rt, void *to, int value, size_t bytes);
+DOPL_CHECKED dopl_status dopl_cuda_move(dopl_rt *rt, void *to, const void *from, size_t bytes);
+DOPL_CHECKED dopl_status dopl_cuda_queue_init(dopl_rt *rt, bool direct); // fills cuda->queue
+void dopl_cuda_queue_release(dopl_rt *rt);                               // idempotent
 
 // Functions of a shared library that is opened while the program runs. to: the address of a pointer
 // to each. The library stays open.
@@ -50,13 +66,11 @@ typedef struct {
 DOPL_CHECKED dopl_status dopl_cuda_symbols(dopl_rt *rt, const char *library,
                                            const dopl_cuda_symbol *wanted, size_t n);
 
-// Memory from the pool, counted as scratch. free: NULL-safe; what is reused is used by later work
-// on the same stream only.
+// Memory from the pool, counted as scratch; of pool_take, the core counts the bytes. free:
+// NULL-safe; what is reused is used by later work on the same stream only.
 DOPL_CHECKED dopl_status dopl_cuda_alloc(dopl_rt *rt, void **out, size_t bytes);
-void dopl_cuda_free(dopl_rt *rt, void *data);
-// The same for memory whose bytes the core counts.
 DOPL_CHECKED dopl_status dopl_cuda_pool_take(dopl_rt *rt, void **out, size_t bytes);
-void dopl_cuda_pool_give(dopl_rt *rt, void *data);
+void dopl_cuda_free(dopl_rt *rt, void *data);
 void dopl_cuda_pool_trim(dopl_rt *rt);
 DOPL_CHECKED dopl_status dopl_cuda_pool_init(dopl_rt *rt); // fills cuda->pool
 void dopl_cuda_pool_release(dopl_rt *rt);                  // idempotent

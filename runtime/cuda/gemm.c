@@ -6,9 +6,9 @@
 //
 // The library's heuristic names the algorithms worth trying; the first, usually within a tenth of
 // the best, is taken and remembered for the shape, so that a run repeats to the bit. With
-// DOPL_GEMM_TIMING=1 the first product of a kind outside of a graph capture times them all, on its
-// own operands, and the fastest is remembered: which one wins can differ from run to run, and with
-// it the last bits of a product. Token counts change from batch to batch, so kinds are then shapes
+// DOPL_GEMM_TIMING=1 the first product of a kind times them all, on its own operands, and the
+// fastest is remembered: which one wins can differ from run to run, and with it the last bits of a
+// product. Token counts change from batch to batch, so kinds are then shapes
 // rounded to four steps an octave: a kind's other shapes take over its algorithm where cuBLAS
 // confirms that it can. DOPL_TF32=1 multiplies f32 operands in TF32: faster by far, 10 bits of
 // mantissa.
@@ -130,6 +130,7 @@ static cublasStatus_t put_layout(cublasLtMatrixLayoutOpaque_t *layout, dopl_dtyp
 }
 
 static cublasStatus_t put(request *r, const dopl_cuda_product *p, bool tf32) {
+    memset(r, 0, sizeof *r); // equal requests are equal bytes: queue.c
     cublasStatus_t s = put_operation(r, p, tf32);
     if (!s) s = put_layout(&r->a, p->type, p->b_transposed, p->k, p->n, p->ldb);
     if (!s) s = put_layout(&r->b, p->type, p->a_transposed, p->m, p->k, p->lda);
@@ -137,9 +138,9 @@ static cublasStatus_t put(request *r, const dopl_cuda_product *p, bool tf32) {
     return s;
 }
 
-static cublasStatus_t enqueue(const dopl_cuda *cuda, const request *r, const dopl_cuda_product *p,
-                              void *y, const cublasLtMatmulAlgo_t *algo, void *workspace,
-                              size_t bytes) {
+static cublasStatus_t multiply(const dopl_cuda *cuda, const request *r, const dopl_cuda_product *p,
+                               void *y, const cublasLtMatmulAlgo_t *algo, void *workspace,
+                               size_t bytes) {
     return cublasLtMatmul(cuda->gemm->handle, (cublasLtMatmulDesc_t)&r->operation, &p->alpha, p->b,
                           (cublasLtMatrixLayout_t)&r->a, p->a, (cublasLtMatrixLayout_t)&r->b,
                           &p->beta, p->y, (cublasLtMatrixLayout_t)&r->y, y,
@@ -291,6 +292,7 @@ static dopl_status stopwatch_init(dopl_rt *rt, stopwatch *w, const dopl_cuda_pro
         DOPL_TRY(dopl_cuda_alloc(rt, &w->y, bytes));
     }
     DOPL_TRY(dopl_cuda_alloc(rt, &w->workspace, WORKSPACE));
+    DOPL_TRY(dopl_cuda_flush(rt)); // what makes the operands comes first
     DOPL_TRY(dopl_cuda_result(rt, cudaEventCreate(&w->start), "timing a product"));
     return dopl_cuda_result(rt, cudaEventCreate(&w->end), "timing a product");
 }
@@ -305,7 +307,7 @@ static dopl_status time_one(dopl_rt *rt, const stopwatch *w, const request *r,
     *ms = 1e30f;
     cudaError_t e = cudaSuccess;
     for (int i = -1; !e && i < repeat; i++) { // the first, untimed, loads the kernel
-        if (enqueue(cuda, r, p, w->y, &candidate->algo, w->workspace, candidate->workspaceSize))
+        if (multiply(cuda, r, p, w->y, &candidate->algo, w->workspace, candidate->workspaceSize))
             return DOPL_OK;
         if (i < 0) e = cudaEventRecord(w->start, cuda->stream);
     }
@@ -332,16 +334,6 @@ static dopl_status fastest(dopl_rt *rt, const request *r, const dopl_cuda_produc
     }
     stopwatch_release(rt, &w, p);
     return status;
-}
-
-static dopl_status may_time(dopl_rt *rt, bool *may) {
-    const dopl_cuda *cuda = dopl_cuda_of(rt);
-    enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-    *may = false;
-    if (!cuda->gemm->timing) return DOPL_OK;
-    DOPL_TRY(dopl_cuda_result(rt, cudaStreamIsCapturing(cuda->stream, &capture), "product"));
-    *may = capture == cudaStreamCaptureStatusNone;
-    return DOPL_OK;
 }
 
 static void remember_shape(choice *c, const dopl_cuda_product *p) {
@@ -393,11 +385,8 @@ static dopl_status find(dopl_rt *rt, const request *r, const dopl_cuda_product *
     struct dopl_cuda_gemm *g = dopl_cuda_of(rt)->gemm;
     kind k = kind_of(p, !g->timing);
     *out = look_up(g, &k);
-    if ((*out)->used && (*out)->timed && takes(g, r, p, *out)) return DOPL_OK;
-    bool timed;
-    DOPL_TRY(may_time(rt, &timed));
-    if ((*out)->used && !timed && takes(g, r, p, *out)) return DOPL_OK;
-    if (!(*out)->used || !(*out)->timed) return choose(rt, r, p, &k, timed, *out);
+    if ((*out)->used && takes(g, r, p, *out)) return DOPL_OK;
+    if (!(*out)->used || !(*out)->timed) return choose(rt, r, p, &k, g->timing, *out);
     *out = own;
     return choose(rt, r, p, &k, false, own);
 }
@@ -437,14 +426,14 @@ bool dopl_cuda_gemm_tell(dopl_rt *rt, int64_t i, char *text, size_t bytes) {
 // k is 0: nothing to add up.
 static dopl_status empty_sum(dopl_rt *rt, const dopl_cuda_product *p) {
     size_t size = dopl_dtype_bytes(p->y_type), row = (size_t)p->n * size;
-    cudaStream_t stream = dopl_cuda_stream(rt);
-    cudaError_t e = cudaSuccess;
-    for (int64_t i = 0; !e && p->beta == 0.0f && i < p->m; i++) {
+    for (int64_t i = 0; p->beta == 0.0f && i < p->m; i++) {
         char *y = (char *)p->y + (size_t)(i * p->ldy) * size;
-        e = p->bias ? cudaMemcpyAsync(y, p->bias, row, cudaMemcpyDeviceToDevice, stream)
-                    : cudaMemsetAsync(y, 0, row, stream);
+        if (p->bias)
+            DOPL_TRY(dopl_cuda_move(rt, y, p->bias, row));
+        else
+            DOPL_TRY(dopl_cuda_set(rt, y, 0, row));
     }
-    return dopl_cuda_result(rt, e, "product over an empty dimension");
+    return DOPL_OK;
 }
 
 static bool is_degenerate(const dopl_cuda_product *p) {
@@ -462,20 +451,55 @@ dopl_status dopl_cuda_gemm_fits(dopl_rt *rt, const dopl_cuda_product *p, bool *f
     return DOPL_OK;
 }
 
+// A product that waits in the queue: no byte of it lies between fields.
+typedef struct {
+    request request;
+    cublasLtMatmulAlgo_t algo;
+    int64_t m, n, k;
+    const void *a, *b;
+    void *y, *workspace;
+    size_t bytes;
+    float alpha, beta;
+} queued;
+
+static dopl_status issue(dopl_rt *rt, const void *data) {
+    const queued *q = data;
+    const dopl_cuda_product p = { .m = q->m,
+                                  .n = q->n,
+                                  .k = q->k,
+                                  .a = q->a,
+                                  .b = q->b,
+                                  .y = q->y,
+                                  .alpha = q->alpha,
+                                  .beta = q->beta };
+    return result(
+        rt, multiply(dopl_cuda_of(rt), &q->request, &p, p.y, &q->algo, q->workspace, q->bytes), &p);
+}
+
 dopl_status dopl_cuda_gemm(dopl_rt *rt, const dopl_cuda_product *p) {
-    const dopl_cuda *cuda = dopl_cuda_of(rt);
     if (p->m == 0 || p->n == 0) return DOPL_OK;
     if (p->k == 0) return empty_sum(rt, p);
     request r;
     choice own, *c;
-    DOPL_TRY(result(rt, put(&r, p, cuda->gemm->tf32), p));
+    DOPL_TRY(result(rt, put(&r, p, dopl_cuda_of(rt)->gemm->tf32), p));
     DOPL_TRY(find(rt, &r, p, &own, &c));
     if (c->none)
         return dopl_fail(rt, DOPL_EDEVICE, "%s: cuBLAS has no algorithm for it", describe(p).s);
     void *workspace = NULL;
     if (c->workspace) DOPL_TRY(dopl_cuda_alloc(rt, &workspace, c->workspace));
-    cublasStatus_t s = enqueue(cuda, &r, p, p->y, &c->algo, workspace, c->workspace);
+    queued *q = dopl_cuda_queue_work(rt, issue, sizeof *q);
+    *q = (queued){ .request = r,
+                   .algo = c->algo,
+                   .m = p->m,
+                   .n = p->n,
+                   .k = p->k,
+                   .a = p->a,
+                   .b = p->b,
+                   .y = p->y,
+                   .workspace = workspace,
+                   .bytes = c->workspace,
+                   .alpha = p->alpha,
+                   .beta = p->beta };
     dopl_cuda_free(rt, workspace);
-    DOPL_TRY(result(rt, s, p));
-    return cuda->sync ? dopl_cuda_launched(rt, describe(p).s) : DOPL_OK;
+    return dopl_cuda_launched(rt, dopl_cuda_of(rt)->sync ? describe(p).s : "product");
 }

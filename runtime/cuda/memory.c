@@ -1,33 +1,45 @@
 // memory.c - memory of the device: the pool, what a failure says, copies of indices.
 //
-// The pool is the driver's own (cudaMallocAsync), kept from giving anything back: after the first
-// steps an allocation is bookkeeping in the driver's user space, stream-ordered, with no call to
-// the operating system and no wait. A cache of ours over cudaMalloc would save that bookkeeping's
-// microsecond, but sequences are packed, so sizes change from batch to batch, and blocks kept by
-// size would lie idle while others are short; the driver maps the pages of any free blocks to one
-// new address instead. Everything is queued on one stream, so a block freed by the host can be
-// handed out again at once.
+// Two levels. Blocks given back are kept by size, and one of the same size is handed out again: the
+// next step finds what the last one had, at the same addresses, which is what lets a CUDA graph
+// launch it (queue.c), and at no cost. Below is the driver's pool (cudaMallocAsync), told to give
+// nothing back by itself: sequences are packed, so sizes change from batch to batch, and where kept
+// blocks do not fit they go there, oldest first, for the driver to map their pages to one new
+// address. Kept and used blocks together never are more than was once used at a time, and SLACK.
 //
-// What tensors hold is counted by the core. Scratch is counted here, in a list, since the pool does
-// not tell the size of a block; few blocks of scratch are out at a time, and the last out is the
-// first back.
+// Everything is queued on one stream, so a block that the host gives back can be used again at
+// once; it may leave for the driver only when the launches that use it have been sent off.
 #include "cuda.h"
 
 #include <stdio.h>
 #include <string.h>
 
+enum {
+    GRAIN = 512,       // sizes are multiples of it
+    SLACK = 32 << 20,  // bytes kept above the peak
+    BUCKETS = 1 << 12, // of each of the two indices
+    FIRST_CAPACITY = 1 << 8,
+    NONE = -1,
+};
+
 typedef struct {
     void *data;
-    size_t bytes;
-} scratch;
+    size_t bytes, asked;
+    int next_by_data; // in its bucket; of places that are free: the next such place
+    int next_by_size; // kept blocks in their bucket, by address
+    int older, newer; // kept blocks, by when they were given back
+    bool is_scratch;
+} block;
 
 struct dopl_cuda_pool {
     cudaMemPool_t driver;
-    scratch *out;
-    int n_out, capacity;
+    bool direct; // keeps nothing, so that tools see every use of what was given back
+    block *block;
+    int n_block, capacity, unused; // places taken at least once; the first that is free
+    int by_data[BUCKETS], by_size[BUCKETS];
+    int oldest, newest;
+    size_t used, kept, peak; // bytes; most that were used
 };
-
-enum { FIRST_CAPACITY = 32 };
 
 static struct dopl_cuda_pool *pool_of(const dopl_rt *rt) {
     return dopl_cuda_of(rt)->pool;
@@ -37,32 +49,132 @@ dopl_status dopl_cuda_pool_init(dopl_rt *rt) {
     dopl_cuda *cuda = dopl_cuda_of(rt);
     void *memory;
     DOPL_TRY(dopl_rt_alloc_zero(rt, &memory, sizeof *cuda->pool));
-    cuda->pool = memory;
-    cuda->pool->capacity = FIRST_CAPACITY;
-    DOPL_TRY(dopl_rt_alloc(rt, &memory, FIRST_CAPACITY * sizeof *cuda->pool->out));
-    cuda->pool->out = memory;
-    cudaMemPool_t *driver = &cuda->pool->driver;
-    DOPL_TRY(dopl_cuda_result(rt, cudaDeviceGetDefaultMemPool(driver, cuda->ordinal),
+    struct dopl_cuda_pool *pool = cuda->pool = memory;
+    pool->direct = cuda->sync;
+    pool->capacity = FIRST_CAPACITY;
+    pool->unused = pool->oldest = pool->newest = NONE;
+    for (int i = 0; i < BUCKETS; i++) pool->by_data[i] = pool->by_size[i] = NONE;
+    DOPL_TRY(dopl_rt_alloc(rt, &memory, FIRST_CAPACITY * sizeof *pool->block));
+    pool->block = memory;
+    DOPL_TRY(dopl_cuda_result(rt, cudaDeviceGetDefaultMemPool(&pool->driver, cuda->ordinal),
                               "the device's memory pool"));
     uint64_t keep = UINT64_MAX; // bytes that stay cached when the stream is waited for
     return dopl_cuda_result(
-        rt, cudaMemPoolSetAttribute(*driver, cudaMemPoolAttrReleaseThreshold, &keep),
+        rt, cudaMemPoolSetAttribute(pool->driver, cudaMemPoolAttrReleaseThreshold, &keep),
         "the device's memory pool");
+}
+
+// ---- the table of blocks
+
+static int bucket_of_data(const void *data) {
+    return (int)(((uintptr_t)data / GRAIN * 0x9e3779b97f4a7c15u) >> 52);
+}
+
+static int bucket_of_size(size_t bytes) {
+    return (int)((bytes / GRAIN * 0x9e3779b97f4a7c15u) >> 52);
+}
+
+_Static_assert(BUCKETS == 1 << (64 - 52), "what the two above give");
+
+// A free place in the table, not yet in any list.
+static dopl_status new_place(dopl_rt *rt, struct dopl_cuda_pool *pool, int *out) {
+    if (pool->unused != NONE) {
+        *out = pool->unused;
+        pool->unused = pool->block[*out].next_by_data;
+        return DOPL_OK;
+    }
+    if (pool->n_block == pool->capacity) {
+        void *grown = pool->block;
+        DOPL_TRY(dopl_rt_realloc(rt, &grown, 2 * (size_t)pool->capacity * sizeof *pool->block));
+        pool->block = grown;
+        pool->capacity *= 2;
+    }
+    *out = pool->n_block++;
+    return DOPL_OK;
+}
+
+static void free_place(struct dopl_cuda_pool *pool, int i) {
+    pool->block[i].next_by_data = pool->unused;
+    pool->unused = i;
+}
+
+static int find_block(const struct dopl_cuda_pool *pool, const void *data) {
+    int i = pool->by_data[bucket_of_data(data)];
+    while (pool->block[i].data != data) i = pool->block[i].next_by_data;
+    return i;
+}
+
+static void keep(struct dopl_cuda_pool *pool, int i) {
+    block *b = &pool->block[i];
+    int *link = &pool->by_size[bucket_of_size(b->bytes)];
+    while (*link != NONE && pool->block[*link].data < b->data)
+        link = &pool->block[*link].next_by_size;
+    b->next_by_size = *link;
+    *link = i;
+    b->older = pool->newest;
+    b->newer = NONE;
+    if (pool->newest != NONE) pool->block[pool->newest].newer = i;
+    pool->newest = i;
+    if (pool->oldest == NONE) pool->oldest = i;
+    pool->used -= b->bytes;
+    pool->kept += b->bytes;
+}
+
+static void unkeep(struct dopl_cuda_pool *pool, int i) {
+    block *b = &pool->block[i];
+    int *link = &pool->by_size[bucket_of_size(b->bytes)];
+    while (*link != i) link = &pool->block[*link].next_by_size;
+    *link = b->next_by_size;
+    *(b->older == NONE ? &pool->oldest : &pool->block[b->older].newer) = b->newer;
+    *(b->newer == NONE ? &pool->newest : &pool->block[b->newer].older) = b->older;
+    pool->kept -= b->bytes;
+}
+
+// A kept block of that size, that at the lowest address: whatever the order they came back in, a
+// step that asks for the same gets the same. NONE: there is none.
+static int take_kept(struct dopl_cuda_pool *pool, size_t bytes) {
+    int i = pool->by_size[bucket_of_size(bytes)];
+    while (i != NONE && pool->block[i].bytes != bytes) i = pool->block[i].next_by_size;
+    if (i != NONE) unkeep(pool, i);
+    return i;
+}
+
+// To the driver. The block is in no list of kept ones. An error is an earlier kernel's fault:
+// whoever waits for the device next reports it.
+static void give_to_driver(dopl_rt *rt, struct dopl_cuda_pool *pool, int i) {
+    int *link = &pool->by_data[bucket_of_data(pool->block[i].data)];
+    while (*link != i) link = &pool->block[*link].next_by_data;
+    *link = pool->block[i].next_by_data;
+    (void)cudaFreeAsync(pool->block[i].data, dopl_cuda_stream(rt));
+    free_place(pool, i);
+}
+
+// Lets kept blocks go, oldest first, until at most `bytes` are kept.
+static dopl_status keep_at_most(dopl_rt *rt, struct dopl_cuda_pool *pool, size_t bytes) {
+    if (pool->kept <= bytes) return DOPL_OK;
+    DOPL_TRY(dopl_cuda_flush(rt));
+    while (pool->kept > bytes) {
+        int i = pool->oldest;
+        unkeep(pool, i);
+        give_to_driver(rt, pool, i);
+    }
+    return DOPL_OK;
+}
+
+void dopl_cuda_pool_trim(dopl_rt *rt) {
+    // what work that is still queued will free can be given back only after it
+    if (keep_at_most(rt, pool_of(rt), 0) == DOPL_OK &&
+        cudaStreamSynchronize(dopl_cuda_stream(rt)) == cudaSuccess)
+        (void)cudaMemPoolTrimTo(pool_of(rt)->driver, 0);
 }
 
 void dopl_cuda_pool_release(dopl_rt *rt) {
     struct dopl_cuda_pool *pool = pool_of(rt);
     if (!pool) return;
     if (pool->driver) dopl_cuda_pool_trim(rt);
-    dopl_rt_free(rt, pool->out);
+    dopl_rt_free(rt, pool->block);
     dopl_rt_free(rt, pool);
     dopl_cuda_of(rt)->pool = NULL;
-}
-
-void dopl_cuda_pool_trim(dopl_rt *rt) {
-    // what work that is still queued will free can be given back only after it
-    if (cudaStreamSynchronize(dopl_cuda_stream(rt)) == cudaSuccess)
-        (void)cudaMemPoolTrimTo(pool_of(rt)->driver, 0);
 }
 
 // ---- out of memory
@@ -127,66 +239,80 @@ static dopl_status out_of_memory(dopl_rt *rt, size_t bytes) {
 
 // ---- taking and giving back
 
-dopl_status dopl_cuda_pool_take(dopl_rt *rt, void **out, size_t bytes) {
-    cudaStream_t stream = dopl_cuda_stream(rt);
+// A block that is used from now on: a kept one, or one of the driver's.
+static dopl_status take(dopl_rt *rt, struct dopl_cuda_pool *pool, size_t bytes, int *out) {
+    size_t whole = (bytes + GRAIN - (bytes > 0)) / GRAIN * GRAIN; // an address even for nothing
+    *out = take_kept(pool, whole);
+    if (*out == NONE) {
+        size_t used = pool->used + whole, most = (used > pool->peak ? used : pool->peak) + SLACK;
+        DOPL_TRY(keep_at_most(rt, pool, most - used));
+        DOPL_TRY(new_place(rt, pool, out));
+        block *b = &pool->block[*out];
+        *b = (block){ .bytes = whole };
+        cudaStream_t stream = dopl_cuda_stream(rt);
+        cudaError_t error = cudaMallocAsync(&b->data, whole, stream);
+        if (error == cudaErrorMemoryAllocation) {
+            (void)cudaGetLastError();
+            dopl_cuda_pool_trim(rt);
+            error = cudaMallocAsync(&b->data, whole, stream);
+        }
+        if (error != cudaSuccess) free_place(pool, *out);
+        if (error == cudaErrorMemoryAllocation) {
+            (void)cudaGetLastError();
+            return out_of_memory(rt, bytes);
+        }
+        DOPL_TRY(dopl_cuda_result(rt, error, "allocation"));
+        int *first = &pool->by_data[bucket_of_data(b->data)];
+        b->next_by_data = *first;
+        *first = *out;
+    }
+    pool->used += whole;
+    if (pool->used > pool->peak) pool->peak = pool->used;
+    pool->block[*out].asked = bytes;
+    return DOPL_OK;
+}
+
+static dopl_status take_for(dopl_rt *rt, void **out, size_t bytes, bool is_scratch) {
+    struct dopl_cuda_pool *pool = pool_of(rt);
+    int i;
     *out = NULL;
     if (rt->fail_at > 0 && --rt->fail_at == 0)
         return dopl_fail(rt, DOPL_ENOMEM, "out of memory on cuda: %zu bytes asked (simulated)",
                          bytes);
-    size_t whole = bytes ? bytes : 1; // an address even for nothing
-    cudaError_t error = cudaMallocAsync(out, whole, stream);
-    if (error == cudaErrorMemoryAllocation) {
-        (void)cudaGetLastError();
-        dopl_cuda_pool_trim(rt);
-        error = cudaMallocAsync(out, whole, stream);
-    }
-    if (error == cudaErrorMemoryAllocation) {
-        (void)cudaGetLastError();
-        return out_of_memory(rt, bytes);
-    }
-    DOPL_TRY(dopl_cuda_result(rt, error, "allocation"));
+    DOPL_TRY(take(rt, pool, bytes, &i));
     rt->n_blocks++;
+    pool->block[i].is_scratch = is_scratch;
+    if (is_scratch) dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_SCRATCH, (int64_t)bytes);
+    *out = pool->block[i].data;
     if (!rt->poison) return DOPL_OK;
-    dopl_status status =
-        dopl_cuda_result(rt, cudaMemsetAsync(*out, 0xff, whole, stream), "filling with NaN");
+    dopl_status status = dopl_cuda_set(rt, *out, 0xff, pool->block[i].bytes);
     if (status != DOPL_OK) {
-        dopl_cuda_pool_give(rt, *out);
+        dopl_cuda_free(rt, *out);
         *out = NULL;
     }
     return status;
 }
 
-void dopl_cuda_pool_give(dopl_rt *rt, void *data) {
-    if (!data) return;
-    rt->n_blocks--;
-    // an error is an earlier kernel's fault: whoever waits for the device next reports it
-    (void)cudaFreeAsync(data, dopl_cuda_stream(rt));
+dopl_status dopl_cuda_pool_take(dopl_rt *rt, void **out, size_t bytes) {
+    return take_for(rt, out, bytes, false);
 }
 
-// ---- scratch
-
 dopl_status dopl_cuda_alloc(dopl_rt *rt, void **out, size_t bytes) {
-    struct dopl_cuda_pool *pool = pool_of(rt);
-    if (pool->n_out == pool->capacity) {
-        void *grown = pool->out;
-        DOPL_TRY(dopl_rt_realloc(rt, &grown, 2 * (size_t)pool->capacity * sizeof *pool->out));
-        pool->out = grown;
-        pool->capacity *= 2;
-    }
-    DOPL_TRY(dopl_cuda_pool_take(rt, out, bytes));
-    pool->out[pool->n_out++] = (scratch){ *out, bytes };
-    dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_SCRATCH, (int64_t)bytes);
-    return DOPL_OK;
+    return take_for(rt, out, bytes, true);
 }
 
 void dopl_cuda_free(dopl_rt *rt, void *data) {
     struct dopl_cuda_pool *pool = pool_of(rt);
     if (!data) return;
-    int i = pool->n_out - 1;
-    while (i > 0 && pool->out[i].data != data) i--;
-    dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_SCRATCH, -(int64_t)pool->out[i].bytes);
-    memmove(&pool->out[i], &pool->out[i + 1], (size_t)(--pool->n_out - i) * sizeof *pool->out);
-    dopl_cuda_pool_give(rt, data);
+    int i = find_block(pool, data);
+    if (pool->block[i].is_scratch)
+        dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_SCRATCH, -(int64_t)pool->block[i].asked);
+    rt->n_blocks--;
+    keep(pool, i);
+    if (!pool->direct) return;
+    dopl_cuda_send(rt);
+    unkeep(pool, i);
+    give_to_driver(rt, pool, i);
 }
 
 dopl_status dopl_cuda_tensor(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, int n_dim,
@@ -207,7 +333,7 @@ dopl_status dopl_cuda_index(dopl_rt *rt, const dopl_tensor *t, const int32_t **o
         DOPL_TRY(dopl_cuda_pool_take(rt, &mirror, s->bytes));
         dopl_status status = dopl_cuda_to_device(rt, mirror, s->data, s->bytes);
         if (status != DOPL_OK) {
-            dopl_cuda_pool_give(rt, mirror);
+            dopl_cuda_free(rt, mirror);
             return status;
         }
         s->mirror = mirror;

@@ -75,7 +75,7 @@ static dopl_status join(dopl_rt *rt, dopl_world *world, const char from[DOPL_WOR
 
 static void leave(dopl_rt *rt, dopl_world *world) {
     if (world->state && rt->backend_data) {
-        cudaStreamSynchronize(dopl_cuda_stream(rt));
+        (void)rt->backend->sync(rt); // its last collective
         nccl.leave(world->state);
     }
     world->state = NULL;
@@ -100,6 +100,7 @@ typedef ncclResult_t each_fn(const dopl_world *world, const dopl_tensor *t, int 
 static dopl_status run_group(dopl_rt *rt, const dopl_world *world, dopl_tensor *const *tensor,
                              int n, int root, each_fn *each, const char *what) {
     DOPL_TRY(check_device(rt, tensor, n));
+    DOPL_TRY(dopl_cuda_flush(rt));
     DOPL_TRY(result(rt, nccl.group_start(), what));
     ncclResult_t first = ncclSuccess;
     for (int i = 0; i < n && first == ncclSuccess; i++)

@@ -53,6 +53,7 @@ static dopl_status turn(dopl_rt *rt, struct dopl_cuda_staging *s) {
 
 dopl_status dopl_cuda_to_device(dopl_rt *rt, void *to, const void *from, size_t bytes) {
     struct dopl_cuda_staging *s = dopl_cuda_of(rt)->staging;
+    if (bytes > 0) DOPL_TRY(dopl_cuda_flush(rt));
     for (size_t done = 0; done < bytes;) {
         if (s->used >= HALF) DOPL_TRY(turn(rt, s));
         size_t n = HALF - s->used < bytes - done ? HALF - s->used : bytes - done;
@@ -81,7 +82,7 @@ static dopl_status fetch(dopl_rt *rt, struct dopl_cuda_staging *s, int half, con
 dopl_status dopl_cuda_to_host(dopl_rt *rt, void *to, const void *from, size_t bytes) {
     struct dopl_cuda_staging *s = dopl_cuda_of(rt)->staging;
     size_t asked = 0, done = 0;
-    rt->n_waits += bytes > 0;
+    if (bytes > 0) DOPL_TRY(dopl_cuda_flush_to_wait(rt));
     // the stream is in order: when the first bytes are here, both halves are free of copies there
     for (int half = 0; done < bytes; half = 1 - half) {
         for (int ahead = 0; ahead < 2 && asked < bytes && asked < done + 2 * (size_t)HALF;
@@ -100,7 +101,6 @@ dopl_status dopl_cuda_to_host(dopl_rt *rt, void *to, const void *from, size_t by
 }
 
 dopl_status dopl_cuda_copy(dopl_rt *rt, void *to, const void *from, size_t bytes) {
-    cudaStream_t stream = dopl_cuda_stream(rt);
     const char *t = to, *f = from;
     if (bytes == 0 || t == f) return DOPL_OK;
     bool overlap = t < f + bytes && f < t + bytes;
@@ -114,7 +114,7 @@ dopl_status dopl_cuda_copy(dopl_rt *rt, void *to, const void *from, size_t bytes
         }
         from = aside;
     }
-    cudaError_t error = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream);
+    dopl_status status = dopl_cuda_move(rt, to, from, bytes);
     dopl_cuda_free(rt, aside);
-    return dopl_cuda_result(rt, error, "copy");
+    return status;
 }

@@ -99,8 +99,8 @@ dopl_status dopl_op_apply(dopl_rt *rt, dopl_op_id id, dopl_op_call *c) {
     rt->kind = DOPL_MEMORY_ACTIVATION;
     dopl_status status = c->op->shape(rt, c);
     if (status != DOPL_OK) goto out;
+    c->out->device = c->out->dtype == DOPL_I32 ? DOPL_CPU : c->device;
     if (!c->out->storage) {
-        c->out->device = c->out->dtype == DOPL_I32 ? DOPL_CPU : c->device;
         status = dopl_tensor_alloc(rt, c->out);
         if (status != DOPL_OK) goto out;
     }

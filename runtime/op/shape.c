@@ -9,7 +9,6 @@
 static void window(dopl_op_call *c, int64_t first_element) {
     const dopl_tensor *x = c->in[0];
     c->out->storage = x->storage;
-    c->out->device = x->device;
     c->out->storage->refs++;
     c->out->offset = x->offset + first_element * (int64_t)dopl_dtype_bytes(x->dtype);
 }

@@ -28,18 +28,13 @@ dopl_status dopl_cuda_alloc(dopl_rt *rt, void **out, size_t bytes) {
 }
 
 void dopl_cuda_free(dopl_rt *rt, void *data) {
-    (void)rt;
+    dopl_cuda_send(rt);
     n_blocks -= data != NULL;
     free(data);
 }
 
 dopl_status dopl_cuda_result(dopl_rt *rt, cudaError_t error, const char *what) {
     return error == cudaSuccess ? DOPL_OK : dopl_fail(rt, DOPL_EDEVICE, "%s", what);
-}
-
-dopl_status dopl_cuda_launched(dopl_rt *rt, const char *what) {
-    (void)rt, (void)what;
-    return DOPL_OK;
 }
 
 typedef struct {
@@ -51,12 +46,14 @@ static void open_device(device *d) {
     memset(d, 0, sizeof *d);
     assert_int_equal(dopl_rt_init(&d->rt), DOPL_OK);
     d->rt.backend_data = &d->cuda;
+    assert_int_equal(dopl_cuda_queue_init(&d->rt, true), DOPL_OK);
     assert_int_equal(dopl_cuda_gemm_init(&d->rt), DOPL_OK);
 }
 
 static void close_device(device *d) {
     dopl_cuda_gemm_release(&d->rt);
     dopl_cuda_gemm_release(&d->rt);
+    dopl_cuda_queue_release(&d->rt);
     assert_int_equal(n_blocks, 0);
     dopl_rt_release(&d->rt);
 }

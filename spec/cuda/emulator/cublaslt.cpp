@@ -47,6 +47,55 @@ static bool has_bias(int epilogue) {
            epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
 }
 
+// A product that has been asked for.
+struct product {
+    cublasLtMatmulDescOpaque_t desc;
+    cublasLtMatrixLayoutOpaque_t a_layout, b_layout, c_layout, d_layout;
+    const void *a, *b, *c;
+    void *d, *workspace;
+    size_t workspace_bytes;
+    float alpha, beta;
+    int64_t m, n, k;
+    bool a_turned, b_turned;
+};
+
+static void multiply(const product &p) {
+    if (p.workspace) memset(p.workspace, 0xff, p.workspace_bytes); // whoever shares it finds out
+    bool row_sums = p.desc.epilogue == CUBLASLT_EPILOGUE_BGRADB;
+#pragma omp parallel for schedule(static) if (p.m * p.n * p.k > 1 << 16)
+    for (int64_t j = 0; j < p.n; j++) {
+        double b_sum = 0;
+        for (int64_t l = 0; row_sums && l < p.k; l++)
+            b_sum += element(p.b, p.b_layout.type,
+                             p.b_turned ? l * p.b_layout.ld + j : j * p.b_layout.ld + l);
+        if (row_sums) put(const_cast<void *>(p.desc.bias), p.d_layout.type, j, b_sum);
+        for (int64_t i = 0; i < p.m; i++) {
+            double sum = 0;
+            for (int64_t l = 0; l < p.k; l++)
+                sum += (double)element(p.a, p.a_layout.type,
+                                       p.a_turned ? i * p.a_layout.ld + l : l * p.a_layout.ld + i) *
+                       element(p.b, p.b_layout.type,
+                               p.b_turned ? l * p.b_layout.ld + j : j * p.b_layout.ld + l);
+            double y = p.alpha * sum;
+            if (p.beta != 0.0f)
+                y += p.beta * (double)element(p.c, p.c_layout.type, j * p.c_layout.ld + i);
+            if (has_bias(p.desc.epilogue)) {
+                cudaDataType type =
+                    p.desc.bias_type < 0 ? p.d_layout.type : (cudaDataType)p.desc.bias_type;
+                y += element(p.desc.bias, type, i);
+            }
+            int64_t at = j * p.desc.aux_ld + i;
+            if (is_gelu(p.desc.epilogue)) {
+                if (p.desc.epilogue & AUX) put(p.desc.aux, p.d_layout.type, at, y);
+                y = gelu(y);
+            } else if (p.desc.epilogue == CUBLASLT_EPILOGUE_DGELU) {
+                y *= gelu_slope(element(p.desc.aux, p.d_layout.type, at));
+            }
+            put(p.d, p.d_layout.type, j * p.d_layout.ld + i, y);
+        }
+    }
+}
+
 extern "C" {
 
 const char *cublasLtGetStatusString(cublasStatus_t status) {
@@ -188,7 +237,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                               cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
                               cublasLtMatrixLayout_t c_layout, void *d,
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
-                              void *workspace, size_t workspace_bytes, cudaStream_t) {
+                              void *workspace, size_t workspace_bytes, cudaStream_t stream) {
     int64_t m = (int64_t)d_layout->rows, n = (int64_t)d_layout->cols;
     bool a_turned = desc->a_op == CUBLAS_OP_T, b_turned = desc->b_op == CUBLAS_OP_T;
     int64_t k = (int64_t)(a_turned ? a_layout->rows : a_layout->cols);
@@ -202,40 +251,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         cublasLtMatmulAlgoCheck(handle, desc, a_layout, b_layout, c_layout, d_layout, algo, &need);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
     if (workspace_bytes < need.workspaceSize) return CUBLAS_STATUS_INVALID_VALUE;
-    if (workspace) memset(workspace, 0xff, need.workspaceSize); // whoever shares it finds out
-    bool row_sums = desc->epilogue == CUBLASLT_EPILOGUE_BGRADB;
-    float al = *static_cast<const float *>(alpha), be = *static_cast<const float *>(beta);
-#pragma omp parallel for schedule(static) if (m * n * k > 1 << 16)
-    for (int64_t j = 0; j < n; j++) {
-        double b_sum = 0;
-        for (int64_t l = 0; row_sums && l < k; l++)
-            b_sum +=
-                element(b, b_layout->type, b_turned ? l * b_layout->ld + j : j * b_layout->ld + l);
-        if (row_sums) put(const_cast<void *>(desc->bias), d_layout->type, j, b_sum);
-        for (int64_t i = 0; i < m; i++) {
-            double sum = 0;
-            for (int64_t l = 0; l < k; l++)
-                sum += (double)element(a, a_layout->type,
-                                       a_turned ? i * a_layout->ld + l : l * a_layout->ld + i) *
-                       element(b, b_layout->type,
-                               b_turned ? l * b_layout->ld + j : j * b_layout->ld + l);
-            double y = al * sum;
-            if (be != 0.0f) y += be * (double)element(c, c_layout->type, j * c_layout->ld + i);
-            if (has_bias(desc->epilogue)) {
-                cudaDataType type =
-                    desc->bias_type < 0 ? d_layout->type : (cudaDataType)desc->bias_type;
-                y += element(desc->bias, type, i);
-            }
-            int64_t at = j * desc->aux_ld + i;
-            if (is_gelu(desc->epilogue)) {
-                if (desc->epilogue & AUX) put(desc->aux, d_layout->type, at, y);
-                y = gelu(y);
-            } else if (desc->epilogue == CUBLASLT_EPILOGUE_DGELU) {
-                y *= gelu_slope(element(desc->aux, d_layout->type, at));
-            }
-            put(d, d_layout->type, j * d_layout->ld + i, y);
-        }
-    }
+    emulator::submit(
+        stream, [p = product{ *desc, *a_layout, *b_layout, *c_layout, *d_layout, a, b, c, d,
+                              workspace, need.workspaceSize, *static_cast<const float *>(alpha),
+                              *static_cast<const float *>(beta), m, n, k, a_turned, b_turned }] {
+            multiply(p);
+        });
     return CUBLAS_STATUS_SUCCESS;
 }
 

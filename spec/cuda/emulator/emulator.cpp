@@ -32,8 +32,7 @@ place *here;
 static fiber fibers[MAX_THREADS];
 static void *scheduler_stack_pointer;
 static char *stacks;
-static body_fn *current_body;
-static void *current_arguments;
+static const std::function<void()> *current_body;
 static const char *current_name;
 alignas(16) static unsigned char shared_memory[SHARED_LIMIT];
 alignas(16) static unsigned char exchange[WARP_LANES][WARP_LANES][16]; // [warp][lane]
@@ -79,7 +78,7 @@ static void yield() {
 }
 
 static void run_fiber() {
-    current_body(current_arguments);
+    (*current_body)();
     self()->where = DONE;
     yield();
     abort(); // a fiber that is done is not resumed
@@ -192,24 +191,16 @@ static void run_block(int n, const std::vector<unsigned> &order) {
     }
 }
 
-void launch(const char *name, const void *function, dim3 grid, dim3 block, size_t shared_bytes,
-            body_fn *body, void *arguments) {
+static void run_grid(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
+                     const std::function<void()> &body) {
     size_t n = (size_t)block.x * block.y * block.z;
-    auto limit = shared_limits().find(function);
-    size_t most = limit == shared_limits().end() ? 48 << 10 : (size_t)limit->second;
-    if (n == 0 || n > MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
-        grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || shared_bytes > most) {
-        last_error = cudaErrorInvalidConfiguration;
-        return;
-    }
     if (!stacks) {
         stacks = static_cast<char *>(mmap(nullptr, (size_t)MAX_THREADS * STACK_BYTES,
                                           PROT_READ | PROT_WRITE,
                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
         if (stacks == MAP_FAILED) abort();
     }
-    current_body = body;
-    current_arguments = arguments;
+    current_body = &body;
     current_name = name;
     unsigned seed = order_seed();
     std::vector<unsigned> threads, blocks;
@@ -234,6 +225,17 @@ void launch(const char *name, const void *function, dim3 grid, dim3 block, size_
             }
 }
 
+cudaError_t launch(const char *name, const void *function, dim3 grid, dim3 block,
+                   size_t shared_bytes, cudaStream_t stream, std::function<void()> body) {
+    size_t n = (size_t)block.x * block.y * block.z;
+    auto limit = shared_limits().find(function);
+    size_t most = limit == shared_limits().end() ? 48 << 10 : (size_t)limit->second;
+    if (n == 0 || n > MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
+        grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || shared_bytes > most)
+        return last_error = cudaErrorInvalidConfiguration;
+    return submit(stream, [=] { run_grid(name, grid, block, shared_bytes, body); });
+}
+
 void *dynamic_shared() {
     return shared_memory;
 }
@@ -242,6 +244,40 @@ cudaError_t set_shared_limit(const void *function, int bytes) {
     if (bytes > SHARED_LIMIT) return last_error = cudaErrorInvalidValue;
     shared_limits()[function] = bytes;
     return cudaSuccess;
+}
+
+// ---- graphs: what was submitted while one was captured
+
+} // namespace emulator
+
+struct CUgraph_st {
+    std::vector<std::function<void()>> work;
+};
+struct CUgraphExec_st {
+    std::vector<std::function<void()>> work;
+};
+
+namespace emulator {
+
+static CUgraph_st *capture; // the one that is being made
+
+bool is_capturing() {
+    return capture != nullptr;
+}
+
+cudaError_t submit(cudaStream_t, std::function<void()> work) {
+    if (capture)
+        capture->work.push_back(std::move(work));
+    else
+        work();
+    return cudaSuccess;
+}
+
+// What may not be asked of a stream that is captured.
+static void not_captured(const char *what) {
+    if (!capture) return;
+    current_name = what;
+    fault("asked for while a graph is captured");
 }
 
 int blocks_per_sm(int threads, size_t shared_bytes) {
@@ -303,6 +339,8 @@ const char *cudaGetErrorName(cudaError_t error) {
         return "cudaErrorInvalidConfiguration";
     case cudaErrorInvalidValue:
         return "cudaErrorInvalidValue";
+    case cudaErrorNotSupported:
+        return "cudaErrorNotSupported";
     default:
         return "cudaErrorUnknown";
     }
@@ -318,6 +356,8 @@ const char *cudaGetErrorString(cudaError_t error) {
         return "invalid configuration argument";
     case cudaErrorInvalidValue:
         return "invalid argument";
+    case cudaErrorNotSupported:
+        return "operation not supported";
     default:
         return "unknown error";
     }
@@ -419,6 +459,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
 }
 
 cudaError_t cudaMalloc(void **out, size_t bytes) {
+    emulator::not_captured("memory");
     *out = nullptr;
     if (bytes == 0) return cudaSuccess;
     if (memory_used + bytes > memory_total()) return result(cudaErrorMemoryAllocation);
@@ -430,6 +471,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes) {
 }
 
 cudaError_t cudaFree(void *data) {
+    emulator::not_captured("cudaFree");
     if (!data) return cudaSuccess;
     auto it = blocks().find(data);
     if (it == blocks().end()) return result(cudaErrorInvalidValue);
@@ -482,14 +524,12 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpy
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind,
-                            cudaStream_t) {
-    memmove(to, from, bytes);
-    return cudaSuccess;
+                            cudaStream_t stream) {
+    return emulator::submit(stream, [=] { memmove(to, from, bytes); });
 }
 
-cudaError_t cudaMemsetAsync(void *data, int value, size_t bytes, cudaStream_t) {
-    memset(data, value, bytes);
-    return cudaSuccess;
+cudaError_t cudaMemsetAsync(void *data, int value, size_t bytes, cudaStream_t stream) {
+    return emulator::submit(stream, [=] { memset(data, value, bytes); });
 }
 
 static char a_handle;
@@ -508,11 +548,43 @@ cudaError_t cudaStreamDestroy(cudaStream_t) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
+    emulator::not_captured("cudaStreamSynchronize");
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus *status) {
-    *status = cudaStreamCaptureStatusNone;
+// DOPL_EMULATOR_CAPTURE=0: a device that captures nothing.
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+    const char *text = getenv("DOPL_EMULATOR_CAPTURE");
+    if (text && strcmp(text, "0") == 0) return result(cudaErrorNotSupported);
+    emulator::not_captured("cudaStreamBeginCapture");
+    emulator::capture = new CUgraph_st;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *out) {
+    *out = emulator::capture;
+    emulator::capture = nullptr;
+    return *out ? cudaSuccess : result(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
+    *out = new CUgraphExec_st{ graph->work };
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+    emulator::not_captured("cudaGraphLaunch");
+    for (const auto &work : graph->work) work();
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+    delete graph;
     return cudaSuccess;
 }
 
@@ -534,6 +606,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
+    emulator::not_captured("cudaEventRecord");
     return cudaSuccess;
 }
 
@@ -542,6 +615,7 @@ cudaError_t cudaEventQuery(cudaEvent_t) {
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t) {
+    emulator::not_captured("cudaEventSynchronize");
     return cudaSuccess;
 }
 

@@ -186,12 +186,13 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *out, CUfunction, int t
 
 CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
-                        CUstream, void **arguments, void **) {
+                        CUstream stream, void **arguments, void **) {
     auto call = reinterpret_cast<void (*)(void **)>(function);
-    emulator::launch("compiled kernel", reinterpret_cast<const void *>(function),
-                     dim3(grid_x, grid_y, grid_z), dim3(block_x, block_y, block_z), shared_bytes,
-                     [&] { call(arguments); });
-    return cudaPeekAtLastError() == cudaSuccess ? CUDA_SUCCESS : CUDA_ERROR_LAUNCH_FAILED;
+    if (emulator::is_capturing()) return CUDA_ERROR_LAUNCH_FAILED; // arguments are not copied
+    cudaError_t error = emulator::launch(
+        "compiled kernel", reinterpret_cast<const void *>(function), dim3(grid_x, grid_y, grid_z),
+        dim3(block_x, block_y, block_z), shared_bytes, stream, [=] { call(arguments); });
+    return error == cudaSuccess ? CUDA_SUCCESS : CUDA_ERROR_LAUNCH_FAILED;
 }
 
 CUresult cuGetErrorString(CUresult error, const char **out) {

@@ -10,6 +10,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <type_traits>
+#ifndef DOPL_EMULATED_KERNEL_H // which launches nothing
+#include <functional>
+#endif
 
 // ---- the language
 
@@ -75,21 +78,23 @@ struct place {
 };
 extern place *here; // of the fiber that runs
 
-typedef void body_fn(void *arguments);
-// Runs every thread of the grid; 0 or an error that cudaGetLastError returns too.
-void launch(const char *name, const void *function, dim3 grid, dim3 block, size_t shared_bytes,
-            body_fn *body, void *arguments);
+#ifndef DOPL_EMULATED_KERNEL_H
+// Queues a run of every thread of the grid, each of which calls `body`.
+cudaError_t launch(const char *name, const void *function, dim3 grid, dim3 block,
+                   size_t shared_bytes, cudaStream_t stream, std::function<void()> body);
+// Does it, or has the graph do it that is being captured.
+cudaError_t submit(cudaStream_t stream, std::function<void()> work);
+bool is_capturing();
+template <class... P>
+cudaError_t launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
+                   size_t shared_bytes, cudaStream_t stream, const P &...arguments) {
+    return launch(name, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, stream,
+                  std::function<void()>([=] { kernel(arguments...); }));
+}
+#endif
 void *dynamic_shared();
 cudaError_t set_shared_limit(const void *function, int bytes);
 int blocks_per_sm(int threads, size_t shared_bytes);
-
-template <class F>
-void launch(const char *name, const void *function, dim3 grid, dim3 block, size_t shared_bytes,
-            const F &f) {
-    launch(
-        name, function, grid, block, shared_bytes,
-        [](void *arguments) { (*static_cast<const F *>(arguments))(); }, const_cast<F *>(&f));
-}
 
 // Ends the program: what a GPU would fault at, or answer nonsense for.
 void fault(const char *what);
@@ -117,10 +122,6 @@ struct services {
 #define gridDim (emulator::here->grid_dim)
 enum { warpSize = 32 };
 
-#define DOPL_UNPACK(...) __VA_ARGS__
-#define DOPL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                \
-    ((void)(stream), emulator::launch(#kernel, (const void *)(DOPL_UNPACK kernel), grid, block,    \
-                                      shared_bytes, [&] { (DOPL_UNPACK kernel)(__VA_ARGS__); }))
 #define DOPL_DYNAMIC_SHARED(T, name) T *name = static_cast<T *>(emulator::dynamic_shared())
 
 template <class F> cudaError_t cudaFuncSetAttribute(F *f, cudaFuncAttribute attribute, int value) {
