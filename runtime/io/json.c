@@ -47,6 +47,10 @@ dopl_status dopl_json_parse(dopl_rt *rt, json_t **out, const char *text, size_t 
     if (*out) return DOPL_OK;
     if (json_error_code(&e) == json_error_out_of_memory)
         return dopl_fail(rt, DOPL_ENOMEM, "%s: out of memory", name);
+    if (n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
+        return dopl_fail(rt, DOPL_EFORMAT,
+                         "%s:%d:1: a byte order mark; save the file as UTF-8 without it", name,
+                         first_line);
     int line = e.line > 0 ? e.line : 1, column = e.column > 0 ? e.column : 1;
     return dopl_fail(rt, DOPL_EFORMAT, "%s:%d:%d: %s", name, first_line + line - 1, column, e.text);
 }

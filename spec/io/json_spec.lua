@@ -35,6 +35,7 @@ describe("json.decode", function()
       ['"\xc0\x80"'] = "unable to decode byte 0xc0",
       ['"\\ud800"'] = "invalid Unicode",
       ['"a\nb"'] = "unexpected newline",
+      ["\xef\xbb\xbf{}"] = "f:1:1: a byte order mark; save the file as UTF%-8 without it",
       ["1e999"] = "real number overflow",
       ["99999999999999999999"] = "too big integer",
       ["01"] = "f:1:",

@@ -107,9 +107,10 @@ local function forget_rows(path, fields, task, hint, level)
   local rows = tofu.read(path, fields, hint, level + 1)
   local chosen, others = of_task(rows, task)
   if #chosen == 0 then
+    local largest = largest_task(rows)
     error(#rows == 0 and path .. ": the forget set is empty: the file has no rows"
-      or ("%s: the forget set of task %d is empty: the file has tasks 1 to %d"):format(path, task,
-        largest_task(rows)), level + 1)
+      or ("%s: the forget set of task %d is empty: %s"):format(path, task, largest == 0
+        and "no row has a task_id" or ("the file has tasks 1 to %d"):format(largest)), level + 1)
   end
   return chosen, others
 end
