@@ -264,7 +264,7 @@ local SUMS <const> = {
   segment_sum = true, embedding = true, linear = true, matmul = true, mlp = true,
 }
 local SUM_ROUNDING <const> = 2 ^ -20 -- 16 roundings of f32; up to 4 are seen, of 130 products
-local MLP_ROUNDING <const> = 2 ^ -9 -- in bf16: its second layer's terms are rounded ones
+local MLP_ROUNDING <const> = 2 ^ -8 -- in bf16: its second layer's terms are rounded, each of them
 
 -- What each element of a value, and of the gradients by position, may be off besides on a device,
 -- which sums in f32, most of it, where the CPU and the reference sum in double.
