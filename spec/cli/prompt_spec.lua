@@ -22,6 +22,12 @@ describe("the prompt", function()
     assert.equal("dopl: (error object is a table)\n", err)
   end)
 
+  it("says what help and quit are called here", function()
+    local _, _, err = shell.sh(("printf 'help\\nquit\\n' | %s -i"):format(shell.dopl))
+    assert.truthy(err:find("undefined global 'help' (did you mean 'dopl.help()'?)", 1, true), err)
+    assert.truthy(err:find("undefined global 'quit' (did you mean 'os.exit()'?)", 1, true), err)
+  end)
+
   it("keeps a recipe's sandbox after the recipe", function()
     local recipe = os.tmpname()
     shell.write(recipe, "x = 1")
