@@ -423,17 +423,29 @@ bool dopl_cuda_gemm_tell(dopl_rt *rt, int64_t i, char *text, size_t bytes) {
 
 // ---- the product
 
-// k is 0: nothing to add up.
-static dopl_status empty_sum(dopl_rt *rt, const dopl_cuda_product *p) {
+// Every row of y becomes the bias, or 0: of rows end to end, as many at a time as there are
+// already.
+static dopl_status fill_rows(dopl_rt *rt, const dopl_cuda_product *p) {
     size_t size = dopl_dtype_bytes(p->y_type), row = (size_t)p->n * size;
-    for (int64_t i = 0; p->beta == 0.0f && i < p->m; i++) {
+    bool dense = p->ldy == p->n;
+    for (int64_t i = 0, n; i < p->m; i += n) {
         char *y = (char *)p->y + (size_t)(i * p->ldy) * size;
+        n = !dense || i == 0 ? 1 : i < p->m - i ? i : p->m - i;
         if (p->bias)
-            DOPL_TRY(dopl_cuda_move(rt, y, p->bias, row));
+            DOPL_TRY(dopl_cuda_move(rt, y, dense && i ? p->y : p->bias, (size_t)n * row));
         else
-            DOPL_TRY(dopl_cuda_set(rt, y, 0, row));
+            DOPL_TRY(dopl_cuda_set(rt, y, 0, (size_t)n * row));
     }
     return DOPL_OK;
+}
+
+// Where cuBLAS adds no bias to a product, which it leaves open: the product is added to the bias.
+static dopl_status bias_first(dopl_rt *rt, const dopl_cuda_product *p) {
+    dopl_cuda_product rest = *p;
+    rest.bias = NULL;
+    rest.beta = 1.0f;
+    DOPL_TRY(fill_rows(rt, p));
+    return dopl_cuda_gemm(rt, &rest);
 }
 
 static bool is_degenerate(const dopl_cuda_product *p) {
@@ -478,11 +490,12 @@ static dopl_status issue(dopl_rt *rt, const void *data) {
 
 dopl_status dopl_cuda_gemm(dopl_rt *rt, const dopl_cuda_product *p) {
     if (p->m == 0 || p->n == 0) return DOPL_OK;
-    if (p->k == 0) return empty_sum(rt, p);
+    if (p->k == 0) return p->beta == 0.0f ? fill_rows(rt, p) : DOPL_OK; // nothing to add up
     request r;
     choice own, *c;
     DOPL_TRY(result(rt, put(&r, p, dopl_cuda_of(rt)->gemm->tf32), p));
     DOPL_TRY(find(rt, &r, p, &own, &c));
+    if (c->none && p->bias && !p->gelu && p->beta == 0.0f) return bias_first(rt, p);
     if (c->none)
         return dopl_fail(rt, DOPL_EDEVICE, "%s: cuBLAS has no algorithm for it", describe(p).s);
     void *workspace = NULL;

@@ -3,7 +3,8 @@
 // Two algorithms, so that whoever chooses has a choice: 1, the better one, takes results with an
 // even number of columns and wants a workspace; 0 takes everything. Row sums beside a product and
 // GELU on it come where the summed dimension is even. As the library does, GELU asks that rows of
-// its input be a multiple of 8 elements long and start at a multiple of 16 bytes.
+// its input be a multiple of 8 elements long and start at a multiple of 16 bytes. No bias comes to
+// a single column.
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <math.h>
@@ -99,6 +100,7 @@ static void multiply(const product &p) {
 extern "C" {
 
 const char *cublasLtGetStatusString(cublasStatus_t status) {
+    if (status == CUBLAS_STATUS_EXECUTION_FAILED) return "the GPU program failed to execute";
     return status == CUBLAS_STATUS_SUCCESS ? "success" : "invalid value";
 }
 
@@ -195,6 +197,8 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
     if (desc->epilogue != CUBLASLT_EPILOGUE_DEFAULT && desc->epilogue != CUBLASLT_EPILOGUE_BIAS &&
         k % 2)
         return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (desc->epilogue == CUBLASLT_EPILOGUE_BIAS && d->rows == 1)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     if (algo->data[0] == 1 && d->cols % 2) return CUBLAS_STATUS_NOT_SUPPORTED;
     *result = cublasLtMatmulHeuristicResult_t{};
     result->algo = *algo;
@@ -251,13 +255,13 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         cublasLtMatmulAlgoCheck(handle, desc, a_layout, b_layout, c_layout, d_layout, algo, &need);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
     if (workspace_bytes < need.workspaceSize) return CUBLAS_STATUS_INVALID_VALUE;
-    emulator::submit(
+    cudaError_t error = emulator::submit(
         stream, [p = product{ *desc, *a_layout, *b_layout, *c_layout, *d_layout, a, b, c, d,
                               workspace, need.workspaceSize, *static_cast<const float *>(alpha),
                               *static_cast<const float *>(beta), m, n, k, a_turned, b_turned }] {
             multiply(p);
         });
-    return CUBLAS_STATUS_SUCCESS;
+    return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
 } // extern "C"
