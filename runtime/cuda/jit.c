@@ -34,14 +34,11 @@ struct dopl_cuda_jit {
     CUresult (*launch)(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
                        CUstream stream, void **arguments, void **extra);
-    CUresult (*describe)(CUresult error, const char **out);
 };
 
+// The driver's errors have the runtime's numbers.
 static dopl_status result(dopl_rt *rt, CUresult error, const char *what) {
-    const char *text = NULL;
-    if (error == CUDA_SUCCESS) return DOPL_OK;
-    dopl_cuda_of(rt)->jit->describe(error, &text);
-    return dopl_fail(rt, DOPL_EDEVICE, "%s: %s", what, text ? text : "unknown CUDA error");
+    return dopl_cuda_result(rt, (cudaError_t)error, what);
 }
 
 // ---- the driver
@@ -54,7 +51,6 @@ static dopl_status find_driver(dopl_rt *rt, struct dopl_cuda_jit *jit) {
     jit->find = cuModuleGetFunction;
     jit->occupancy = cuOccupancyMaxActiveBlocksPerMultiprocessor;
     jit->launch = cuLaunchKernel;
-    jit->describe = cuGetErrorString;
 #else
     const dopl_cuda_symbol wanted[] = {
         { "cuModuleLoadData", &jit->load },
@@ -62,7 +58,6 @@ static dopl_status find_driver(dopl_rt *rt, struct dopl_cuda_jit *jit) {
         { "cuModuleGetFunction", &jit->find },
         { "cuOccupancyMaxActiveBlocksPerMultiprocessor", &jit->occupancy },
         { "cuLaunchKernel", &jit->launch },
-        { "cuGetErrorString", &jit->describe },
     };
     DOPL_TRY(dopl_cuda_symbols(rt, "libcuda.so.1", wanted, sizeof wanted / sizeof *wanted));
 #endif

@@ -5,8 +5,14 @@
 // any other number seeds a shuffle of blocks and of threads. A kernel whose result depends on it
 // has a race. A barrier that not all threads reach, and a shuffle whose lanes do not all come, end
 // the program with the kernel's name, where a GPU would hang or answer nonsense.
+//
+// Work is done when it is asked for; with DOPL_EMULATOR_LATE=1 when the host waits for it, and no
+// sooner, as a GPU that is far behind would: what the host reads, overwrites or frees too early
+// shows. DOPL_EMULATOR_FAULT=TEXT has kernels fault whose names contain it: as on a GPU, whatever
+// comes next is told so, and nothing works any more.
 #include <cuda_runtime.h>
 
+#include <deque>
 #include <map>
 #include <sys/mman.h>
 #include <vector>
@@ -38,6 +44,7 @@ alignas(16) static unsigned char shared_memory[SHARED_LIMIT];
 alignas(16) static unsigned char exchange[WARP_LANES][WARP_LANES][16]; // [warp][lane]
 static int block_result[4];
 static cudaError_t last_error;
+static cudaError_t lost; // for good: what a kernel's fault leaves behind
 static std::map<const void *, int> &shared_limits() {
     static std::map<const void *, int> limits;
     return limits;
@@ -194,6 +201,11 @@ static void run_block(int n, const std::vector<unsigned> &order) {
 static void run_grid(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
                      const std::function<void()> &body) {
     size_t n = (size_t)block.x * block.y * block.z;
+    const char *faulty = getenv("DOPL_EMULATOR_FAULT");
+    if (faulty && *faulty && strstr(name, faulty)) {
+        lost = cudaErrorIllegalAddress;
+        return;
+    }
     if (!stacks) {
         stacks = static_cast<char *>(mmap(nullptr, (size_t)MAX_THREADS * STACK_BYTES,
                                           PROT_READ | PROT_WRITE,
@@ -256,6 +268,9 @@ struct CUgraph_st {
 struct CUgraphExec_st {
     std::vector<std::function<void()>> work;
 };
+struct CUevent_st {
+    uint64_t after; // pieces of work before it
+};
 
 namespace emulator {
 
@@ -265,12 +280,47 @@ bool is_capturing() {
     return capture != nullptr;
 }
 
+// ---- the stream: there is one
+
+static std::deque<std::function<void()>> late; // work that nobody has waited for
+static uint64_t n_submitted, n_done;
+
+static bool is_late() {
+    const char *text = getenv("DOPL_EMULATOR_LATE");
+    return text && strcmp(text, "1") == 0;
+}
+
+// What a call returns that has nothing else to say.
+static cudaError_t so_far() {
+    if (lost != cudaSuccess) last_error = lost;
+    return lost;
+}
+
+// Does the first n pieces of work there ever were.
+static cudaError_t wait_for(uint64_t n) {
+    while (n_done < n) {
+        std::function<void()> work = std::move(late.front());
+        late.pop_front();
+        n_done++;
+        if (lost == cudaSuccess) work();
+    }
+    return so_far();
+}
+
+cudaError_t wait() {
+    return wait_for(n_submitted);
+}
+
 cudaError_t submit(cudaStream_t, std::function<void()> work) {
-    if (capture)
+    if (so_far() != cudaSuccess) return lost;
+    if (capture) {
         capture->work.push_back(std::move(work));
-    else
-        work();
-    return cudaSuccess;
+        return cudaSuccess;
+    }
+    late.push_back(std::move(work));
+    n_submitted++;
+    if (!is_late()) wait();
+    return cudaSuccess; // what came of it is for the next call to say
 }
 
 // What may not be asked of a stream that is captured.
@@ -341,6 +391,8 @@ const char *cudaGetErrorName(cudaError_t error) {
         return "cudaErrorInvalidValue";
     case cudaErrorNotSupported:
         return "cudaErrorNotSupported";
+    case cudaErrorIllegalAddress:
+        return "cudaErrorIllegalAddress";
     default:
         return "cudaErrorUnknown";
     }
@@ -358,6 +410,8 @@ const char *cudaGetErrorString(cudaError_t error) {
         return "invalid argument";
     case cudaErrorNotSupported:
         return "operation not supported";
+    case cudaErrorIllegalAddress:
+        return "an illegal memory access was encountered";
     default:
         return "unknown error";
     }
@@ -369,7 +423,7 @@ cudaError_t cudaPeekAtLastError(void) {
 
 cudaError_t cudaGetLastError(void) {
     cudaError_t error = last_error;
-    last_error = cudaSuccess;
+    last_error = emulator::lost;
     return error;
 }
 
@@ -449,7 +503,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int) {
 }
 
 cudaError_t cudaDeviceSynchronize(void) {
-    return cudaSuccess;
+    return emulator::wait();
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
@@ -458,10 +512,18 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
     return cudaSuccess;
 }
 
+static void give_back(void *data) {
+    memory_used -= blocks()[data];
+    blocks().erase(data);
+    free(data);
+}
+
 cudaError_t cudaMalloc(void **out, size_t bytes) {
     emulator::not_captured("memory");
     *out = nullptr;
+    if (emulator::so_far() != cudaSuccess) return emulator::lost;
     if (bytes == 0) return cudaSuccess;
+    if (memory_used + bytes > memory_total()) emulator::wait(); // for what is to be freed
     if (memory_used + bytes > memory_total()) return result(cudaErrorMemoryAllocation);
     if (posix_memalign(out, 256, bytes)) return result(cudaErrorMemoryAllocation);
     memset(*out, 0xff, bytes); // NaN
@@ -473,20 +535,22 @@ cudaError_t cudaMalloc(void **out, size_t bytes) {
 cudaError_t cudaFree(void *data) {
     emulator::not_captured("cudaFree");
     if (!data) return cudaSuccess;
+    emulator::wait();
     auto it = blocks().find(data);
     if (it == blocks().end()) return result(cudaErrorInvalidValue);
-    memory_used -= it->second;
-    blocks().erase(it);
-    free(data);
-    return cudaSuccess;
+    give_back(data);
+    return emulator::so_far();
 }
 
 cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t) {
     return cudaMalloc(out, bytes);
 }
 
-cudaError_t cudaFreeAsync(void *data, cudaStream_t) {
-    return cudaFree(data);
+cudaError_t cudaFreeAsync(void *data, cudaStream_t stream) {
+    emulator::not_captured("cudaFreeAsync");
+    if (!data) return cudaSuccess;
+    if (!blocks().count(data)) return result(cudaErrorInvalidValue);
+    return emulator::submit(stream, [=] { give_back(data); });
 }
 
 static char a_pool; // keeps nothing: every block goes back to malloc
@@ -505,6 +569,7 @@ cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) {
 }
 
 cudaError_t cudaMallocHost(void **out, size_t bytes) {
+    if (emulator::so_far() != cudaSuccess) return emulator::lost;
     return posix_memalign(out, 256, bytes ? bytes : 1) ? result(cudaErrorMemoryAllocation)
                                                        : cudaSuccess;
 }
@@ -514,11 +579,13 @@ cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned) {
 }
 
 cudaError_t cudaFreeHost(void *data) {
+    emulator::wait();
     free(data);
-    return cudaSuccess;
+    return emulator::so_far();
 }
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind) {
+    if (emulator::wait() != cudaSuccess) return emulator::lost;
     memmove(to, from, bytes);
     return cudaSuccess;
 }
@@ -549,11 +616,12 @@ cudaError_t cudaStreamDestroy(cudaStream_t) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
     emulator::not_captured("cudaStreamSynchronize");
-    return cudaSuccess;
+    return emulator::wait();
 }
 
 // DOPL_EMULATOR_CAPTURE=0: a device that captures nothing.
 cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+    if (emulator::so_far() != cudaSuccess) return emulator::lost;
     const char *text = getenv("DOPL_EMULATOR_CAPTURE");
     if (text && strcmp(text, "0") == 0) return result(cudaErrorNotSupported);
     emulator::not_captured("cudaStreamBeginCapture");
@@ -572,9 +640,9 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsign
     return cudaSuccess;
 }
 
-cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
     emulator::not_captured("cudaGraphLaunch");
-    for (const auto &work : graph->work) work();
+    for (const auto &work : graph->work) emulator::submit(stream, work);
     return cudaSuccess;
 }
 
@@ -593,30 +661,33 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
 }
 
 cudaError_t cudaEventCreate(cudaEvent_t *out) {
-    *out = reinterpret_cast<cudaEvent_t>(&a_handle);
-    return cudaSuccess;
+    *out = new CUevent_st{ 0 };
+    return emulator::so_far();
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) {
     return cudaEventCreate(out);
 }
 
-cudaError_t cudaEventDestroy(cudaEvent_t) {
-    return cudaSuccess;
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    delete event;
+    return emulator::so_far();
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
     emulator::not_captured("cudaEventRecord");
-    return cudaSuccess;
+    event->after = emulator::n_submitted;
+    return emulator::so_far();
 }
 
-cudaError_t cudaEventQuery(cudaEvent_t) {
-    return cudaSuccess;
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+    if (emulator::so_far() != cudaSuccess) return emulator::lost;
+    return emulator::n_done < event->after ? cudaErrorNotReady : cudaSuccess;
 }
 
-cudaError_t cudaEventSynchronize(cudaEvent_t) {
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     emulator::not_captured("cudaEventSynchronize");
-    return cudaSuccess;
+    return emulator::wait_for(event->after);
 }
 
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t, cudaEvent_t) {

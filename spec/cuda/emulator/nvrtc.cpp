@@ -168,6 +168,7 @@ CUresult cuModuleLoadData(CUmodule *out, const void *image) {
 }
 
 CUresult cuModuleUnload(CUmodule module) {
+    emulator::wait();
     dlclose(module->library);
     delete module;
     return CUDA_SUCCESS;
@@ -188,16 +189,12 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
                         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
                         CUstream stream, void **arguments, void **) {
     auto call = reinterpret_cast<void (*)(void **)>(function);
-    if (emulator::is_capturing()) return CUDA_ERROR_LAUNCH_FAILED; // arguments are not copied
+    if (emulator::is_capturing()) return CUDA_ERROR_LAUNCH_FAILED;
     cudaError_t error = emulator::launch(
         "compiled kernel", reinterpret_cast<const void *>(function), dim3(grid_x, grid_y, grid_z),
         dim3(block_x, block_y, block_z), shared_bytes, stream, [=] { call(arguments); });
-    return error == cudaSuccess ? CUDA_SUCCESS : CUDA_ERROR_LAUNCH_FAILED;
-}
-
-CUresult cuGetErrorString(CUresult error, const char **out) {
-    *out = error == CUDA_SUCCESS ? "no error" : "emulated CUDA error";
-    return CUDA_SUCCESS;
+    emulator::wait();                    // arguments are not copied
+    return static_cast<CUresult>(error); // the same numbers
 }
 
 } // extern "C"

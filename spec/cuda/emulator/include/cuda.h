@@ -27,7 +27,6 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *out, CUfunction functi
 CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
                         CUstream stream, void **arguments, void **extra);
-CUresult cuGetErrorString(CUresult error, const char **out);
 
 #ifdef __cplusplus
 }

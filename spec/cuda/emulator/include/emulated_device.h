@@ -84,6 +84,7 @@ cudaError_t launch(const char *name, const void *function, dim3 grid, dim3 block
                    size_t shared_bytes, cudaStream_t stream, std::function<void()> body);
 // Does it, or has the graph do it that is being captured.
 cudaError_t submit(cudaStream_t stream, std::function<void()> work);
+cudaError_t wait(); // for all that was submitted
 bool is_capturing();
 template <class... P>
 cudaError_t launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,

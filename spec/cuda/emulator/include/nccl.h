@@ -10,6 +10,7 @@ extern "C" {
 
 typedef enum {
     ncclSuccess = 0,
+    ncclUnhandledCudaError = 1,
     ncclInvalidArgument = 4,
     ncclInvalidUsage = 5,
 } ncclResult_t;
