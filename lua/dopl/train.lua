@@ -148,11 +148,17 @@ local function accumulate(o, objective, step)
   return values, tokens, labels
 end
 
--- The sum of what `accumulate` gave for losses.
+-- The sum of what `accumulate` gave for losses. Their memory goes back now rather than when Lua
+-- collects: the next step then finds the blocks that this one had.
 local function sum_losses(values, objective, step)
   local sum = 0
   for _, v in ipairs(values) do
-    sum = sum + (type(v) == "number" and v or read_loss(v, objective, step))
+    if type(v) == "number" then
+      sum = sum + v
+    else
+      local l <close> = v
+      sum = sum + read_loss(l, objective, step)
+    end
   end
   return sum
 end
