@@ -231,6 +231,12 @@ static cublasStatus_t put_preference(cublasLtMatmulPreferenceOpaque_t *preferenc
     if (!s)
         s = cublasLtMatmulPreferenceSetAttribute(
             preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof most);
+    // Parts of a sum that are made side by side meet in f32: not in the output, whose type may be
+    // bf16, and in a step of their own, so in one order.
+    uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    if (!s)
+        s = cublasLtMatmulPreferenceSetAttribute(
+            preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction, sizeof reduction);
     const struct {
         cublasLtMatmulPreferenceAttributes_t attribute;
         uint8_t log2;
@@ -268,7 +274,12 @@ static dopl_status candidates(dopl_rt *rt, const request *r, const dopl_cuda_pro
         *n = 0;
         return DOPL_OK;
     }
-    return result(rt, s, p);
+    DOPL_TRY(result(rt, s, p));
+    int good = 0; // of those it names, each says whether it would do
+    for (int i = 0; i < *n; i++)
+        if (found[i].state == CUBLAS_STATUS_SUCCESS) found[good++] = found[i];
+    *n = good;
+    return DOPL_OK;
 }
 
 // What a timing works with.

@@ -166,7 +166,7 @@ cublasStatus_t cublasLtMatrixLayoutInit(cublasLtMatrixLayout_t layout, cudaDataT
 }
 
 cublasStatus_t cublasLtMatmulPreferenceInit(cublasLtMatmulPreference_t preference) {
-    *preference = { 0, { 256, 256, 256, 256 } };
+    *preference = { 0, { 256, 256, 256, 256 }, CUBLASLT_REDUCTION_SCHEME_MASK };
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -175,6 +175,10 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
                                                     const void *value, size_t bytes) {
     if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES && bytes == sizeof(uint64_t)) {
         memcpy(&preference->workspace, value, bytes);
+        return CUBLAS_STATUS_SUCCESS;
+    }
+    if (attribute == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK && bytes == sizeof(uint32_t)) {
+        memcpy(&preference->reduction, value, bytes);
         return CUBLAS_STATUS_SUCCESS;
     }
     int which = attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES;
@@ -226,6 +230,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                                               cublasLtMatmulHeuristicResult_t results[],
                                               int *n_results) {
     *n_results = 0;
+    // parts of a sum could meet in the output's type: nobody here is to ask for that
+    if (preference->reduction != CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE)
+        return CUBLAS_STATUS_INVALID_VALUE;
     for (uint64_t i = 0; i < 2 && *n_results < asked; i++) {
         cublasLtMatmulAlgo_t algo = { { 1 - i } };
         cublasLtMatmulHeuristicResult_t *r = &results[*n_results];
