@@ -17,12 +17,24 @@ local json = {
   null = core.json.null,
 }
 
+--- Reads one value from a file that may be missing or damaged.
+-- @tparam string path
+-- @return the value; nil where there is none
+-- @treturn ?string why: the file's name, line and column, of no line of Lua
+function json.read(path)
+  local text, reason = core.files.read(path)
+  if not text then return nil, reason end
+  local ok, value = pcall(json.decode, text, path)
+  if ok then return value end
+  return nil, value:sub(value:find(path, 1, true) or 1)
+end
+
 --- Reads one value from a file.
 -- @tparam string path
 function json.load(path)
-  local text, reason = core.files.read(path)
-  if not text then error(reason, 2) end
-  return json.decode(text, path)
+  local value, reason = json.read(path)
+  if reason then error(reason, 2) end
+  return value
 end
 
 --- Writes one value to a file, whole or not at all.

@@ -215,10 +215,11 @@ end
 
 -- The values a run has, by entry. What is given besides must be the same.
 local function values_of(run, list, given)
-  local ok, saved = pcall(json.load, run .. "/params.json")
-  if not ok or core.files.exists(run .. "/run.json") ~= "file" then
+  if core.files.exists(run .. "/run.json") ~= "file" then
     usage(2, ("--resume %s: there is no run in this folder"):format(run))
   end
+  local saved, reason = json.read(run .. "/params.json")
+  if reason then usage(2, ("--resume %s: %s"):format(run, reason)) end
   local values = {}
   for _, entry in ipairs(list) do
     local value = saved

@@ -132,9 +132,9 @@ local function resume(options, path)
   if resumed_path then
     error("--resume: this recipe opens several runs, and only one can be gone on with", 3)
   end
-  local read, about = pcall(json.load, path .. "/run.json")
-  if not read or type(about) ~= "table" or not about.name then
-    error(("--resume %s: its run.json is damaged%s"):format(path, read and "" or ": " .. about), 3)
+  local about, wrong = json.read(path .. "/run.json")
+  if type(about) ~= "table" or not about.name then
+    error(("--resume %s: its run.json is damaged%s"):format(path, wrong and ": " .. wrong or ""), 3)
   end
   local lock = claim(path, "--resume")
   resumed_path = path
@@ -480,10 +480,12 @@ end
 -- was killed while it was written; about.status is "interrupted" where it says that the run goes on
 -- and no process has the folder
 function run.load(path)
-  local out = {
-    about = json.load(path .. "/run.json"), params = json.load(path .. "/params.json"),
-    metrics = {},
-  }
+  local function fields_of(name)
+    local value, reason = json.read(path .. "/" .. name)
+    if type(value) == "table" then return value end
+    error(reason or ("%s/%s is damaged: it holds no fields"):format(path, name), 3)
+  end
+  local out = { about = fields_of "run.json", params = fields_of "params.json", metrics = {} }
   if out.about.status == "running" and not core.files.locked(path) then
     out.about.status = "interrupted"
   end

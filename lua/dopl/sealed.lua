@@ -53,10 +53,8 @@ end
 function sealed.load(path)
   local text, reason = core.files.read(path)
   if not text then return nil, reason end
-  local ok, file = pcall(json.decode, text, path)
-  if not ok then -- without the place in the recipe that happens to be running
-    return nil, file:sub(file:find(path, 1, true) or 1) .. " (cut short or damaged)"
-  end
+  local file, wrong = json.read(path)
+  if wrong then return nil, wrong .. " (cut short or damaged)" end
   local value = type(file) == "table" and file.value
   -- the very bytes that `save` writes
   if type(value) ~= "table" or file.hash ~= core.hash(json.encode(value))

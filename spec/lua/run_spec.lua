@@ -40,6 +40,26 @@ describe("dopl.run", function()
     assert.match("metrics.jsonl:2:", message(run.load, dir .. "/r"))
   end)
 
+  it("is told by the file where it is damaged, and of no line of Lua", function()
+    open { params = {} }:finish()
+    local function says(name, text)
+      local was = core.files.read(dir .. "/r/" .. name)
+      core.files.write(dir .. "/r/" .. name, text)
+      local status, _, err = shell.run("compare", "--out", dir .. "/c", dir .. "/r")
+      assert.equal(1, status)
+      core.files.write(dir .. "/r/" .. name, was)
+      return err
+    end
+    for _, name in ipairs { "run.json", "params.json" } do
+      assert.match("^dopl: compare: '.*/r': /[^:]*/r/" .. name .. ":1:9: ", says(name, '{"name": '))
+      assert.match("^dopl: compare: '.*/r': .*/" .. name .. " is damaged", says(name, "3"))
+    end
+    core.files.remove(dir .. "/r/params.json")
+    local status, _, err = shell.recipe("dopl.params {}", "--resume", dir .. "/r")
+    assert.equal(2, status)
+    assert.match("^dopl: %-%-resume .*/r: read .*/params.json: No such file", err)
+  end)
+
   it("logs a row a line, there at once", function()
     local r <close> = open()
     r:log { step = 1, loss = 0.5, seconds = 0.1 }
