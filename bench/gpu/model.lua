@@ -7,6 +7,16 @@ local work = require "gpu.work"
 
 local model = {}
 
+-- The share of f()'s launches that graphs make, once it has repeated.
+local function graph_row(f)
+  local sent, replayed = core.launches()
+  f()
+  core.sync()
+  local sent_after, replayed_after = core.launches()
+  local n = sent_after - sent
+  work.row("  launches, by graphs", ("%d, %.2f of them"):format(n, (replayed_after - replayed) / n))
+end
+
 -- Seconds of the host to queue a step, which the device does not wait for.
 local function host_time(step, rounds)
   local all = {}
@@ -61,6 +71,10 @@ local function step_of(p, size, ceiling, n_samples, goal)
     rate / p.datasheet / 1e12, goal)
   work.row("  to queue it", ("%.3f ms, %.3f of it"):format(1e3 * queued, queued / seconds),
     queued / seconds, 0.05, true)
+  graph_row(function()
+    local _ <close> = core.scope()
+    step()
+  end)
   work.row("  peak memory", ("%.2f GiB"):format(core.memory("cuda").peak / 2 ^ 30))
   work.versus("as users write it, padded", seconds, theirs.default, size.times[1])
   work.versus("tuned: packed, compiled", seconds, theirs.tuned, size.times[2])
@@ -105,6 +119,7 @@ function model.generation(p, size, ceiling)
     ("%.3f s, %.0f tokens/s"):format(seconds, n_new / seconds))
   work.row("  of copy", ("%.3f"):format(bytes / seconds / ceiling.bandwidth),
     bytes / seconds / ceiling.bandwidth, 0.6)
+  graph_row(run)
   if theirs.seconds then -- of as many tokens
     work.versus("generate(), a token", seconds / n_new, theirs.seconds / theirs.tokens, 8)
   end
