@@ -242,6 +242,7 @@ static dopl_status out_of_memory(dopl_rt *rt, size_t bytes) {
 // A block that is used from now on: a kept one, or one of the driver's.
 static dopl_status take(dopl_rt *rt, struct dopl_cuda_pool *pool, size_t bytes, int *out) {
     size_t whole = (bytes + GRAIN - (bytes > 0)) / GRAIN * GRAIN; // an address even for nothing
+    if (pool->direct) whole = bytes ? bytes : 1; // for tools to see what goes beyond
     *out = take_kept(pool, whole);
     if (*out == NONE) {
         size_t used = pool->used + whole, most = (used > pool->peak ? used : pool->peak) + SLACK;

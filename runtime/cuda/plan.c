@@ -117,8 +117,9 @@ static uint64_t *write_job(uint64_t *to, const dopl_program *p, const dopl_job *
 // Sends `bytes` of `now` unless they are what was sent last.
 static dopl_status send(dopl_rt *rt, void *device, void *last, const void *now, size_t bytes) {
     if (bytes == 0 || memcmp(last, now, bytes) == 0) return DOPL_OK;
+    DOPL_TRY(dopl_cuda_to_device(rt, device, now, bytes));
     memcpy(last, now, bytes);
-    return dopl_cuda_to_device(rt, device, now, bytes);
+    return DOPL_OK;
 }
 
 // The table of this run, pass by pass. Returns how many jobs have a gradient, or need none.
