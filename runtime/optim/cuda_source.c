@@ -4,9 +4,10 @@
 // the warp. A lane has eight elements of it, four at 4 lane and four at 128 + 4 lane: two 16-byte
 // accesses an f32 operand, all lanes of an access side by side. Everything an element goes through
 // happens in registers: operands are read when the tile begins and written when it ends, once each.
-// Loads come first and know no branch, so that as many bytes as possible are on their way at a
-// time: the pass is bound by memory (an AdamW step moves 28 bytes an element for some 30
-// operations).
+// Loads come first, with no branch between them, so that as many bytes as possible are on their way
+// at a time: the pass is bound by memory (an AdamW step moves 28 bytes an element for some 30
+// operations). A tile that is short, or not aligned, differs only in how it is read and written:
+// what lies between is there once, which halves the time to compile.
 //
 // The codec's tables lie in shared memory. The arithmetic is that of codec.c, narrow.h and
 // optim.def, so that codes and stochastic rounding are the CPU's.
@@ -26,6 +27,7 @@ static const char prologue[] =
     "typedef unsigned int u32;\n"
     "typedef unsigned long long u64;\n"
     "#define EACH _Pragma(\"unroll\") for (int i = 0; i < E; i++)\n"
+    "#define ROLL _Pragma(\"unroll 1\") for (int i = 0; i < E; i++)\n"
     "#define FN static __device__ __forceinline__\n"
     "\n"
     "FN int place(int lane, int i) { return (i >> 2) * 128 + 4 * lane + (i & 3); }\n"
@@ -57,19 +59,29 @@ static const char codec_functions[] =
     "    for (int i = (int)threadIdx.x; i < 320; i += (int)blockDim.x) to[i] = "
     "as_float(words[i]);\n"
     "}\n"
-    "template <bool full> FN void load_codes(u8 (&c)[E], const u8 *p, int lane, int n) {\n"
+    "struct codes { u32 low, high; }; // a byte an element, the first the lowest\n"
+    "FN u32 code(const codes &c, int i) { return (i < 4 ? c.low : c.high) >> 8 * (i & 3) & 255; }\n"
+    "FN void put_code(codes &c, int i, u32 code) { (i < 4 ? c.low : c.high) |= code << 8 * (i & "
+    "3); }\n"
+    "template <bool full> FN void load_codes(codes &c, const u8 *p, int lane, int n) {\n"
+    "    c.low = c.high = 0;\n"
     "    if (full) {\n"
-    "        uchar4 a = *(const uchar4 *)(p + 4 * lane), b = *(const uchar4 *)(p + 128 + 4 * "
-    "lane);\n"
-    "        c[0] = a.x, c[1] = a.y, c[2] = a.z, c[3] = a.w;\n"
-    "        c[4] = b.x, c[5] = b.y, c[6] = b.z, c[7] = b.w;\n"
+    "        c.low = *(const u32 *)(p + 4 * lane);\n"
+    "        c.high = *(const u32 *)(p + 128 + 4 * lane);\n"
     "    } else\n"
-    "        EACH c[i] = place(lane, i) < n ? p[place(lane, i)] : 0;\n"
+    "        ROLL if (place(lane, i) < n) put_code(c, i, p[place(lane, i)]);\n"
     "}\n"
-    "FN void decode(float (&x)[E], const u8 (&c)[E], float scale, const codec &q) {\n"
-    "    EACH x[i] = q.value[c[i]] * scale;\n"
+    "template <bool full> FN void store_codes(u8 *p, const codes &c, int lane, int n) {\n"
+    "    if (full) {\n"
+    "        *(u32 *)(p + 4 * lane) = c.low;\n"
+    "        *(u32 *)(p + 128 + 4 * lane) = c.high;\n"
+    "    } else\n"
+    "        ROLL if (place(lane, i) < n) p[place(lane, i)] = (u8)code(c, i);\n"
     "}\n"
-    "template <bool is_signed> FN u8 code_of(float y, const codec &q) {\n"
+    "FN void decode(float (&x)[E], const codes &c, float scale, const codec &q) {\n"
+    "    EACH x[i] = q.value[code(c, i)] * scale;\n"
+    "}\n"
+    "template <bool is_signed> FN u32 code_of(float y, const codec &q) {\n"
     "    float a = is_signed ? fabsf(y) : y;\n"
     "    a = a > as_float(LEAST) ? a : as_float(LEAST);\n"
     "    u32 group = as_bits(a) >> 24 & 15;\n"
@@ -80,13 +92,13 @@ static const char codec_functions[] =
     "    int code = 127 + (int)(as_bits(y) >> 31 ? -rank : rank);\n"
     "    return (u8)(code < 0 ? 0 : code);\n"
     "}\n"
-    "template <bool full, bool is_signed>\n"
-    "FN void encode(u8 *p, float *scale, const float (&x)[E], float unit, const codec &q, int "
+    "template <bool is_signed>\n"
+    "FN void encode(codes &c, float *scale, const float (&x)[E], float unit, const codec &q, int "
     "lane,\n"
     "               int n) {\n"
     "    float most = 0.0f;\n"
     "    EACH {\n"
-    "        float a = full || place(lane, i) < n ? fabsf(x[i]) : 0.0f;\n"
+    "        float a = place(lane, i) < n ? fabsf(x[i]) : 0.0f;\n"
     "        most = a > most ? a : most;\n"
     "    }\n"
     "    for (int other = 16; other; other >>= 1) {\n"
@@ -97,13 +109,8 @@ static const char codec_functions[] =
     "    float lift = most < as_float(0x0d800000u) ? as_float(0x71800000u) : 1.0f; // 2^-100, "
     "2^100\n"
     "    float inverse = most > 0.0f ? unit / (most * lift) : 0.0f;\n"
-    "    u8 c[E];\n"
-    "    EACH c[i] = code_of<is_signed>(x[i] * lift * inverse, q);\n"
-    "    if (full) {\n"
-    "        *(uchar4 *)(p + 4 * lane) = make_uchar4(c[0], c[1], c[2], c[3]);\n"
-    "        *(uchar4 *)(p + 128 + 4 * lane) = make_uchar4(c[4], c[5], c[6], c[7]);\n"
-    "    } else\n"
-    "        EACH if (place(lane, i) < n) p[place(lane, i)] = c[i];\n"
+    "    c.low = c.high = 0;\n"
+    "    EACH put_code(c, i, code_of<is_signed>(x[i] * lift * inverse, q));\n"
     "}\n";
 
 static const char half_functions[] =
@@ -233,23 +240,42 @@ static bool is_loaded(const dopl_program *p, int s) {
     return false;
 }
 
-static void write_loads(FILE *f, const dopl_program *p) {
+static bool is_coded(const dopl_program *p, int s) {
+    return p->kind[s] == DOPL_OPERAND_Q8 || p->kind[s] == DOPL_OPERAND_U8;
+}
+
+// Where operands lie, and registers for all that a tile has.
+static void write_registers(FILE *f, const dopl_program *p) {
+    static const char *const types[] = { "float", "u8", "u8", "u16" };
     for (int s = 0; s < p->n_operand; s++) {
         if (!p->touched[s]) continue;
-        static const char *const types[] = { "float", "u8", "u8", "u16" };
-        static const char *const loads[] = { "load", "load_codes", "load_codes", "load_halves" };
         const char *type = types[p->kind[s]];
-        put(f, "    %s s%d[E], *p%d = (%s *)job[HEAD + %d] + first;\n", type, s, s, type, s);
-        bool codes = p->kind[s] == DOPL_OPERAND_Q8 || p->kind[s] == DOPL_OPERAND_U8;
-        if (codes) put(f, "    float *scale%d = (float *)job[HEAD + N + %d] + tile;\n", s, s);
-        if (!is_loaded(p, s)) continue;
-        put(f, "    %s<full>(s%d, p%d, lane, n);\n", loads[p->kind[s]], s, s);
-        if (codes) put(f, "    const float scale_of%d = *scale%d;\n", s, s);
+        put(f, "    %s *p%d = (%s *)job[HEAD + %d] + first;\n", type, s, type, s);
+        if (!is_coded(p, s)) {
+            put(f, "    %s s%d[E];\n", type, s);
+            continue;
+        }
+        put(f, "    float *scale%d = (float *)job[HEAD + N + %d] + tile;\n", s, s);
+        if (is_loaded(p, s)) put(f, "    const float scale_of%d = *scale%d;\n", s, s);
+        put(f, "    codes s%d, c%d;\n", s, s);
     }
-    if (p->has_grad && is_loaded(p, 1)) put(f, "    EACH s1[i] *= clip;\n");
-    if (p->n_reg) put(f, "    float ");
-    for (int r = 0; r < p->n_reg; r++) put(f, "%sr%d[E]", r ? ", " : "", r);
+    for (int r = 0; r < p->n_reg; r++) put(f, "%sr%d[E]", r ? ", " : "    float ", r);
     if (p->n_reg) put(f, ";\n");
+}
+
+static void write_loads(FILE *f, const dopl_program *p, const char *full) {
+    static const char *const loads[] = { "load", "load_codes", "load_codes", "load_halves" };
+    for (int s = 0; s < p->n_operand; s++)
+        if (p->touched[s] && is_loaded(p, s))
+            put(f, "        %s<%s>(s%d, p%d, lane, n);\n", loads[p->kind[s]], full, s, s);
+}
+
+static void write_stores(FILE *f, const dopl_program *p, const char *full) {
+    static const char *const stores[] = { "store", "store_codes", "store_codes", "store_halves" };
+    for (int s = 0; s < p->n_operand; s++)
+        if (p->written[s])
+            put(f, "        %s<%s>(p%d, %c%d, lane, n);\n", stores[p->kind[s]], full, s,
+                is_coded(p, s) ? 'c' : 's', s);
 }
 
 static const char *codec_of(const dopl_program *p, int s) {
@@ -272,8 +298,8 @@ static void write_instr(FILE *f, const dopl_program *p, const dopl_instr *in) {
         put(f, ", s%d);\n", from);
         return;
     case DOPL_PRIM_store8:
-        put(f, "encode<full, %s>(p%d, scale%d, ", p->kind[to] == DOPL_OPERAND_Q8 ? "true" : "false",
-            to, to);
+        put(f, "encode<%s>(c%d, scale%d, ", p->kind[to] == DOPL_OPERAND_Q8 ? "true" : "false", to,
+            to);
         write_place(f, p, in->in[0]);
         put(f, ", as_float(0x%08xu), %s, lane, n);\n",
             (unsigned)bits_of(dopl_codec_get((dopl_codec_id)(p->kind[to] - DOPL_OPERAND_Q8))->unit),
@@ -301,16 +327,6 @@ static void write_instr(FILE *f, const dopl_program *p, const dopl_instr *in) {
     put(f, ");\n");
 }
 
-static void write_stores(FILE *f, const dopl_program *p) {
-    for (int s = 0; s < p->n_operand; s++) {
-        if (!p->written[s]) continue;
-        if (p->kind[s] == DOPL_OPERAND_F32)
-            put(f, "    store<full>(p%d, s%d, lane, n);\n", s, s);
-        else if (p->kind[s] == DOPL_OPERAND_BF16)
-            put(f, "    store_halves<full>(p%d, s%d, lane, n);\n", s, s);
-    }
-}
-
 // ---- the kernel
 
 static void write_kernel(FILE *f, const dopl_program *p) {
@@ -318,16 +334,24 @@ static void write_kernel(FILE *f, const dopl_program *p) {
     put(f, "\nstruct scalars { float k[%d]; };\n", p->n_scalar ? p->n_scalar : 1);
     put(f, "enum { HEAD = %d, N = %d, WORDS = %d };\n", DOPL_CUDA_JOB_HEAD, p->n_operand,
         dopl_cuda_job_words(p));
-    put(f, "\ntemplate <bool full>\n"
-           "FN void run_tile(const u64 *job, u64 tile, int n, int lane, float clip, "
+    put(f, "\nFN void run_tile(const u64 *job, u64 tile, int n, bool full, int lane, float clip, "
            "const scalars &s");
     if (q8) put(f, ", const codec &codec_q8");
     if (u8) put(f, ", const codec &codec_u8");
-    put(f, ") {\n    const u64 first = tile * TILE;\n    (void)clip, (void)s, (void)n;\n");
-    write_loads(f, p);
+    put(f, ") {\n    const u64 first = tile * TILE;\n    (void)clip, (void)s;\n");
+    write_registers(f, p);
+    put(f, "    if (full) {\n");
+    write_loads(f, p, "true");
+    put(f, "    } else {\n");
+    write_loads(f, p, "false");
+    put(f, "    }\n");
+    if (p->has_grad && is_loaded(p, 1)) put(f, "    EACH s1[i] *= clip;\n");
     for (int i = 0; i < p->n_instr; i++) write_instr(f, p, &p->instr[i]);
-    write_stores(f, p);
-    put(f, "}\n");
+    put(f, "    if (full) {\n");
+    write_stores(f, p, "true");
+    put(f, "    } else {\n");
+    write_stores(f, p, "false");
+    put(f, "    }\n}\n");
     // the 1: without it ptxas keeps to fewer registers than some passes need, and spills a few
     put(f,
         "\nextern \"C\" __global__ void __launch_bounds__(%d, 1)\n"
@@ -350,15 +374,11 @@ static void write_kernel(FILE *f, const dopl_program *p) {
         "        }\n"
         "        const u64 *job = jobs + (u64)lo * WORDS;\n"
         "        u64 tile = t - job[1], left = job[0] - tile * TILE;\n"
-        "        if (left >= TILE && job[2])\n"
-        "            run_tile<true>(job, tile, TILE, lane, clip, s%s%s);\n"
-        "        else\n"
-        "            run_tile<false>(job, tile, left < TILE ? (int)left : TILE, lane, clip, "
-        "s%s%s);\n"
+        "        int n = left < TILE ? (int)left : TILE;\n"
+        "        run_tile(job, tile, n, n == TILE && job[2], lane, clip, s%s%s);\n"
         "    }\n"
         "}\n",
-        q8 ? ", codec_q8" : "", u8 ? ", codec_u8" : "", q8 ? ", codec_q8" : "",
-        u8 ? ", codec_u8" : "");
+        q8 ? ", codec_q8" : "", u8 ? ", codec_u8" : "");
 }
 
 dopl_status dopl_program_cuda_source(dopl_rt *rt, char **out, const dopl_program *p) {
