@@ -1,7 +1,7 @@
 // gemm_spec.c - the choice of a product's algorithm, over the emulated cuBLASLt.
 //
-// The emulated library has two algorithms and refuses what emulator/cublaslt.cpp says. The pool is
-// the C library's here, so that AddressSanitizer sees the bounds of every operand.
+// The emulated library has two algorithms and refuses what emulator/cublaslt.cpp says. Every
+// operand is a block of its own, so that its bounds are seen.
 #include "../../runtime/cuda/cuda.h"
 #include "../../runtime/core/bf16.h"
 
@@ -21,8 +21,7 @@ static size_t refused_at = 0; // the size of allocation that fails; 0: none
 
 dopl_status dopl_cuda_alloc(dopl_rt *rt, void **out, size_t bytes) {
     if (refused_at && bytes >= refused_at) return dopl_fail(rt, DOPL_ENOMEM, "no memory");
-    *out = malloc(bytes ? bytes : 1);
-    assert_non_null(*out);
+    assert_int_equal(cudaMalloc(out, bytes ? bytes : 1), cudaSuccess);
     n_blocks++;
     return DOPL_OK;
 }
@@ -30,7 +29,7 @@ dopl_status dopl_cuda_alloc(dopl_rt *rt, void **out, size_t bytes) {
 void dopl_cuda_free(dopl_rt *rt, void *data) {
     dopl_cuda_send(rt);
     n_blocks -= data != NULL;
-    free(data);
+    assert_int_equal(cudaFree(data), cudaSuccess);
 }
 
 dopl_status dopl_cuda_result(dopl_rt *rt, cudaError_t error, const char *what) {
@@ -63,30 +62,47 @@ static void close_device(device *d) {
 typedef struct {
     dopl_dtype type;
     int64_t rows, cols, ld;
-    void *data;
+    void *data; // on the device
+    void *host; // the same
 } matrix;
 
 static float get(const matrix *m, int64_t i, int64_t j) {
     float x;
-    if (m->type == DOPL_F32) return ((const float *)m->data)[i * m->ld + j];
-    dopl_bf16_decode(&x, (const uint16_t *)m->data + i * m->ld + j, 1);
+    if (m->type == DOPL_F32) return ((const float *)m->host)[i * m->ld + j];
+    dopl_bf16_decode(&x, (const uint16_t *)m->host + i * m->ld + j, 1);
     return x;
 }
 
 static void put(matrix *m, int64_t i, int64_t j, float x) {
     if (m->type == DOPL_F32)
-        ((float *)m->data)[i * m->ld + j] = x;
+        ((float *)m->host)[i * m->ld + j] = x;
     else
-        dopl_bf16_encode((uint16_t *)m->data + i * m->ld + j, &x, 1);
+        dopl_bf16_encode((uint16_t *)m->host + i * m->ld + j, &x, 1);
+}
+
+static size_t size_of(const matrix *m) {
+    return (size_t)(m->rows * m->ld) * dopl_dtype_bytes(m->type);
 }
 
 static matrix make(dopl_dtype type, int64_t rows, int64_t cols, int64_t ld, int seed) {
-    matrix m = { type, rows, cols, ld, malloc((size_t)(rows * ld) * dopl_dtype_bytes(type)) };
-    assert_non_null(m.data);
+    matrix m = { .type = type, .rows = rows, .cols = cols, .ld = ld };
+    assert_int_equal(cudaMalloc(&m.data, size_of(&m)), cudaSuccess);
+    m.host = calloc(1, size_of(&m) + 1);
+    assert_non_null(m.host);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < cols; j++)
             put(&m, i, j, (float)((i * 31 + j * 17 + seed * 7) % 13 - 6) / 8.0f);
+    assert_int_equal(cudaMemcpy(m.data, m.host, size_of(&m), cudaMemcpyHostToDevice), cudaSuccess);
     return m;
+}
+
+static void fetch(matrix *m) {
+    assert_int_equal(cudaMemcpy(m->host, m->data, size_of(m), cudaMemcpyDeviceToHost), cudaSuccess);
+}
+
+static void release(matrix *m) {
+    assert_int_equal(cudaFree(m->data), cudaSuccess);
+    free(m->host);
 }
 
 // One product in every detail against plain sums; what it does not write keeps its value.
@@ -126,6 +142,7 @@ static void check(device *d, dopl_dtype type, dopl_dtype y_type, int turns, int6
         goto out;
     }
     if (dopl_cuda_gemm(&d->rt, &p) != DOPL_OK) fail_msg("%s", d->rt.error);
+    fetch(&y), fetch(&sums);
     double tolerance = y_type == DOPL_BF16 ? 8e-3 : 1e-6;
     for (int64_t i = 0; i < m; i++) {
         double row = 0;
@@ -140,7 +157,7 @@ static void check(device *d, dopl_dtype type, dopl_dtype y_type, int turns, int6
         }
     }
 out:
-    free(a.data), free(b.data), free(y.data), free(before.data), free(along.data), free(sums.data);
+    release(&a), release(&b), release(&y), release(&before), release(&along), release(&sums);
 }
 
 static double gelu(double x) {
@@ -159,6 +176,7 @@ static void check_gelu(device *d, int64_t m, int64_t n, int64_t k, int64_t room,
     matrix y = make(DOPL_BF16, m, n, n + room, 3), along = make(DOPL_BF16, 1, n, n, 4);
     matrix room_for_pre = make(DOPL_BF16, m + 1, n, n + room, 5), pre = room_for_pre;
     pre.data = (uint16_t *)room_for_pre.data + shift;
+    pre.host = (uint16_t *)room_for_pre.host + shift;
     dopl_cuda_product p = { .type = DOPL_BF16,
                             .y_type = DOPL_BF16,
                             .m = m,
@@ -185,6 +203,7 @@ static void check_gelu(device *d, int64_t m, int64_t n, int64_t k, int64_t room,
             continue;
         }
         if (dopl_cuda_gemm(&d->rt, &p) != DOPL_OK) fail_msg("%s", d->rt.error);
+        fetch(&y), fetch(&room_for_pre);
         for (int64_t i = 0; i < m; i++)
             for (int64_t j = 0; j < n; j++) {
                 double z = way == 2 ? 0 : get(&along, 0, j);
@@ -194,7 +213,7 @@ static void check_gelu(device *d, int64_t m, int64_t n, int64_t k, int64_t room,
                 assert_true(fabs(want - get(&y, i, j)) <= 8e-3 * fmax(1, fabs(want)));
             }
     }
-    free(a.data), free(b.data), free(y.data), free(along.data), free(room_for_pre.data);
+    release(&a), release(&b), release(&y), release(&along), release(&room_for_pre);
 }
 
 static const int64_t shapes[][3] = { { 1, 1, 1 },    { 3, 5, 4 },    { 20, 10, 10 }, { 19, 10, 10 },

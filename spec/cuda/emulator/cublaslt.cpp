@@ -5,6 +5,7 @@
 // GELU on it come where the summed dimension is even. As the library does, GELU asks that rows of
 // its input be a multiple of 8 elements long and start at a multiple of 16 bytes. No bias comes to
 // a single column.
+#include "memory.h"
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <math.h>
@@ -21,6 +22,10 @@ static void put(void *data, cudaDataType type, int64_t i, double x) {
         static_cast<__nv_bfloat16 *>(data)[i] = __float2bfloat16_rn((float)x);
     else
         static_cast<float *>(data)[i] = (float)x;
+}
+
+static size_t size_of(int type) {
+    return type == CUDA_R_16BF ? 2 : 4;
 }
 
 static double tanh_of(double x) { // GELU's
@@ -60,7 +65,35 @@ struct product {
     bool a_turned, b_turned;
 };
 
+// Every operand is whole, and on the device.
+static void check(const product &p) {
+    const char *who = "a matrix product";
+    const struct {
+        const void *data;
+        const cublasLtMatrixLayoutOpaque_t &layout;
+    } matrices[] = {
+        { p.a, p.a_layout },
+        { p.b, p.b_layout },
+        { p.beta != 0.0f ? p.c : p.d, p.c_layout },
+        { p.d, p.d_layout },
+    };
+    for (const auto &m : matrices) {
+        uint64_t n = (m.layout.cols - 1) * (uint64_t)m.layout.ld + m.layout.rows;
+        emulator::must_be_device(who, m.data, n * size_of(m.layout.type));
+    }
+    int type = p.d_layout.type, bias_type = p.desc.bias_type < 0 ? type : p.desc.bias_type;
+    if (p.desc.epilogue == CUBLASLT_EPILOGUE_BGRADB)
+        emulator::must_be_device(who, p.desc.bias, (size_t)p.n * size_of(type));
+    else if (has_bias(p.desc.epilogue))
+        emulator::must_be_device(who, p.desc.bias, (size_t)p.m * size_of(bias_type));
+    if (p.desc.epilogue & AUX)
+        emulator::must_be_device(who, p.desc.aux,
+                                 (size_t)((p.n - 1) * p.desc.aux_ld + p.m) * size_of(type));
+    if (p.workspace) emulator::must_be_device(who, p.workspace, p.workspace_bytes);
+}
+
 static void multiply(const product &p) {
+    check(p);
     if (p.workspace) memset(p.workspace, 0xff, p.workspace_bytes); // whoever shares it finds out
     bool row_sums = p.desc.epilogue == CUBLASLT_EPILOGUE_BGRADB;
 #pragma omp parallel for schedule(static) if (p.m * p.n * p.k > 1 << 16)

@@ -10,6 +10,7 @@
 // sooner, as a GPU that is far behind would: what the host reads, overwrites or frees too early
 // shows. DOPL_EMULATOR_FAULT=TEXT has kernels fault whose names contain it: as on a GPU, whatever
 // comes next is told so, and nothing works any more.
+#include "memory.h"
 #include <cuda_runtime.h>
 
 #include <deque>
@@ -298,6 +299,8 @@ static cudaError_t so_far() {
 
 // Does the first n pieces of work there ever were.
 static cudaError_t wait_for(uint64_t n) {
+    if (n_done >= n) return so_far();
+    reach open;
     while (n_done < n) {
         std::function<void()> work = std::move(late.front());
         late.pop_front();
@@ -479,12 +482,6 @@ static size_t memory_total() {
     return text ? strtoull(text, nullptr, 10) : (size_t)1 << 30;
 }
 
-static size_t memory_used;
-static std::map<void *, size_t> &blocks() {
-    static std::map<void *, size_t> all;
-    return all;
-}
-
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int) {
     memset(out, 0, sizeof *out);
     snprintf(out->name, sizeof out->name, "emulated GPU");
@@ -508,14 +505,13 @@ cudaError_t cudaDeviceSynchronize(void) {
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
     *total = memory_total();
-    *free_bytes = *total > memory_used ? *total - memory_used : 0;
+    size_t used = emulator::bytes_taken();
+    *free_bytes = *total > used ? *total - used : 0;
     return cudaSuccess;
 }
 
-static void give_back(void *data) {
-    memory_used -= blocks()[data];
-    blocks().erase(data);
-    free(data);
+static bool is_room(size_t bytes) {
+    return emulator::bytes_taken() + bytes <= memory_total();
 }
 
 cudaError_t cudaMalloc(void **out, size_t bytes) {
@@ -523,23 +519,16 @@ cudaError_t cudaMalloc(void **out, size_t bytes) {
     *out = nullptr;
     if (emulator::so_far() != cudaSuccess) return emulator::lost;
     if (bytes == 0) return cudaSuccess;
-    if (memory_used + bytes > memory_total()) emulator::wait(); // for what is to be freed
-    if (memory_used + bytes > memory_total()) return result(cudaErrorMemoryAllocation);
-    if (posix_memalign(out, 256, bytes)) return result(cudaErrorMemoryAllocation);
-    memset(*out, 0xff, bytes); // NaN
-    blocks()[*out] = bytes;
-    memory_used += bytes;
-    return cudaSuccess;
+    if (!is_room(bytes)) emulator::wait(); // for what is to be freed
+    if (is_room(bytes)) *out = emulator::take(bytes);
+    return *out ? cudaSuccess : result(cudaErrorMemoryAllocation);
 }
 
 cudaError_t cudaFree(void *data) {
     emulator::not_captured("cudaFree");
     if (!data) return cudaSuccess;
     emulator::wait();
-    auto it = blocks().find(data);
-    if (it == blocks().end()) return result(cudaErrorInvalidValue);
-    give_back(data);
-    return emulator::so_far();
+    return emulator::give(data) ? emulator::so_far() : result(cudaErrorInvalidValue);
 }
 
 cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t) {
@@ -549,11 +538,13 @@ cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t) {
 cudaError_t cudaFreeAsync(void *data, cudaStream_t stream) {
     emulator::not_captured("cudaFreeAsync");
     if (!data) return cudaSuccess;
-    if (!blocks().count(data)) return result(cudaErrorInvalidValue);
-    return emulator::submit(stream, [=] { give_back(data); });
+    if (!emulator::is_block(data)) return result(cudaErrorInvalidValue);
+    return emulator::submit(stream, [=] {
+        if (!emulator::give(data)) last_error = cudaErrorInvalidValue;
+    });
 }
 
-static char a_pool; // keeps nothing: every block goes back to malloc
+static char a_pool; // keeps nothing
 
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *out, int) {
     *out = reinterpret_cast<cudaMemPool_t>(&a_pool);
@@ -584,19 +575,37 @@ cudaError_t cudaFreeHost(void *data) {
     return emulator::so_far();
 }
 
-cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind) {
-    if (emulator::wait() != cudaSuccess) return emulator::lost;
+static void copy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
+    enum { TABLE = 1 << 20 }; // of addresses: no more bytes
+    const char *who = "a copy";
+    if (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice)
+        emulator::must_be_device(who, to, bytes);
+    else
+        emulator::must_be_host(who, to, bytes);
+    if (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice)
+        emulator::must_be_device(who, from, bytes);
+    else
+        emulator::must_be_host(who, from, bytes);
+    if (kind == cudaMemcpyHostToDevice && bytes <= TABLE)
+        emulator::must_hold_no_host_address(who, from, bytes);
     memmove(to, from, bytes);
-    return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind,
+cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
+    cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+    return error == cudaSuccess ? emulator::wait() : error;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t stream) {
-    return emulator::submit(stream, [=] { memmove(to, from, bytes); });
+    return emulator::submit(stream, [=] { copy(to, from, bytes, kind); });
 }
 
 cudaError_t cudaMemsetAsync(void *data, int value, size_t bytes, cudaStream_t stream) {
-    return emulator::submit(stream, [=] { memset(data, value, bytes); });
+    return emulator::submit(stream, [=] {
+        emulator::must_be_device("a filling", data, bytes);
+        memset(data, value, bytes);
+    });
 }
 
 static char a_handle;

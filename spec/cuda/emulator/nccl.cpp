@@ -1,4 +1,5 @@
 // nccl.cpp - collectives in a world of one: every rank's sum is its own number.
+#include "memory.h"
 #include <nccl.h>
 
 #include <cstring>
@@ -10,7 +11,11 @@ static ncclResult_t collective(const void *from, void *to, size_t n, ncclDataTyp
                                ncclComm_t comm) {
     if (emulator::wait() != cudaSuccess) return ncclUnhandledCudaError;
     if (comm != reinterpret_cast<ncclComm_t>(&only_world)) return ncclInvalidArgument;
-    memmove(to, from, n * (type == ncclBfloat16 ? 2 : 4));
+    size_t bytes = n * (type == ncclBfloat16 ? 2 : 4);
+    emulator::must_be_device("a collective", from, bytes);
+    emulator::must_be_device("a collective", to, bytes);
+    emulator::reach open;
+    memmove(to, from, bytes);
     return ncclSuccess;
 }
 

@@ -190,6 +190,8 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
                         CUstream stream, void **arguments, void **) {
     auto call = reinterpret_cast<void (*)(void **)>(function);
     if (emulator::is_capturing()) return CUDA_ERROR_LAUNCH_FAILED;
+    for (int i : { 0, 3 }) // those of dopl_pass that are pointers
+        emulator::check_argument("compiled kernel", arguments[i], sizeof(void *), true);
     cudaError_t error = emulator::launch(
         "compiled kernel", reinterpret_cast<const void *>(function), dim3(grid_x, grid_y, grid_z),
         dim3(block_x, block_y, block_z), shared_bytes, stream, [=] { call(arguments); });

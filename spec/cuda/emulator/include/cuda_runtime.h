@@ -2,8 +2,8 @@
 //
 // For the specs only: the kernels' sources, compiled by a plain C++ compiler, run here where there
 // is no GPU. A block's threads are fibers (emulator.cpp); a launch has finished when it returns, so
-// streams and events have nothing to wait for. "Device" memory is the host's, from malloc, so that
-// AddressSanitizer sees every access outside of a block of it.
+// streams and events have nothing to wait for. Memory of the device is in the host's, which cannot
+// reach it while the device does nothing (memory.cpp).
 #ifndef DOPL_EMULATOR_CUDA_RUNTIME_H
 #define DOPL_EMULATOR_CUDA_RUNTIME_H
 

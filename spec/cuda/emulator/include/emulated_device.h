@@ -86,9 +86,20 @@ cudaError_t launch(const char *name, const void *function, dim3 grid, dim3 block
 cudaError_t submit(cudaStream_t stream, std::function<void()> work);
 cudaError_t wait(); // for all that was submitted
 bool is_capturing();
+// Ends the program where a kernel is given an address of the host's.
+void check_argument(const char *kernel, const void *argument, size_t bytes, bool is_pointer);
+template <class P> void check_argument(const char *kernel, P argument) {
+#if __has_builtin(__builtin_clear_padding)
+    __builtin_clear_padding(&argument); // which may hold anything
+    check_argument(kernel, &argument, sizeof argument, std::is_pointer<P>::value);
+#else
+    if (std::is_pointer<P>::value) check_argument(kernel, &argument, sizeof argument, true);
+#endif
+}
 template <class... P>
 cudaError_t launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
                    size_t shared_bytes, cudaStream_t stream, const P &...arguments) {
+    (check_argument(name, arguments), ...);
     return launch(name, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, stream,
                   std::function<void()>([=] { kernel(arguments...); }));
 }

@@ -1,0 +1,182 @@
+// memory_spec.c - what the emulated device's memory ends the program for.
+//
+// Each mistake is made by a child, whose last words are read.
+#include <cuda_runtime.h>
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { N = 100, BYTES = N * sizeof(float) };
+
+static float *block(void) {
+    void *data;
+    if (cudaMalloc(&data, BYTES) != cudaSuccess) abort();
+    return data;
+}
+
+static void copy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
+    if (cudaMemcpy(to, from, bytes, kind) != cudaSuccess) abort();
+}
+
+// Runs `mistake` in a child that must die by `by` and say `words`.
+static void check(void (*mistake)(void), int by, const char *words) {
+    char said[8192] = "";
+    int end[2], status;
+    assert_int_equal(pipe(end), 0);
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        dup2(end[1], STDERR_FILENO);
+        signal(SIGSEGV, SIG_DFL); // cmocka's
+        signal(SIGABRT, SIG_DFL);
+        mistake();
+        _exit(0);
+    }
+    close(end[1]);
+    size_t used = 0;
+    for (ssize_t n; used < sizeof said - 1; used += (size_t)n)
+        if ((n = read(end[0], said + used, sizeof said - 1 - used)) <= 0) break;
+    close(end[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (!strstr(said, words)) fail_msg("'%s' is not in '%s'", words, said);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), by);
+}
+
+static void read_by_the_host(void) {
+    volatile float *data = block();
+    (void)data[1];
+}
+
+static void written_by_the_host(void) {
+    float *data = block();
+    float x[N] = { 0 };
+    copy(data, x, BYTES, cudaMemcpyHostToDevice);
+    memset(data, 0, BYTES);
+}
+
+// As a kernel would: the emulator opens memory for its own copies only, so one of them.
+static void used_after_it_was_given_back(void) {
+    float *data = block(), x[N] = { 0 };
+    (void)cudaFree(data);
+    copy(data, x, BYTES, cudaMemcpyHostToDevice);
+}
+
+static void filled_past_its_end(void) {
+    (void)cudaMemsetAsync(block() + 1, 0, BYTES, NULL);
+    (void)cudaDeviceSynchronize();
+}
+
+static void copied_from_the_host_as_if_on_the_device(void) {
+    float x[N] = { 0 };
+    copy(block(), x, BYTES, cudaMemcpyDeviceToDevice);
+}
+
+static void copied_to_the_device_as_if_the_host(void) {
+    float *data = block();
+    copy(data, block(), BYTES, cudaMemcpyDeviceToHost);
+}
+
+static void a_table_of_addresses_of_the_host(void) {
+    float *data = block();
+    void *table[] = { data, data, malloc(1 << 20) };
+    copy(data, table, sizeof table, cudaMemcpyHostToDevice);
+}
+
+static void a_fault_elsewhere(void) {
+    (void)block();
+    volatile char *page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    page[8] = 0;
+}
+
+static void handled(int signal) {
+    (void)signal;
+    _exit(write(STDERR_FILENO, "an earlier handler", 18) == 18 ? 3 : 4);
+}
+
+static void mistakes_end_the_program(void **state) {
+    (void)state;
+    const char *host = "host code, which a GPU would not let it, reads or writes memory of the "
+                       "device at 0x";
+    check(read_by_the_host, SIGSEGV, host);
+    check(written_by_the_host, SIGSEGV, host);
+    check(used_after_it_was_given_back, SIGABRT, "a copy: an address in no block given as memory");
+    check(filled_past_its_end, SIGABRT, "a filling: 400 bytes at ");
+    check(copied_from_the_host_as_if_on_the_device, SIGABRT,
+          "a copy: an address of the host's given as memory of the device");
+    check(copied_to_the_device_as_if_the_host, SIGABRT,
+          "a copy: memory of the device given as the host's");
+    check(a_table_of_addresses_of_the_host, SIGABRT,
+          "a copy: an address of the host's given to the device");
+    check(a_fault_elsewhere, SIGSEGV, "");
+}
+
+static void a_handler_that_was_there_handles_the_rest(void **state) {
+    (void)state;
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        close(STDERR_FILENO);
+        if (dup(STDOUT_FILENO) < 0) _exit(5);
+        signal(SIGSEGV, handled);
+        a_fault_elsewhere();
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 3);
+}
+
+// Blocks of all sizes, given back in another order than taken; each keeps what was put into it.
+static void blocks_are_apart(void **state) {
+    (void)state;
+    enum { BLOCKS = 300 };
+    static unsigned char *taken[BLOCKS], back[BLOCKS * 97], put[BLOCKS * 97];
+    for (int round = 0; round < 4; round++) {
+        for (int i = round % 2; i < BLOCKS; i += 1 + round % 2) {
+            size_t bytes = (size_t)((i * 7919 + round) % BLOCKS) * 97 + 1;
+            void *data;
+            if (taken[i]) continue;
+            assert_int_equal(cudaMalloc(&data, bytes), cudaSuccess);
+            assert_int_equal((uintptr_t)data % 256, 0);
+            copy(back, data, bytes, cudaMemcpyDeviceToHost);
+            for (size_t b = 0; b < bytes; b++) assert_int_equal(back[b], 0xff);
+            memset(put, i % 256, bytes);
+            copy(data, put, bytes, cudaMemcpyHostToDevice);
+            taken[i] = data;
+        }
+        for (int k = 0; k < BLOCKS; k++) {
+            int i = k * 77 % BLOCKS; // every one once
+            if (!taken[i] || (round < 3 && i % 3 == round)) continue;
+            copy(back, taken[i], 1, cudaMemcpyDeviceToHost);
+            assert_int_equal(back[0], i % 256);
+            assert_int_equal(cudaFree(taken[i]), cudaSuccess);
+            assert_int_equal(cudaFree(taken[i]), cudaErrorInvalidValue);
+            taken[i] = NULL;
+        }
+    }
+    size_t unused, total;
+    assert_int_equal(cudaMemGetInfo(&unused, &total), cudaSuccess);
+    assert_int_equal(unused, total);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(mistakes_end_the_program),
+        cmocka_unit_test(a_handler_that_was_there_handles_the_rest),
+        cmocka_unit_test(blocks_are_apart),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
