@@ -233,7 +233,7 @@ void must_be_host(const char *who, const void *data, size_t bytes) {
 }
 
 // Looks at words that can be an address; a number that is one by chance is not one of a page that
-// exists. Numbers of 32 bits in pairs are below it in one half or the other.
+// exists. Pairs of indices, which count from 0, have a half too small for one.
 void must_hold_no_host_address(const char *who, const void *data, size_t bytes) {
     if (!GUARDED) return;
     for (size_t at = 0; at + sizeof(uint64_t) <= bytes; at += sizeof(uint64_t)) {
