@@ -80,13 +80,13 @@ static void on_fault(int signal, siginfo_t *about, void *context) {
         return;
     }
     char text[128];
-    int n = snprintf(text, sizeof text, "emulator: %s memory of the device at %p\n",
-                     n_reach ? "a kernel reads or writes far outside of all blocks of"
-                             : "host code, which a GPU would not let it, reads or writes",
+    int n = snprintf(text, sizeof text, "emulator: %s %p, a fault on a GPU\n",
+                     n_reach ? "a kernel reached far outside of all blocks, to"
+                             : "host code reached for memory of the device at",
                      about->si_addr);
     (void)!write(STDERR_FILENO, text, (size_t)n);
-    void *caller[64];
-    backtrace_symbols_fd(caller, backtrace(caller, 64), STDERR_FILENO);
+    void *caller[24];
+    backtrace_symbols_fd(caller, backtrace(caller, 24), STDERR_FILENO);
     struct sigaction none = {};
     none.sa_handler = SIG_DFL;
     sigaction(SIGSEGV, &none, nullptr);
