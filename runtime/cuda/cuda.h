@@ -135,9 +135,9 @@ void dopl_cuda_plan_release(dopl_rt *rt, struct dopl_plan *plan);
 DOPL_CHECKED dopl_status dopl_cuda_jit_init(dopl_rt *rt); // fills cuda->jit
 void dopl_cuda_jit_release(dopl_rt *rt);                  // idempotent
 // The kernel of a source text, compiled now, or found in memory or in the folder of kernels that
-// earlier runs compiled. *blocks: that one multiprocessor holds at a time.
-DOPL_CHECKED dopl_status dopl_cuda_jit_get(dopl_rt *rt, const char *source, void **function,
-                                           int *blocks);
+// earlier runs compiled. *blocks: of `threads` that one multiprocessor holds at a time.
+DOPL_CHECKED dopl_status dopl_cuda_jit_get(dopl_rt *rt, const char *source, int threads,
+                                           void **function, int *blocks);
 DOPL_CHECKED dopl_status dopl_cuda_jit_launch(dopl_rt *rt, void *function, int grid, int block,
                                               void **arguments, const char *what);
 

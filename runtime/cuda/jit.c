@@ -227,8 +227,8 @@ static dopl_status load(dopl_rt *rt, const char *source, kernel *k) {
     return status;
 }
 
-dopl_status dopl_cuda_jit_get(dopl_rt *rt, const char *source, void **function, int *blocks) {
-    enum { THREADS = 256 }; // what the passes are launched with
+dopl_status dopl_cuda_jit_get(dopl_rt *rt, const char *source, int threads, void **function,
+                              int *blocks) {
     struct dopl_cuda_jit *jit = dopl_cuda_of(rt)->jit;
     kernel made = { .blocks = 1 };
     key_of(rt, made.key, source);
@@ -246,7 +246,7 @@ dopl_status dopl_cuda_jit_get(dopl_rt *rt, const char *source, void **function, 
         jit->capacity = capacity;
     }
     DOPL_TRY(load(rt, source, &made));
-    jit->occupancy(&made.blocks, made.function, THREADS, 0);
+    jit->occupancy(&made.blocks, made.function, threads, 0);
     if (made.blocks < 1) made.blocks = 1;
     jit->kernel[jit->n++] = made;
     *function = made.function;

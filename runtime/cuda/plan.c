@@ -83,7 +83,7 @@ static dopl_status state_of(dopl_rt *rt, dopl_plan *plan, plan_state **out) {
 static dopl_status compile(dopl_rt *rt, const dopl_program *program, pass_state *s) {
     char *source;
     DOPL_TRY(dopl_program_cuda_source(rt, &source, program));
-    dopl_status status = dopl_cuda_jit_get(rt, source, &s->function, &s->blocks);
+    dopl_status status = dopl_cuda_jit_get(rt, source, DOPL_CUDA_THREADS, &s->function, &s->blocks);
     dopl_rt_free(rt, source);
     return status;
 }
