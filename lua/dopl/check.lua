@@ -197,8 +197,11 @@ function check.range(name, value, low, high, level)
   level = level or 3
   check.type(name, value, "number", level + 1)
   if not (value >= low and value <= high) then
-    refuse(name, ("%s: %s, needs %s"):format(name, value, high >= math.maxinteger and "at least " .. low
-      or ("%s to %s"):format(low, high)), level)
+    local needs = ("%s to %s"):format(low, high)
+    if high >= math.maxinteger then
+      needs = (value == math.huge and "a finite number of at least %s" or "at least %s"):format(low)
+    end
+    refuse(name, ("%s: %s, needs %s"):format(name, value, needs), level)
   end
   return value
 end

@@ -161,7 +161,7 @@ describe("what is refused", function()
     refuses("lr", function() optim.adamw { lr = 0 / 0 } end)
     refuses("lr = inf, need .* finite", function() optim.adamw { lr = math.huge } end)
     refuses("eps = inf, need .* finite", function() optim.adamw { eps = { forget = math.huge } } end)
-    refuses("lr: inf, needs 0 to", function() scheme.shared { lr = math.huge } end)
+    refuses("lr: inf, needs a finite number", function() scheme.shared { lr = math.huge } end)
     refuses("lr", function() optim.adamw { lr = { forget = "a" } } end)
     refuses("g%-delta", function()
       scheme.base_delta { source = "g-delta", timing = "before_delta" }
