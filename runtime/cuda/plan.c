@@ -2,7 +2,8 @@
 //
 // Each pass is one launch over all of its parameters. What changes from step to step is small: the
 // table of addresses (sent only when it differs from the last one) and the scalars (a kernel
-// argument). Nothing waits for the device.
+// argument). Nothing waits for the device, and what can fail comes before the first launch: a step
+// is taken as a whole or not at all.
 #include "cuda.h"
 #include "../optim/cuda_source.h"
 #include "../optim/pass.h"
@@ -27,6 +28,7 @@ typedef struct {
     double *partial; // on the device
     int64_t n_part, room_part;
     dopl_cuda_norm *norm; // on the device
+    float *scalars;       // of the pass that is launched
     bool clips;           // the next run takes norm->factor
 } plan_state;
 
@@ -47,6 +49,7 @@ void dopl_cuda_plan_release(dopl_rt *rt, dopl_plan *plan) {
     dopl_rt_free(rt, s->last);
     dopl_rt_free(rt, s->parts);
     dopl_rt_free(rt, s->parts_last);
+    dopl_rt_free(rt, s->scalars);
     dopl_rt_free(rt, s);
 }
 
@@ -56,6 +59,10 @@ static dopl_status prepare(dopl_rt *rt, dopl_plan *plan, plan_state *s) {
         s->table_words += (size_t)dopl_cuda_job_words(plan->pass[job->pass].program);
         s->room_part += ceil_div(job->n, DOPL_CUDA_NORM_PART);
     }
+    int n_scalar = 1;
+    for (int p = 0; p < plan->n_pass; p++)
+        if (plan->pass[p].program->n_scalar > n_scalar) n_scalar = plan->pass[p].program->n_scalar;
+    DOPL_TRY(dopl_rt_alloc_zero(rt, (void **)&s->scalars, sizeof *s->scalars * (size_t)n_scalar));
     size_t table_bytes = s->table_words * sizeof *s->table;
     size_t parts_bytes = (size_t)s->room_part * sizeof *s->parts;
     DOPL_TRY(dopl_rt_alloc_zero(rt, (void **)&s->pass, sizeof *s->pass * (size_t)plan->n_pass));
@@ -82,6 +89,7 @@ static dopl_status state_of(dopl_rt *rt, dopl_plan *plan, plan_state **out) {
 
 static dopl_status compile(dopl_rt *rt, const dopl_program *program, pass_state *s) {
     char *source;
+    if (s->n_tile == 0 || s->function) return DOPL_OK;
     DOPL_TRY(dopl_program_cuda_source(rt, &source, program));
     dopl_status status = dopl_cuda_jit_get(rt, source, DOPL_CUDA_THREADS, &s->function, &s->blocks);
     dopl_rt_free(rt, source);
@@ -147,22 +155,15 @@ static dopl_status launch(dopl_rt *rt, plan_state *s, pass_state *pass, const do
                           const double *scalars) {
     enum { WARPS = DOPL_CUDA_THREADS / 32 };
     if (pass->n_tile == 0) return DOPL_OK;
-    if (!pass->function) DOPL_TRY(compile(rt, program, pass));
-    float *k;
-    size_t n = program->n_scalar ? (size_t)program->n_scalar : 1;
-    DOPL_TRY(dopl_rt_alloc_zero(rt, (void **)&k, n * sizeof *k));
-    for (int i = 0; i < program->n_scalar; i++) k[i] = (float)scalars[i];
+    for (int i = 0; i < program->n_scalar; i++) s->scalars[i] = (float)scalars[i];
     int64_t wanted = ceil_div(pass->n_tile, WARPS);
     int64_t most = (int64_t)dopl_cuda_of(rt)->n_sm * pass->blocks;
     const uint64_t *jobs = s->sent + pass->first_word;
     const float *clip = s->clips ? &s->norm->factor : NULL;
     unsigned long long n_tile = (unsigned long long)pass->n_tile;
-    void *arguments[] = { &jobs, &pass->n_job, &n_tile, &clip, k };
-    dopl_status status =
-        dopl_cuda_jit_launch(rt, pass->function, (int)(wanted < most ? wanted : most),
-                             DOPL_CUDA_THREADS, arguments, "optimizer pass");
-    dopl_rt_free(rt, k);
-    return status;
+    void *arguments[] = { &jobs, &pass->n_job, &n_tile, &clip, s->scalars };
+    return dopl_cuda_jit_launch(rt, pass->function, (int)(wanted < most ? wanted : most),
+                                DOPL_CUDA_THREADS, arguments, "optimizer pass");
 }
 
 dopl_status dopl_cuda_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *scalars,
@@ -175,6 +176,8 @@ dopl_status dopl_cuda_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const
     for (int p = 0; p < plan->n_pass; p++)
         words += (size_t)s->pass[p].n_job * (size_t)dopl_cuda_job_words(plan->pass[p].program);
     DOPL_TRY(send(rt, s->sent, s->last, s->table, words * sizeof *s->table));
+    for (int p = 0; p < plan->n_pass; p++)
+        DOPL_TRY(compile(rt, plan->pass[p].program, &s->pass[p]));
     for (int p = 0; p < plan->n_pass; p++)
         DOPL_TRY(launch(rt, s, &s->pass[p], plan->pass[p].program, scalars[p]));
     s->clips = false;
