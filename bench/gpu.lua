@@ -7,7 +7,9 @@
 --
 --   build/dopl --trust --device cuda bench/gpu.lua --python venv/bin/python
 --
--- `--size tiny` shows on the emulator that everything runs. Its figures mean nothing.
+-- `--size tiny` shows on the emulator that everything runs. Its figures mean nothing. With
+-- DOPL_EMULATOR_IDLE=1 DOPL_EMULATOR_LATE=1, whose device does nothing when it is waited for,
+-- `--size deep --only step` tells what the host takes to queue a step, the driver's part left out.
 
 local dopl = require "dopl"
 local core = dopl.core
@@ -16,7 +18,7 @@ local work = require "gpu.work"
 local ORDER <const> = { "passes", "step", "generation", "memory", "operators", "compile" }
 
 local p = dopl.params {
-  size = { "1b", "of the model: 1b or 360m; tiny for the emulator" },
+  size = { "1b", "of the model: 1b or 360m; tiny and deep for the emulator" },
   only = { "all", table.concat(ORDER, ", ") .. " or all" },
   rounds = { 15, "times each figure is measured; medians count" },
   python = { "", "a Python with PyTorch (bench/peers/requirements.txt), to run the same there" },
@@ -26,8 +28,9 @@ local p = dopl.params {
   storage = { "bf16", "of AdamW's moments in training steps: f32, bf16 or 8bit" },
   weights = { "stochastic", "how steps update bf16 weights: stochastic, nearest or master" },
 }
-local size = work.sizes[p.size] or error(("--size %s: there are 1b, 360m and tiny"):format(p.size), 0)
-work.judges = p.size ~= "tiny"
+local size = work.sizes[p.size]
+  or error(("--size %s: there are 1b, 360m, tiny and deep"):format(p.size), 0)
+work.judges = p.size == "1b" or p.size == "360m"
 local device, described = core.device()
 if device ~= "cuda" then error("bench/gpu.lua measures a GPU: start with --device cuda", 0) end
 

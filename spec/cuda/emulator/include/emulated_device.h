@@ -86,6 +86,7 @@ cudaError_t launch(const char *name, const void *function, dim3 grid, dim3 block
 cudaError_t submit(cudaStream_t stream, std::function<void()> work);
 cudaError_t wait(); // for all that was submitted
 bool is_capturing();
+bool is_idle();
 // Ends the program where a kernel is given an address of the host's.
 void check_argument(const char *kernel, const void *argument, size_t bytes, bool is_pointer);
 template <class P> void check_argument(const char *kernel, P argument) {
