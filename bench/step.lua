@@ -32,21 +32,7 @@ end
 local wide, narrow = new_side "f32", new_side "bf16"
 local model = wide.model
 
--- Prompts of 15 to 30 tokens, answers around 42: TOFU's, with a tokenizer of this size.
-local function make_batch()
-  local rng = dopl.rng.new(p.seed, "bench batch")
-  local samples = {}
-  for s = 1, p.samples do
-    local prompt = 14 + rng:integer(16)
-    local answer = math.floor(math.min(97, math.max(14, 42 + 16 * rng:normal())))
-    local ids = {}
-    for i = 1, prompt + answer do ids[i] = rng:integer(p.vocab) - 1 end
-    samples[s] = { ids = ids, labels_from = prompt + 1, key = tostring(s) }
-  end
-  return require("dopl.data.batch").pack(samples)
-end
-
-local batch = make_batch()
+local batch = require("dopl.data.batch").pack(require "samples"(p.seed, p.vocab, p.samples))
 local t = batch:tensors()
 
 local function timed(fn, side)

@@ -4,6 +4,7 @@ local core = require "dopl.core"
 local optim = require "dopl.optim"
 local scheme = require "dopl.scheme"
 local pack = require("dopl.data.batch").pack
+local samples = require "samples"
 local work = require "gpu.work"
 
 local KINDS <const> = { "parameters", "gradients", "states", "activations", "scratch", "other" }
@@ -19,7 +20,7 @@ local METHODS <const> = {
 
 return function(p, size)
   local model = work.model(p, size)
-  local batch = pack(work.samples(p, size, size.samples[2]))
+  local batch = pack(samples(p.seed, size.vocab, size.samples[2]))
   local t = batch:tensors()
   print(("  GiB, %d tokens, %.2f billion parameters in bf16, weights %s"):format(batch.n_tokens,
     model.parameters:numel() / 1e9, p.weights))

@@ -3,6 +3,7 @@
 local dopl = require "dopl"
 local core = dopl.core
 local pack = require("dopl.data.batch").pack
+local samples = require "samples"
 local work = require "gpu.work"
 
 local model = {}
@@ -48,7 +49,7 @@ local function plain(batch)
 end
 
 local function step_of(p, size, ceiling, n_samples, goal)
-  local batch = pack(work.samples(p, size, n_samples))
+  local batch = pack(samples(p.seed, size.vocab, n_samples))
   local theirs = work.ask(p, "step", { config = config_of(size), batch = plain(batch) })
   local _ <close> = core.scope()
   local m = work.model(p, size)
@@ -93,7 +94,7 @@ end
 
 function model.generation(p, size, ceiling)
   local prompts, longest, shortest, cached = {}, 0, math.huge, 0
-  for i, sample in ipairs(work.samples(p, size, size.prompts)) do
+  for i, sample in ipairs(samples(p.seed, size.vocab, size.prompts)) do
     prompts[i] = table.move(sample.ids, 1, sample.labels_from - 1, 1, {})
     longest, shortest = math.max(longest, #prompts[i]), math.min(shortest, #prompts[i])
   end

@@ -4,6 +4,7 @@
 -- without the operator takes is subtracted.
 
 local core = require "dopl.core"
+local samples = require "samples"
 local work = require "gpu.work"
 
 local op = core.ops
@@ -97,7 +98,7 @@ end
 
 local function head(p, size, ceiling)
   local _ <close> = core.scope()
-  local batch = require("dopl.data.batch").pack(work.samples(p, size, size.samples[1]))
+  local batch = require("dopl.data.batch").pack(samples(p.seed, size.vocab, size.samples[1]))
   local n, longest = batch.n_labels, 0
   for s = 1, batch.n_samples do
     longest = math.max(longest, batch.offsets[s + 1] - batch.offsets[s])

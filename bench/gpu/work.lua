@@ -76,20 +76,6 @@ function work.loss(model, t)
   return -values:select(0):mean()
 end
 
---- Questions and answers of TOFU's lengths: prompts of 15 to 30 tokens, answers around 42.
-function work.samples(p, size, n)
-  local rng = dopl.rng.new(p.seed, "bench batch")
-  local samples = {}
-  for s = 1, n do
-    local prompt = 14 + rng:integer(16)
-    local answer = math.floor(math.min(97, math.max(14, 42 + 16 * rng:normal())))
-    local ids = {}
-    for i = 1, prompt + answer do ids[i] = rng:integer(size.vocab) - 1 end
-    samples[s] = { ids = ids, labels_from = prompt + 1, key = tostring(s) }
-  end
-  return samples
-end
-
 --- Floating-point operations of the model in one step, forward and backward: real tokens, labelled
 -- rows of the head, half of the attention's squares. Recomputation would not count.
 function work.step_flops(size, batch)

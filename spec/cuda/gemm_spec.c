@@ -105,6 +105,22 @@ static void release(matrix *m) {
     free(m->host);
 }
 
+// y = a b, none of them transposed, over k.
+static dopl_cuda_product product_of(const matrix *y, const matrix *a, const matrix *b, int64_t k) {
+    return (dopl_cuda_product){ .type = a->type,
+                                .y_type = y->type,
+                                .m = y->rows,
+                                .n = y->cols,
+                                .k = k,
+                                .lda = a->ld,
+                                .ldb = b->ld,
+                                .ldy = y->ld,
+                                .a = a->data,
+                                .b = b->data,
+                                .y = y->data,
+                                .alpha = 1.0f };
+}
+
 // One product in every detail against plain sums; what it does not write keeps its value.
 static void check(device *d, dopl_dtype type, dopl_dtype y_type, int turns, int64_t m, int64_t n,
                   int64_t k, int64_t room, float beta, bool bias, bool row_sums) {
@@ -113,23 +129,13 @@ static void check(device *d, dopl_dtype type, dopl_dtype y_type, int turns, int6
     matrix b = make(type, bt ? n : k, bt ? k : n, (bt ? k : n) + room, 2);
     matrix y = make(y_type, m, n, n + room, 3), before = make(y_type, m, n, n + room, 3);
     matrix along = make(y_type, 1, n, n, 4), sums = make(y_type, 1, m, m, 5);
-    dopl_cuda_product p = { .type = type,
-                            .y_type = y_type,
-                            .a_transposed = at,
-                            .b_transposed = bt,
-                            .m = m,
-                            .n = n,
-                            .k = k,
-                            .lda = a.ld,
-                            .ldb = b.ld,
-                            .ldy = y.ld,
-                            .a = a.data,
-                            .b = b.data,
-                            .y = y.data,
-                            .alpha = 0.5f,
-                            .beta = beta,
-                            .bias = bias ? along.data : NULL,
-                            .bias_grad = row_sums ? sums.data : NULL };
+    dopl_cuda_product p = product_of(&y, &a, &b, k);
+    p.a_transposed = at;
+    p.b_transposed = bt;
+    p.alpha = 0.5f;
+    p.beta = beta;
+    p.bias = bias ? along.data : NULL;
+    p.bias_grad = row_sums ? sums.data : NULL;
     bool fits;
     assert_int_equal(dopl_cuda_gemm_fits(&d->rt, &p, &fits), DOPL_OK);
     // a bias that the library does not add is added all the same
@@ -177,18 +183,7 @@ static void check_gelu(device *d, int64_t m, int64_t n, int64_t k, int64_t room,
     matrix room_for_pre = make(DOPL_BF16, m + 1, n, n + room, 5), pre = room_for_pre;
     pre.data = (uint16_t *)room_for_pre.data + shift;
     pre.host = (uint16_t *)room_for_pre.host + shift;
-    dopl_cuda_product p = { .type = DOPL_BF16,
-                            .y_type = DOPL_BF16,
-                            .m = m,
-                            .n = n,
-                            .k = k,
-                            .lda = a.ld,
-                            .ldb = b.ld,
-                            .ldy = y.ld,
-                            .a = a.data,
-                            .b = b.data,
-                            .y = y.data,
-                            .alpha = 1.0f };
+    dopl_cuda_product p = product_of(&y, &a, &b, k);
     for (int way = 0; way < 3; way++) { // GELU alone, GELU keeping its input, the slope
         p.gelu = way == 2 ? DOPL_CUDA_GELU_SLOPE : DOPL_CUDA_GELU;
         p.bias = way == 2 ? NULL : along.data;

@@ -5,10 +5,10 @@ local chat = require "dopl.data.chat"
 local core = require "dopl.core"
 local loader = require "dopl.data.loader"
 local loss = require "dopl.loss"
-local models = require "dopl.models"
 local optim = require "dopl.optim"
 local schedule = require "dopl.schedule"
 local scheme = require "dopl.scheme"
+local small = require "spec.lua.small"
 local train = require "dopl.train"
 
 local tok <const> = require "spec.data.bytes"
@@ -26,8 +26,7 @@ end
 
 -- Six steps of forgetting and retaining; given overrides. Returns losses by step.
 local function fit(dtype, given)
-  local losses, model = {}, models.new({ architecture = "llama", vocab_size = 257, hidden_size = 16,
-    n_layers = 1, heads = 2, kv_heads = 1, intermediate_size = 24, dtype = dtype }, 1)
+  local losses, model = {}, small.model { dtype = dtype }
   local o = { model = model, steps = 6, progress = false, warmup = 0, clip = 1.0,
     objectives = { objective("forget", loss.npo { beta = 0.1 }), objective("retain", loss.gd()) },
     schedule = schedule.alternate { forget = 1, retain = 2 }, micro_tokens = 12,
