@@ -82,7 +82,8 @@ static void leave(dopl_rt *rt, dopl_world *world) {
 }
 
 static ncclDataType_t type_of(const dopl_tensor *t) {
-    return t->dtype == DOPL_BF16 ? ncclBfloat16 : ncclFloat32;
+    enum { BFLOAT16 = 9 }; // ncclBfloat16, which older headers of NCCL's show to C++ alone
+    return t->dtype == DOPL_BF16 ? (ncclDataType_t)BFLOAT16 : ncclFloat32;
 }
 
 static dopl_status check_device(dopl_rt *rt, dopl_tensor *const *tensor, int n) {
