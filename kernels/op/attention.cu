@@ -91,7 +91,7 @@ static bool fits_tensor_cores(const dopl_rt *rt, const dopl_tensor *qkv, int col
     cudaError_t error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin,
                                                dopl_cuda_of(rt)->ordinal);
     int64_t width = ceil_div(cols, 32) * 32;
-    return error == cudaSuccess && 6 * TILE * (width + 8) * 2 + 4 * TILE * 4 <= limit;
+    return error == cudaSuccess && 4 * TILE * (width + 8) * 2 + 4 * TILE * 4 <= limit;
 }
 
 // All but the list of tiles.
@@ -193,10 +193,15 @@ extern "C" dopl_status op_attention_cuda(dopl_rt *rt, dopl_op_call *c) {
 
 template <class T>
 static dopl_status backward_plain(dopl_rt *rt, const attention_work *w, dopl_node *n,
-                                  const attention_gradient &d, const float *delta) {
+                                  const attention_gradient &d, float *delta) {
     const attention_plan &p = w->plan;
     const T *qkv = data_of<T>(&n->in[0]), *dout = data_of<T>(&n->dout);
+    const T *out = data_of<T>(&n->out);
     const float *lse = data_of<float>(&n->saved[0]);
+    DOPL_LAUNCH((attention_delta_kernel<T>), (unsigned)ceil_div(p.rows * p.heads, 32), 256, 0, rt,
+                delta, dout, out, p.rows, p.heads, p.cols,
+                packs(dout, p.cols) && packs(out, p.cols));
+    DOPL_TRY(dopl_cuda_launched(rt, "attention"));
     unsigned chunks = (unsigned)ceil_div(p.cols, TILE);
     LAUNCH_WITH((attention_plain_dq_kernel<T>), dim3((unsigned)(w->n_tiles * p.heads), chunks),
                 PLAIN_THREADS, PLAIN_SHARED, d, qkv, dout, lse, delta, p);
@@ -207,37 +212,25 @@ static dopl_status backward_plain(dopl_rt *rt, const attention_work *w, dopl_nod
 
 template <int D>
 static dopl_status backward_mma(dopl_rt *rt, const attention_work *w, dopl_node *n,
-                                const attention_gradient &d, const float *delta) {
+                                const attention_gradient &d, float *delta) {
     const attention_plan &p = w->plan;
     const bf16 *qkv = data_of<bf16>(&n->in[0]), *dout = data_of<bf16>(&n->dout);
     const float *lse = data_of<float>(&n->saved[0]);
-    size_t tile = TILE * (D + 8) * sizeof(bf16);
-    LAUNCH_WITH((attention_mma_dq_kernel<D>), (unsigned)(w->n_tiles * p.heads), MMA_THREADS,
-                4 * tile, d, qkv, dout, lse, delta, p);
+    size_t tiles = 4 * TILE * (D + 8) * sizeof(bf16);
+    LAUNCH_WITH((attention_mma_dq_kernel<D>), (unsigned)(w->n_tiles * p.heads), MMA_THREADS, tiles,
+                d, delta, qkv, data_of<bf16>(&n->out), dout, lse, p);
     LAUNCH_WITH((attention_mma_dkv_kernel<D>), (unsigned)(w->n_tiles * p.kv_heads), MMA_THREADS,
-                6 * tile + 4 * TILE * sizeof(float), d, qkv, dout, lse, delta, p);
+                tiles + 4 * TILE * sizeof(float), d, qkv, dout, lse, delta, p);
     return DOPL_OK;
 }
 
 static dopl_status backward(dopl_rt *rt, const attention_work *w, dopl_node *n,
                             const attention_gradient &d, float *delta) {
     const attention_plan &p = w->plan;
-    DISPATCH(n->out.dtype, T, {
-        const T *dout = data_of<T>(&n->dout);
-        const T *out = data_of<T>(&n->out);
-        DOPL_LAUNCH((attention_delta_kernel<T>), (unsigned)ceil_div(p.rows * p.heads, 32), 256, 0,
-                    rt, delta, dout, out, p.rows, p.heads, p.cols,
-                    packs(dout, p.cols) && packs(out, p.cols));
-    });
-    DOPL_TRY(dopl_cuda_launched(rt, "attention"));
-    bool f32 = n->in[0].dtype == DOPL_F32;
-    bool aligned =
-        packs(data_of<bf16>(&n->dout), p.cols) && reinterpret_cast<uintptr_t>(d.x) % 8 == 0;
-    if (w->on_tensor_cores && aligned) { // pairs of gradients are written at once
+    bool aligned = packs(data_of<bf16>(&n->dout), p.cols) && packs(data_of<bf16>(&n->out), p.cols);
+    if (w->on_tensor_cores && aligned && reinterpret_cast<uintptr_t>(d.x) % 16 == 0)
         DISPATCH_WIDTH(p.cols, D, { return backward_mma<D>(rt, w, n, d, delta); });
-    }
-    return f32 ? backward_plain<float>(rt, w, n, d, delta)
-               : backward_plain<bf16>(rt, w, n, d, delta);
+    DISPATCH(n->out.dtype, T, { return backward_plain<T>(rt, w, n, d, delta); });
 }
 
 extern "C" dopl_status op_attention_cuda_backward(dopl_rt *rt, dopl_node *n) {

@@ -14,23 +14,26 @@
 #include "../mma.cuh"
 
 constexpr int MMA_THREADS = 4 * WARP;
-// Blocks that a multiprocessor should have registers for: left to itself, the compiler spills a few
-// of them for one block more.
+// Blocks that a multiprocessor should have registers for: with one more, the compiler spills a few.
 constexpr int mma_blocks(int width) {
-    return width <= 64 ? 3 : 2;
+    return width <= 32 ? 4 : width <= 64 ? 3 : 2;
 }
 constexpr float LOG2_E = 1.44269504088896341f, LN_2 = 0.693147180559945309f;
 
-// Starts the copy of TILE rows, zeros past `rows` and past `cols`.
+// Starts the copy of TILE rows, zeros past `rows` and past `cols`. A thread has one column of
+// packs.
 template <int D>
-__device__ __forceinline__ void fetch_tile(bf16 *tile, const bf16 *from, int64_t ld, int rows,
+__device__ __forceinline__ void fetch_tile(bf16 *tile, const bf16 *from, int ld, int rows,
                                            int cols) {
-    constexpr int PACKS = D / 8, TURNS = TILE * PACKS / MMA_THREADS;
-#pragma unroll 4 // all of a head of 64; more at a time would not fit registers
-    for (int turn = 0; turn < TURNS; turn++) {
-        int i = turn * MMA_THREADS + threadIdx.x, r = i / PACKS, c = i % PACKS * 8;
-        bool valid = r < rows && c < cols;
-        copy_async_16(tile + r * (D + 8) + c, valid ? from + r * ld + c : from, valid);
+    constexpr int PACKS = D / 8, STEP = MMA_THREADS / PACKS;
+    int first = threadIdx.x / PACKS, c = threadIdx.x % PACKS * 8, at = first * ld + c;
+    if (first == STEP) return; // threads left over where a row is 12 packs
+    tile += first * (D + 8) + c;
+#pragma unroll
+    for (int r = 0; r < TILE; r += STEP, at += STEP * ld) {
+        if (TILE % STEP && first + r >= TILE) break;
+        bool valid = first + r < rows && c < cols;
+        copy_async_16(tile + r * (D + 8), from + (valid ? at : 0), valid);
     }
 }
 
@@ -64,29 +67,65 @@ __device__ __forceinline__ void multiply_rows(float y[D / 8][4], const uint32_t 
     }
 }
 
+// Rows of the upper half of each fragment times the first factor, of the lower half the second.
+template <int D>
+__device__ __forceinline__ void scale_fragments(float x[D / 8][4], float upper, float lower) {
+#pragma unroll
+    for (int n = 0; n < D / 8; n++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) x[n][e] *= e < 2 ? upper : lower;
+    }
+}
+
+// 16 rows from global memory as left sides, zeros past `rows` and `cols`.
+template <int D>
+__device__ __forceinline__ void read_fragments(uint32_t x[D / 16][4], const bf16 *from, int64_t ld,
+                                               int rows, int cols) {
+    int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int n = 0; n < D / 16; n++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int r = g + i % 2 * 8, c = 16 * n + i / 2 * 8;
+            bool there = r < rows && c < cols;
+            x[n][i] = there ? *reinterpret_cast<const uint32_t *>(from + r * ld + c + 2 * t) : 0;
+        }
+    }
+}
+
 // Adds (or writes) fragments of 16 rows to d[at + row * ld + col], where the row is below `rows`.
+// `room`: of the warp alone, 16 rows of shared memory through which whole rows of bf16 are written,
+// 16 bytes at a time.
 template <int D>
 __device__ __forceinline__ void put_fragments(const attention_gradient &d, int64_t at, int64_t ld,
-                                              const float x[D / 8][4], int rows, int cols) {
+                                              const float x[D / 8][4], int rows, int cols,
+                                              bf16 *room) {
     int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    bool whole = !d.f32 && !d.add;
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
+            float a = x[n][2 * h], b = x[n][2 * h + 1];
+            if (whole) {
+                *reinterpret_cast<uint32_t *>(room + (g + 8 * h) * (D + 8) + 8 * n + 2 * t) =
+                    pack_bf16(a, b);
+                continue;
+            }
             if (8 * n >= cols || g + 8 * h >= rows) continue;
             int64_t to = at + (g + 8 * h) * ld + 8 * n + 2 * t;
-            float a = x[n][2 * h], b = x[n][2 * h + 1];
-            if (d.f32) {
-                float2 *y = reinterpret_cast<float2 *>(static_cast<float *>(d.x) + to);
-                float2 old = d.add ? *y : make_float2(0.0f, 0.0f);
-                *y = make_float2(old.x + a, old.y + b);
-            } else {
-                __nv_bfloat162 *y =
-                    reinterpret_cast<__nv_bfloat162 *>(static_cast<bf16 *>(d.x) + to);
-                float2 old = d.add ? __bfloat1622float2(*y) : make_float2(0.0f, 0.0f);
-                *y = __floats2bfloat162_rn(old.x + a, old.y + b);
-            }
+            put_gradient(d, to, a);
+            put_gradient(d, to + 1, b);
         }
+    }
+    if (!whole) return;
+    __syncwarp();
+    bf16 *y = static_cast<bf16 *>(d.x) + at;
+#pragma unroll
+    for (int i = 0; i < 16 * D / 8; i += WARP) {
+        int r = (i + lane) / (D / 8), c = (i + lane) % (D / 8) * 8;
+        if (r < rows && c < cols)
+            store_16(y + r * ld + c, *reinterpret_cast<const uint4 *>(room + r * (D + 8) + c));
     }
 }
 
@@ -111,13 +150,14 @@ __device__ __forceinline__ void attend_tile(float o[D / 8][4], float top[2], flo
             mma_m16n8k16(s[2 * n], q[k], b[0], b[1]);
             mma_m16n8k16(s[2 * n + 1], q[k], b[2], b[3]);
         }
-    }
 #pragma unroll
-    for (int n = 0; n < TILE / 8; n++) {
+        for (int i = 2 * n; i < 2 * n + 2; i++) {
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            if (diagonal && 8 * n + 2 * t + e % 2 > 16 * warp + g + e / 2 * 8) s[n][e] = -INFINITY;
-            high[e / 2] = fmaxf(high[e / 2], s[n][e]);
+            for (int e = 0; e < 4; e++) {
+                if (diagonal && 8 * i + 2 * t + e % 2 > 16 * warp + g + e / 2 * 8)
+                    s[i][e] = -INFINITY;
+                high[e / 2] = fmaxf(high[e / 2], s[i][e]);
+            }
         }
     }
 #pragma unroll
@@ -128,14 +168,6 @@ __device__ __forceinline__ void attend_tile(float o[D / 8][4], float top[2], flo
         sum[h] *= fade[h];
     }
 #pragma unroll
-    for (int n = 0; n < TILE / 8; n++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            s[n][e] = exp2_fast(s[n][e] * c - top[e / 2]);
-            sum[e / 2] += s[n][e];
-        }
-    }
-#pragma unroll
     for (int n = 0; n < D / 8; n++) {
 #pragma unroll
         for (int e = 0; e < 4; e++) o[n][e] *= fade[e / 2];
@@ -143,6 +175,14 @@ __device__ __forceinline__ void attend_tile(float o[D / 8][4], float top[2], flo
 #pragma unroll
     for (int n = 0; n < TILE / 16; n++) {
         if (diagonal && n > warp) continue;
+#pragma unroll
+        for (int i = 2 * n; i < 2 * n + 2; i++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                s[i][e] = exp2_fast(s[i][e] * c - top[e / 2]);
+                sum[e / 2] += s[i][e];
+            }
+        }
         uint32_t p[4];
         pack_fragment(p, s[2 * n], s[2 * n + 1]);
         multiply_rows<D>(o, p, vs, 16 * n);
@@ -151,6 +191,7 @@ __device__ __forceinline__ void attend_tile(float o[D / 8][4], float top[2], flo
 
 // Block: a head's tile of queries; loops over the tiles of keys up to it. Bound by the tensor cores
 // at lengths of a few tiles, by the reads of K and V (which the group's heads share in L2) below.
+// Warps past the end of the sequence only fetch.
 template <int D>
 __global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D))
     attention_mma_kernel(bf16 *__restrict__ out,       // [T, heads cols]
@@ -167,7 +208,8 @@ __global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D))
     const bf16 *base = qkv + tile.first * p.ld;
     const bf16 *k = base + (int64_t)(p.heads + head / p.group) * p.cols;
     const bf16 *v = k + (int64_t)p.kv_heads * p.cols;
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, mine = row + 16 * warp;
+    float c = p.scale * LOG2_E;
     uint32_t q[D / 16][4];
     float o[D / 8][4], top[2] = { -INFINITY, -INFINITY }, sum[2] = { 0.0f, 0.0f };
     clear<D / 8>(o);
@@ -175,54 +217,45 @@ __global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D))
     fetch_tile<D>(ks, k, p.ld, tile.len, p.cols);
     fetch_tile<D>(vs, v, p.ld, tile.len, p.cols);
     copy_async_close();
-    for (int j = 0; j <= last; j++) {
-        const bf16 *kj = ks + j % 2 * SIZE, *vj = vs + j % 2 * SIZE;
-        copy_async_wait<0>();
-        __syncthreads(); // and nobody reads the other buffers any more
-        if (j == 0) {
+    copy_async_wait<0>();
+    __syncthreads();
 #pragma unroll
-            for (int n = 0; n < D / 16; n++) load_a(q[n], qs, D + 8, 16 * warp, 16 * n);
-            __syncthreads();
-        }
-        if (j < last) {
-            int to = (j + 1) % 2 * SIZE, from = (j + 1) * TILE;
-            fetch_tile<D>(ks + to, k + from * p.ld, p.ld, tile.len - from, p.cols);
-            fetch_tile<D>(vs + to, v + from * p.ld, p.ld, tile.len - from, p.cols);
-            copy_async_close();
-        }
-        if (j < last)
-            attend_tile<D, false>(o, top, sum, q, kj, vj, p.scale * LOG2_E);
-        else
-            attend_tile<D, true>(o, top, sum, q, kj, vj, p.scale * LOG2_E);
+    for (int n = 0; n < D / 16; n++) load_a(q[n], qs, D + 8, 16 * warp, 16 * n);
+    __syncthreads(); // the room of queries is the second tile's
+    for (int j = 0; j < last; j++) {
+        const bf16 *kj = ks + j % 2 * SIZE, *vj = vs + j % 2 * SIZE;
+        int to = (j + 1) % 2 * SIZE, from = (j + 1) * TILE;
+        fetch_tile<D>(ks + to, k + from * p.ld, p.ld, tile.len - from, p.cols);
+        fetch_tile<D>(vs + to, v + from * p.ld, p.ld, tile.len - from, p.cols);
+        copy_async_close();
+        if (mine < tile.len) attend_tile<D, false>(o, top, sum, q, kj, vj, c);
+        copy_async_wait<0>();
+        __syncthreads(); // nobody reads this tile any more
     }
+    if (mine >= tile.len) return;
+    attend_tile<D, true>(o, top, sum, q, ks + last % 2 * SIZE, vs + last % 2 * SIZE, c);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         sum[h] = quad_sum(sum[h]);
-        int at = row + 16 * warp + lane / 4 + 8 * h;
+        int at = mine + lane / 4 + 8 * h;
         if (lse && lane % 4 == 0 && at < tile.len)
             lse[head * p.rows + tile.first + at] = (top[h] + log2f(sum[h])) * LN_2;
     }
-    float share[2] = { 1.0f / sum[0], 1.0f / sum[1] };
-#pragma unroll
-    for (int n = 0; n < D / 8; n++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) o[n][e] *= share[e / 2];
-    }
+    scale_fragments<D>(o, 1.0f / sum[0], 1.0f / sum[1]);
     int64_t ld = (int64_t)p.heads * p.cols;
     attention_gradient y = { out, false, false };
-    row += 16 * warp;
-    put_fragments<D>(y, (tile.first + row) * ld + (int64_t)head * p.cols, ld, o, tile.len - row,
-                     p.cols);
+    put_fragments<D>(y, (tile.first + mine) * ld + (int64_t)head * p.cols, ld, o, tile.len - mine,
+                     p.cols, ks + (last + 1) % 2 * SIZE + 16 * warp * (D + 8));
 }
 
-// ---- backward: P = exp(S - lse), dS = P (dO V' - delta) scale
+// ---- backward: P = exp(S - lse), dS = P (dO V' - delta); dq and dk are scaled at the end
 
-// dq += dS K for one tile of keys and the 16 queries of a warp.
+// dq += dS K for one tile of keys and the 16 queries of a warp; c and lse2 for powers of 2.
 template <int D>
 __device__ __forceinline__ void query_gradient(float dq[D / 8][4], const uint32_t q[D / 16][4],
                                                const uint32_t dout[D / 16][4], const bf16 *ks,
                                                const bf16 *vs, const float lse2[2],
-                                               const float delta[2], float scale, bool diagonal) {
+                                               const float delta[2], float c, bool diagonal) {
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     int last = diagonal ? warp : TILE / 16 - 1; // keys after that are after all the warp's queries
 #pragma unroll 1                                // more at a time would not fit registers
@@ -240,14 +273,14 @@ __device__ __forceinline__ void query_gradient(float dq[D / 8][4], const uint32_
             mma_m16n8k16(ds[0], dout[k], b[0], b[1]);
             mma_m16n8k16(ds[1], dout[k], b[2], b[3]);
         }
+        bool edge = diagonal && n == warp;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                float x = exp2_fast(s[i][e] * scale * LOG2_E - lse2[e / 2]);
-                ds[i][e] = x * (ds[i][e] - delta[e / 2]) * scale;
-                if (diagonal && 16 * n + 8 * i + 2 * t + e % 2 > 16 * warp + g + e / 2 * 8)
-                    ds[i][e] = 0.0f;
+                bool masked = edge && 8 * i + 2 * t + e % 2 > g + e / 2 * 8;
+                float x = exp2_fast(s[i][e] * c - lse2[e / 2]) * (ds[i][e] - delta[e / 2]);
+                ds[i][e] = masked ? 0.0f : x;
             }
         }
         uint32_t a[4];
@@ -256,14 +289,34 @@ __device__ __forceinline__ void query_gradient(float dq[D / 8][4], const uint32_
     }
 }
 
-// Block: a head's tile of queries; loops over the tiles of keys up to it, as in the forward.
+// Sums of dout . out over a warp's 16 rows, of which each lane has elements as a left side.
 template <int D>
-__global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D))
-    attention_mma_dq_kernel(attention_gradient dqkv,         // [T, ld]
-                            const bf16 *__restrict__ qkv,    // [T, ld]
-                            const bf16 *__restrict__ dout,   // [T, heads cols]
-                            const float *__restrict__ lse,   // [heads, T]
-                            const float *__restrict__ delta, // [heads, T], dout . out
+__device__ __forceinline__ void dot_rows(float sum[2], const uint32_t x[D / 16][4],
+                                         const uint32_t y[D / 16][4]) {
+    sum[0] = sum[1] = 0.0f;
+#pragma unroll
+    for (int n = 0; n < D / 16; n++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            uint32_t a = x[n][i], b = y[n][i]; // two bf16 each
+            sum[i % 2] += __uint_as_float(a << 16) * __uint_as_float(b << 16);
+            sum[i % 2] += __uint_as_float(a & 0xffff0000) * __uint_as_float(b & 0xffff0000);
+        }
+    }
+    sum[0] = quad_sum(sum[0]);
+    sum[1] = quad_sum(sum[1]);
+}
+
+// Block: a head's tile of queries; loops over the tiles of keys up to it, as in the forward. Leaves
+// delta for the pass over keys.
+template <int D>
+__global__ void __launch_bounds__(MMA_THREADS, D <= 64 ? 4 : 2)
+    attention_mma_dq_kernel(attention_gradient dqkv,       // [T, ld]
+                            float *__restrict__ delta,     // [heads, T], dout . out
+                            const bf16 *__restrict__ qkv,  // [T, ld]
+                            const bf16 *__restrict__ out,  // [T, heads cols]
+                            const bf16 *__restrict__ dout, // [T, heads cols]
+                            const float *__restrict__ lse, // [heads, T]
                             attention_plan p) {
     DOPL_DYNAMIC_SHARED(bf16, shared); // two tiles of keys, two of values
     constexpr int SIZE = TILE * (D + 8);
@@ -276,84 +329,91 @@ __global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D))
     const bf16 *base = qkv + tile.first * p.ld;
     const bf16 *k = base + (int64_t)(p.heads + head / p.group) * p.cols;
     const bf16 *v = k + (int64_t)p.kv_heads * p.cols;
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    uint32_t q[D / 16][4], dy[D / 16][4];
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, mine = row + 16 * warp;
+    uint32_t q[D / 16][4], dy[D / 16][4], y[D / 16][4];
     float dq[D / 8][4], lse2[2], rest[2];
-    clear<D / 8>(dq);
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        int at = row + 16 * warp + lane / 4 + 8 * h;
-        int64_t from = head * p.rows + tile.first + at;
-        lse2[h] = at < tile.len ? lse[from] * LOG2_E : 0.0f;
-        rest[h] = at < tile.len ? delta[from] : 0.0f;
-    }
-    fetch_tile<D>(qs, base + row * p.ld + (int64_t)head * p.cols, p.ld, tile.len - row, p.cols);
-    fetch_tile<D>(ds, dout + (tile.first + row) * ld_out + (int64_t)head * p.cols, ld_out,
-                  tile.len - row, p.cols);
+    int64_t column = (int64_t)head * p.cols, here = (tile.first + row) * ld_out + column;
+    fetch_tile<D>(qs, base + row * p.ld + column, p.ld, tile.len - row, p.cols);
+    fetch_tile<D>(ds, dout + here, ld_out, tile.len - row, p.cols);
     fetch_tile<D>(ks, k, p.ld, tile.len, p.cols);
     fetch_tile<D>(vs, v, p.ld, tile.len, p.cols);
     copy_async_close();
-    for (int j = 0; j <= last; j++) {
-        const bf16 *kj = ks + j % 2 * SIZE, *vj = vs + j % 2 * SIZE;
-        copy_async_wait<0>();
-        __syncthreads();
-        if (j == 0) {
+    read_fragments<D>(y, out + here + 16 * warp * ld_out, ld_out, tile.len - mine, p.cols);
+    int64_t number = head * p.rows + tile.first + mine + lane / 4; // and 8 from there
 #pragma unroll
-            for (int n = 0; n < D / 16; n++) {
-                load_a(q[n], qs, D + 8, 16 * warp, 16 * n);
-                load_a(dy[n], ds, D + 8, 16 * warp, 16 * n);
-            }
-            __syncthreads();
-        }
+    for (int h = 0; h < 2; h++)
+        lse2[h] = mine + lane / 4 + 8 * h < tile.len ? lse[number + 8 * h] * LOG2_E : 0.0f;
+    copy_async_wait<0>();
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < D / 16; n++) {
+        load_a(q[n], qs, D + 8, 16 * warp, 16 * n);
+        load_a(dy[n], ds, D + 8, 16 * warp, 16 * n);
+    }
+    dot_rows<D>(rest, dy, y);
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+        if (lane % 4 == 0 && mine + lane / 4 + 8 * h < tile.len) delta[number + 8 * h] = rest[h];
+    __syncthreads(); // the room of queries and their gradients is the second tile's
+    clear<D / 8>(dq);
+    for (int j = 0;; j++) {
+        const bf16 *kj = ks + j % 2 * SIZE, *vj = vs + j % 2 * SIZE;
         if (j < last) {
             int to = (j + 1) % 2 * SIZE, from = (j + 1) * TILE;
             fetch_tile<D>(ks + to, k + from * p.ld, p.ld, tile.len - from, p.cols);
             fetch_tile<D>(vs + to, v + from * p.ld, p.ld, tile.len - from, p.cols);
             copy_async_close();
         }
-        query_gradient<D>(dq, q, dy, kj, vj, lse2, rest, p.scale, j == last);
+        if (mine < tile.len)
+            query_gradient<D>(dq, q, dy, kj, vj, lse2, rest, p.scale * LOG2_E, j == last);
+        if (j == last) break;
+        copy_async_wait<0>();
+        __syncthreads(); // nobody reads this tile any more
     }
-    row += 16 * warp;
-    put_fragments<D>(dqkv, (tile.first + row) * p.ld + (int64_t)head * p.cols, p.ld, dq,
-                     tile.len - row, p.cols);
+    if (mine >= tile.len) return;
+    scale_fragments<D>(dq, p.scale, p.scale);
+    put_fragments<D>(dqkv, (tile.first + mine) * p.ld + column, p.ld, dq, tile.len - mine, p.cols,
+                     ks + (last + 1) % 2 * SIZE + 16 * warp * (D + 8));
 }
 
-// dk += dS' Q and dv += P' dO for one tile of queries and the 16 keys of a warp. Products are taken
-// transposed, keys by queries, so that they are left sides as they come.
+// dk += dS' Q and dv += P' dO for one tile of queries, of which `rows` are, and the 16 keys of a
+// warp. Products are taken transposed, keys by queries, so that they are left sides as they come.
 template <int D>
 __device__ __forceinline__ void
-key_gradient(float dk[D / 8][4], float dv[D / 8][4], const bf16 *ks, const bf16 *vs, const bf16 *qs,
-             const bf16 *ds, const float *lse, const float *delta, float scale, bool diagonal) {
+key_gradient(float dk[D / 8][4], float dv[D / 8][4], const uint32_t k[D / 16][4],
+             const uint32_t v[D / 16][4], const bf16 *qs, const bf16 *ds, const float *lse,
+             const float *delta, float c, int rows, bool diagonal) {
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     int first = diagonal ? warp : 0; // queries before that are before all the warp's keys
-#pragma unroll 1                     // more at a time would not fit registers
-    for (int n = first; n < TILE / 16; n++) {
+    int end = rows < TILE ? (rows + 15) / 16 : TILE / 16;
+#pragma unroll 1 // more at a time would not fit registers
+    for (int n = first; n < end; n++) {
         float s[2][4], dp[2][4];
         clear<2>(s);
         clear<2>(dp);
 #pragma unroll
-        for (int k = 0; k < D / 16; k++) {
-            uint32_t a[4], b[4];
-            load_a(a, ks, D + 8, 16 * warp, 16 * k);
-            load_b_transposed(b, qs, D + 8, 16 * n, 16 * k);
-            mma_m16n8k16(s[0], a, b[0], b[1]);
-            mma_m16n8k16(s[1], a, b[2], b[3]);
-            load_a(a, vs, D + 8, 16 * warp, 16 * k);
-            load_b_transposed(b, ds, D + 8, 16 * n, 16 * k);
-            mma_m16n8k16(dp[0], a, b[0], b[1]);
-            mma_m16n8k16(dp[1], a, b[2], b[3]);
+        for (int i = 0; i < D / 16; i++) {
+            uint32_t b[4];
+            load_b_transposed(b, qs, D + 8, 16 * n, 16 * i);
+            mma_m16n8k16(s[0], k[i], b[0], b[1]);
+            mma_m16n8k16(s[1], k[i], b[2], b[3]);
+            load_b_transposed(b, ds, D + 8, 16 * n, 16 * i);
+            mma_m16n8k16(dp[0], v[i], b[0], b[1]);
+            mma_m16n8k16(dp[1], v[i], b[2], b[3]);
         }
+        bool edge = diagonal && n == warp;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int column = 16 * n + 8 * i + 2 * t;
             float2 l = *reinterpret_cast<const float2 *>(lse + column);
             float2 r = *reinterpret_cast<const float2 *>(delta + column);
+            l = make_float2(l.x * LOG2_E, l.y * LOG2_E);
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                bool masked = diagonal && column + e % 2 < 16 * warp + g + e / 2 * 8;
-                float x = exp2_fast((s[i][e] * scale - (e % 2 ? l.y : l.x)) * LOG2_E);
+                bool masked = edge && 8 * i + 2 * t + e % 2 < g + e / 2 * 8;
+                float x = exp2_fast(s[i][e] * c - (e % 2 ? l.y : l.x));
                 s[i][e] = masked ? 0.0f : x;
-                dp[i][e] = masked ? 0.0f : x * (dp[i][e] - (e % 2 ? r.y : r.x)) * scale;
+                dp[i][e] = masked ? 0.0f : x * (dp[i][e] - (e % 2 ? r.y : r.x));
             }
         }
         uint32_t a[4];
@@ -375,53 +435,72 @@ __global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D))
                              const float *__restrict__ lse,   // [heads, T]
                              const float *__restrict__ delta, // [heads, T]
                              attention_plan p) {
-    DOPL_DYNAMIC_SHARED(bf16, shared); // keys, values, two of queries, of gradients, of numbers
+    DOPL_DYNAMIC_SHARED(bf16, shared); // two tiles of queries, two of gradients; numbers
     constexpr int SIZE = TILE * (D + 8);
-    bf16 *ks = shared, *vs = ks + SIZE, *qs = vs + SIZE, *ds = qs + 2 * SIZE;
+    bf16 *qs = shared, *ds = qs + 2 * SIZE;
+    bf16 *ks = qs + SIZE, *vs = ds + SIZE;                     // on their way to registers
     float *numbers = reinterpret_cast<float *>(ds + 2 * SIZE); // [2][lse, delta][TILE]
     const attention_tile tile = p.tile[blockIdx.x / p.kv_heads];
     if (tile.weight == 0) return;
     int kv_head = blockIdx.x % p.kv_heads;
     int first = (tile.len + TILE - 1) / TILE - tile.weight, row = first * TILE;
+    int warp = threadIdx.x / WARP, mine = row + 16 * warp;
     int64_t ld_out = (int64_t)p.heads * p.cols;
     const bf16 *base = qkv + tile.first * p.ld;
-    const bf16 *k = base + row * p.ld + (int64_t)(p.heads + kv_head) * p.cols;
+    int64_t key = row * p.ld + (int64_t)(p.heads + kv_head) * p.cols;
+    int64_t value = key + (int64_t)p.kv_heads * p.cols;
+    uint32_t k[D / 16][4], v[D / 16][4];
     float dk[D / 8][4], dv[D / 8][4];
-    clear<D / 8>(dk);
-    clear<D / 8>(dv);
-    auto fetch_queries = [&](int turn) {
-        int head = kv_head * p.group + turn / tile.weight;
-        int from = (first + turn % tile.weight) * TILE, rows = tile.len - from;
+    auto fetch_queries = [&](int to, int head, int from) {
+        int rows = tile.len - from, at = threadIdx.x % TILE;
         int64_t column = (int64_t)head * p.cols;
-        fetch_tile<D>(qs + turn % 2 * SIZE, base + from * p.ld + column, p.ld, rows, p.cols);
-        fetch_tile<D>(ds + turn % 2 * SIZE, dout + (tile.first + from) * ld_out + column, ld_out,
-                      rows, p.cols);
+        fetch_tile<D>(qs + to * SIZE, base + from * p.ld + column, p.ld, rows, p.cols);
+        fetch_tile<D>(ds + to * SIZE, dout + (tile.first + from) * ld_out + column, ld_out, rows,
+                      p.cols);
         const float *source = (threadIdx.x < TILE ? lse : delta) + head * p.rows + tile.first;
-        int at = threadIdx.x % TILE;
-        copy_async_4(numbers + turn % 2 * 2 * TILE + threadIdx.x,
-                     at < rows ? source + from + at : source, at < rows);
+        copy_async_4(numbers + to * 2 * TILE + threadIdx.x, at < rows ? source + from + at : source,
+                     at < rows);
+        copy_async_close();
     };
     static_assert(MMA_THREADS == 2 * TILE, "a thread fetches one number");
-    fetch_tile<D>(ks, k, p.ld, tile.len - row, p.cols);
-    fetch_tile<D>(vs, k + (int64_t)p.kv_heads * p.cols, p.ld, tile.len - row, p.cols);
-    fetch_queries(0);
-    copy_async_close();
-    int turns = p.group * tile.weight;
-    for (int turn = 0; turn < turns; turn++) {
-        const bf16 *q = qs + turn % 2 * SIZE, *d = ds + turn % 2 * SIZE;
-        const float *l = numbers + turn % 2 * 2 * TILE;
-        copy_async_wait<0>();
-        __syncthreads();
-        if (turn + 1 < turns) {
-            fetch_queries(turn + 1);
-            copy_async_close();
-        }
-        key_gradient<D>(dk, dv, ks, vs, q, d, l, l + TILE, p.scale, turn % tile.weight == 0);
+    int head = kv_head * p.group, from = row, end = head + p.group, here = 0;
+    fetch_tile<D>(ks, base + key, p.ld, tile.len - row, p.cols);
+    fetch_tile<D>(vs, base + value, p.ld, tile.len - row, p.cols);
+    fetch_queries(here, head, from);
+    copy_async_wait<0>();
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < D / 16; n++) {
+        load_a(k[n], ks, D + 8, 16 * warp, 16 * n);
+        load_a(v[n], vs, D + 8, 16 * warp, 16 * n);
     }
-    row += 16 * (threadIdx.x / WARP);
-    int64_t at = (tile.first + row) * p.ld + (int64_t)(p.heads + kv_head) * p.cols;
-    put_fragments<D>(dqkv, at, p.ld, dk, tile.len - row, p.cols);
-    put_fragments<D>(dqkv, at + (int64_t)p.kv_heads * p.cols, p.ld, dv, tile.len - row, p.cols);
+    __syncthreads(); // the room of keys and values is for the next queries
+    clear<D / 8>(dk);
+    clear<D / 8>(dv);
+    for (;; here ^= 1) {
+        const float *l = numbers + here * 2 * TILE;
+        int rows = tile.len - from;
+        bool diagonal = from == row;
+        from += TILE;
+        if (from >= tile.len) {
+            from = row;
+            head++;
+        }
+        if (head < end) fetch_queries(here ^ 1, head, from);
+        if (mine < tile.len)
+            key_gradient<D>(dk, dv, k, v, qs + here * SIZE, ds + here * SIZE, l, l + TILE,
+                            p.scale * LOG2_E, rows, diagonal);
+        if (head == end) break;
+        copy_async_wait<0>();
+        __syncthreads(); // nobody reads these any more
+    }
+    if (mine >= tile.len) return;
+    scale_fragments<D>(dk, p.scale, p.scale);
+    bf16 *room = qs + (here ^ 1) * SIZE + 16 * warp * (D + 8);
+    int64_t at = tile.first * p.ld + 16 * warp * p.ld;
+    put_fragments<D>(dqkv, at + key, p.ld, dk, tile.len - mine, p.cols, room);
+    __syncwarp(); // the room is read
+    put_fragments<D>(dqkv, at + value, p.ld, dv, tile.len - mine, p.cols, room);
 }
 
 #endif
