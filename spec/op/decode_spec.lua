@@ -208,7 +208,17 @@ return walker.check("decode", {
         says = "kv_attention: qkv [3, 8] and cache [2, 70, 3]" },
       { qkv, cache, index { { 2, 0, 1 }, { 0, 0, 0 } }, 2, 1, says = "kv_attention: slot 2" },
     },
-    cases = { ["is attention of the last row"] = function()
+    cases = { ["takes heads of several widths at a time"] = function()
+      local slot, heads = core.i32 { { 0 }, { 0 } }, {} -- on its way before the first launch
+      for i, C in ipairs { 400, 400, 300, 200 } do
+        heads[i] = { width = C, qkv = array.tensor(fill({ 1, 3 * C }, 0, 1, 1)),
+          cache = array.tensor(fill({ 1, 1, 2 * C }, 0, 1, 2)) }
+      end
+      for _, h in ipairs(heads) do h.y = op.kv_attention(h.qkv, h.cache, slot, 1, 1) end
+      for _, h in ipairs(heads) do -- of one position: its value
+        assert.near(h.cache:at(h.width + 1), h.y:at(1), 1e-6)
+      end
+    end, ["is attention of the last row"] = function()
       local T, H, K, D = 66, 4, 2, 3
       local rows = fill({ T, (H + 2 * K) * D }, 0, 1, 9)
       local packed = array.tensor(rows)
