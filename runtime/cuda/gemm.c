@@ -5,13 +5,14 @@
 // columns, as its epilogues want it.
 //
 // The library's heuristic names the algorithms worth trying; the first, usually within a tenth of
-// the best, is taken and remembered for the shape, so that a run repeats to the bit. With
-// DOPL_GEMM_TIMING=1 the first product of a kind times them all, on its own operands, and the
-// fastest is remembered: which one wins can differ from run to run, and with it the last bits of a
-// product. Token counts change from batch to batch, so kinds are then shapes
-// rounded to four steps an octave: a kind's other shapes take over its algorithm where cuBLAS
-// confirms that it can. DOPL_TF32=1 multiplies f32 operands in TF32: faster by far, 10 bits of
-// mantissa.
+// the best, is taken and remembered. It takes the host some ten microseconds to name one, and token
+// counts change from batch to batch: so the count is rounded up to eight steps an octave, the
+// heuristic is asked for that, and the counts in between take its answer over where cuBLAS confirms
+// that they can. Which count came first makes no difference: a run repeats to the bit, and so does
+// one that goes on from a checkpoint. With DOPL_GEMM_TIMING=1 the first product of a kind times all
+// that the heuristic names, on its own operands, and the fastest is remembered: which one wins can
+// differ from run to run, and with it the last bits of a product. DOPL_TF32=1 multiplies f32
+// operands in TF32: faster by far, 10 bits of mantissa.
 #include "cuda.h"
 
 #include <cublasLt.h>
@@ -28,7 +29,7 @@ enum {
 
 // What decides on an algorithm. Compared as bytes.
 typedef struct {
-    int64_t m, n, k; // rounded
+    int64_t m, n, k; // of the rounded product
     uint8_t type, y_type, a_transposed, b_transposed, bias, bias_grad;
     uint8_t gelu, pre;
     // log2 of bytes that rows start at a multiple of
@@ -37,7 +38,7 @@ typedef struct {
 } kind;
 
 typedef struct {
-    bool used, timed, none; // none: cuBLAS has no algorithm
+    bool used, none; // none: cuBLAS has no algorithm
     kind kind;
     int64_t shape[6]; // m, n, k, lda, ldb, ldy that the algorithm is known to take
     cublasLtMatmulAlgo_t algo;
@@ -149,11 +150,15 @@ static cublasStatus_t multiply(const dopl_cuda *cuda, const request *r, const do
 
 // ---- kinds
 
-// Up to the next of 5, 6, 7 and 8 times a power of two.
-static int64_t rounded(int64_t x) {
-    int64_t unit = 1;
-    while (x > 8 * unit) unit *= 2;
-    return (x + unit - 1) / unit * unit;
+// The product with as many tokens as the next of 9 to 16 times a power of two: they are a's rows,
+// in a product that is added up over them b's too. The other dimensions are a model's.
+static dopl_cuda_product rounded(const dopl_cuda_product *p) {
+    dopl_cuda_product whole = *p;
+    if (p->a_transposed && p->b_transposed) return whole;
+    int64_t *tokens = p->a_transposed ? &whole.k : &whole.m, unit = 1;
+    while (*tokens > 16 * unit) unit *= 2;
+    *tokens = (*tokens + unit - 1) / unit * unit;
+    return whole;
 }
 
 // log2 of the largest power of two, 256 at most, that divides the address and the row's bytes.
@@ -161,14 +166,14 @@ static uint8_t alignment(const void *p, int64_t row_bytes) {
     return (uint8_t)__builtin_ctzll((uintptr_t)p | (uint64_t)row_bytes | 256);
 }
 
-static kind kind_of(const dopl_cuda_product *p, bool exact) {
+static kind kind_of(const dopl_cuda_product *p) {
     int64_t size = (int64_t)dopl_dtype_bytes(p->type);
     int64_t y_size = (int64_t)dopl_dtype_bytes(p->y_type);
     kind k;
     memset(&k, 0, sizeof k);
-    k.m = exact ? p->m : rounded(p->m);
-    k.n = exact ? p->n : rounded(p->n);
-    k.k = exact ? p->k : rounded(p->k);
+    k.m = p->m;
+    k.n = p->n;
+    k.k = p->k;
     k.type = (uint8_t)p->type;
     k.y_type = (uint8_t)p->y_type;
     k.a_transposed = p->a_transposed;
@@ -200,7 +205,7 @@ static product_text describe_kind(const kind *k) {
 }
 
 static product_text describe(const dopl_cuda_product *p) {
-    kind k = kind_of(p, true);
+    kind k = kind_of(p);
     return describe_kind(&k);
 }
 
@@ -364,7 +369,7 @@ static dopl_status choose(dopl_rt *rt, const request *r, const dopl_cuda_product
         if (status != DOPL_OK && status != DOPL_ENOMEM) return status;
         if (status == DOPL_ENOMEM) best = 0; // for good: to ask again and again would cost more
     }
-    *c = (choice){ .used = true, .timed = timed, .none = n == 0, .kind = *k };
+    *c = (choice){ .used = true, .none = n == 0, .kind = *k };
     remember_shape(c, p);
     if (n == 0) return DOPL_OK;
     c->algo = found[best].algo;
@@ -373,12 +378,18 @@ static dopl_status choose(dopl_rt *rt, const request *r, const dopl_cuda_product
     return DOPL_OK;
 }
 
-// Whether the algorithm of another shape of the kind takes this one; cuBLAS says what it needs.
+// What is done in two steps where cuBLAS has no algorithm for it as one.
+static bool has_another_way(const dopl_cuda_product *p) {
+    return p->gelu || p->bias_grad || (p->bias && p->beta == 0.0f);
+}
+
+// Whether what was found for another shape of the kind goes for this one; cuBLAS says what its
+// algorithm needs.
 static bool takes(const struct dopl_cuda_gemm *g, const request *r, const dopl_cuda_product *p,
                   choice *c) {
     const int64_t shape[] = { p->m, p->n, p->k, p->lda, p->ldb, p->ldy };
     if (memcmp(c->shape, shape, sizeof shape) == 0) return true;
-    if (c->none) return false;
+    if (c->none) return has_another_way(p);
     cublasLtMatmulHeuristicResult_t need;
     cublasStatus_t s = cublasLtMatmulAlgoCheck(
         g->handle, (cublasLtMatmulDesc_t)&r->operation, (cublasLtMatrixLayout_t)&r->a,
@@ -390,14 +401,25 @@ static bool takes(const struct dopl_cuda_gemm *g, const request *r, const dopl_c
     return true;
 }
 
+// The answer for the kind: for its rounded shape, or timed on the product at hand.
+static dopl_status meet(dopl_rt *rt, const request *r, const dopl_cuda_product *p, const kind *k,
+                        const dopl_cuda_product *whole, choice *c) {
+    const struct dopl_cuda_gemm *g = dopl_cuda_of(rt)->gemm;
+    request of_whole;
+    if (g->timing) return choose(rt, r, p, k, true, c);
+    DOPL_TRY(result(rt, put(&of_whole, whole, g->tf32), whole));
+    return choose(rt, &of_whole, whole, k, false, c);
+}
+
 // *out is the table's, or `own` where the kind's algorithm does not take this shape.
 static dopl_status find(dopl_rt *rt, const request *r, const dopl_cuda_product *p, choice *own,
                         choice **out) {
     struct dopl_cuda_gemm *g = dopl_cuda_of(rt)->gemm;
-    kind k = kind_of(p, !g->timing);
+    dopl_cuda_product whole = rounded(p);
+    kind k = kind_of(&whole);
     *out = look_up(g, &k);
-    if ((*out)->used && takes(g, r, p, *out)) return DOPL_OK;
-    if (!(*out)->used || !(*out)->timed) return choose(rt, r, p, &k, g->timing, *out);
+    if (!(*out)->used) DOPL_TRY(meet(rt, r, p, &k, &whole, *out));
+    if (takes(g, r, p, *out)) return DOPL_OK;
     *out = own;
     return choose(rt, r, p, &k, false, own);
 }

@@ -291,9 +291,9 @@ static void and_without_memory_to_time_in(void **state) {
 static void more_kinds_than_the_table_has_places(void **state) {
     (void)state;
     device d;
-    open_device(&d); // without timing: a kind for each shape
+    open_device(&d); // up to 16 rows, each count is a kind
     for (int64_t i = 1; i <= 1200; i++)
-        check(&d, DOPL_F32, DOPL_F32, 0, i % 50 + 1, 1 + i / 50, 2, 0, 0.0f, false, false);
+        check(&d, DOPL_F32, DOPL_F32, 0, i % 16 + 1, 1 + i / 16, 2, 0, 0.0f, false, false);
     close_device(&d);
 }
 
@@ -325,10 +325,30 @@ static void what_was_found_is_told(void **state) {
     assert_string_equal(text, "product [3, 3] x [3, 5] of f32 into f32 with row sums: none");
     close_device(&d);
     open_timing_device(&d);
-    check(&d, DOPL_F32, DOPL_F32, 0, 18, 5, 4, 0, 0.0f, false, false);
+    check(&d, DOPL_F32, DOPL_F32, 0, 34, 5, 4, 0, 0.0f, false, false);
     assert_true(dopl_cuda_gemm_tell(&d.rt, 0, text, sizeof text));
-    assert_int_equal(strncmp(text, "product [20, 4] x [4, 5] of f32 into f32: algorithm ", 52), 0);
+    assert_int_equal(strncmp(text, "product [36, 4] x [4, 5] of f32 into f32: algorithm ", 52), 0);
     assert_string_equal(text + strlen(text) - 3, " ms");
+    close_device(&d);
+}
+
+// What the library is asked about, not what runs: the lines that tell of it.
+static int64_t kinds_told(device *d) {
+    char text[256];
+    int64_t n = 0;
+    while (dopl_cuda_gemm_tell(&d->rt, n, text, sizeof text)) n++;
+    return n;
+}
+
+static void token_counts_share_an_answer(void **state) {
+    (void)state;
+    device d;
+    open_device(&d);
+    for (int64_t tokens = 33; tokens <= 64; tokens++) { // to 36, 40, ... 64; and four to a sum
+        check(&d, DOPL_F32, DOPL_F32, 2, tokens, 6, 4, 0, 0.0f, false, false);
+        check(&d, DOPL_BF16, DOPL_F32, 1, 6, 4, tokens, 0, 1.0f, false, false);
+    }
+    assert_int_equal(kinds_told(&d), 2 * 8);
     close_device(&d);
 }
 
@@ -354,6 +374,7 @@ int main(void) {
         cmocka_unit_test(more_kinds_than_the_table_has_places),
         cmocka_unit_test(an_empty_sum_leaves_the_bias),
         cmocka_unit_test(what_was_found_is_told),
+        cmocka_unit_test(token_counts_share_an_answer),
         cmocka_unit_test(errors_name_the_product),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
