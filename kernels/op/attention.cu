@@ -6,43 +6,27 @@
 // and over keys for dk and dv, so that each gradient has one writer and no atomics.
 //
 // What is launched depends on shapes alone, not on where sequences begin: a captured step can run
-// again with other offsets. Hence the list of tiles is made on the device, as long as it can get;
-// the backward finds it saved beside the log-sum-exp.
+// again with other offsets. The list of tiles is made once for a batch, with all its layers and
+// its backward, and kept beside the offsets.
 #include "attention_mma.cuh"
 #include "attention_plain.cuh"
 
+#include <algorithm>
+
 // ---- the list of tiles (attention.cuh)
 
-enum { WEIGHTS = 64 }; // heavier tiles are not told apart
-
-// One block; threads take sequences. A counting sort: atomics on integers decide the order within a
-// weight, which no result depends on.
-__global__ void attention_tiles_kernel(attention_tile *__restrict__ list, int64_t n_list,
-                                       const int32_t *__restrict__ offset, // [n_sequences + 1]
-                                       int64_t n_sequences) {
-    __shared__ int count[WEIGHTS], next[WEIGHTS], total;
-    if (threadIdx.x < WEIGHTS) count[threadIdx.x] = 0;
-    __syncthreads();
-    for (int64_t b = threadIdx.x; b < n_sequences; b += blockDim.x) {
-        int n = (offset[b + 1] - offset[b] + TILE - 1) / TILE;
-        for (int w = 1; w <= n; w++) atomicAdd(&count[(w < WEIGHTS ? w : WEIGHTS) - 1], 1);
+static void list_tiles(void *table, size_t bytes, const dopl_tensor *offsets) {
+    attention_tile *list = static_cast<attention_tile *>(table);
+    const int32_t *offset = dopl_i32(offsets);
+    size_t n = 0;
+    memset(table, 0, bytes); // what is left over has nothing to do
+    for (int64_t b = 0; b < offsets->dim[0] - 1; b++) {
+        int first = offset[b], len = offset[b + 1] - first;
+        for (int w = (len + TILE - 1) / TILE; w; w--) list[n++] = { first, len, w, 0 };
     }
-    __syncthreads();
-    if (threadIdx.x < WEIGHTS) {
-        int heavier = 0;
-        for (int w = threadIdx.x + 1; w < WEIGHTS; w++) heavier += count[w];
-        next[threadIdx.x] = heavier;
-        if (threadIdx.x == 0) total = heavier + count[0];
-    }
-    __syncthreads();
-    for (int64_t b = threadIdx.x; b < n_sequences; b += blockDim.x) {
-        int first = offset[b], len = offset[b + 1] - first, n = (len + TILE - 1) / TILE;
-        for (int w = 1; w <= n; w++) {
-            attention_tile t = { first, len, w, 0 };
-            list[atomicAdd(&next[(w < WEIGHTS ? w : WEIGHTS) - 1], 1)] = t;
-        }
-    }
-    for (int64_t i = total + threadIdx.x; i < n_list; i += blockDim.x) list[i].weight = 0;
+    std::sort(list, list + n, [](const attention_tile &a, const attention_tile &b) {
+        return a.weight != b.weight ? a.weight > b.weight : a.first < b.first;
+    });
 }
 
 static int64_t list_length(int64_t rows, int64_t n_sequences) {
@@ -94,7 +78,6 @@ static bool fits_tensor_cores(const dopl_rt *rt, const dopl_tensor *qkv, int col
     return error == cudaSuccess && 4 * TILE * (width + 8) * 2 + 4 * TILE * 4 <= limit;
 }
 
-// All but the list of tiles.
 static dopl_status prepare(dopl_rt *rt, attention_work *work, const dopl_tensor *qkv,
                            const dopl_tensor *offsets, const dopl_attr *attr) {
     attention_plan p = {};
@@ -111,6 +94,11 @@ static dopl_status prepare(dopl_rt *rt, attention_work *work, const dopl_tensor 
                          dopl_shape_str(qkv).s);
     work->on_tensor_cores = fits_tensor_cores(rt, qkv, p.cols);
     work->plan = p;
+    if (work->n_tiles == 0) return DOPL_OK;
+    const void *list;
+    DOPL_TRY(dopl_cuda_table(rt, offsets, list_tiles,
+                             (size_t)work->n_tiles * sizeof(attention_tile), &list));
+    work->plan.tile = static_cast<const attention_tile *>(list);
     return DOPL_OK;
 }
 
@@ -146,15 +134,8 @@ static dopl_status prepare(dopl_rt *rt, attention_work *work, const dopl_tensor 
 
 constexpr size_t PLAIN_SHARED = 3 * PLAIN_SIZE * sizeof(float);
 
-static dopl_status forward(dopl_rt *rt, dopl_op_call *c, attention_work *w, attention_tile *list,
-                           float *lse) {
-    w->plan.tile = list;
+static dopl_status forward(dopl_rt *rt, dopl_op_call *c, const attention_work *w, float *lse) {
     const attention_plan &p = w->plan;
-    const int32_t *offset;
-    DOPL_TRY(dopl_cuda_index(rt, c->in[1], &offset));
-    DOPL_LAUNCH((attention_tiles_kernel), 1, 256, 0, rt, list, w->n_tiles, offset,
-                c->in[1]->dim[0] - 1);
-    DOPL_TRY(dopl_cuda_launched(rt, "attention"));
     unsigned blocks = (unsigned)(w->n_tiles * p.heads);
     if (w->on_tensor_cores) {
         DISPATCH_WIDTH(p.cols, D, {
@@ -175,20 +156,10 @@ static dopl_status forward(dopl_rt *rt, dopl_op_call *c, attention_work *w, atte
 extern "C" dopl_status op_attention_cuda(dopl_rt *rt, dopl_op_call *c) {
     attention_work work;
     DOPL_TRY(prepare(rt, &work, c->in[0], c->in[1], c->attr));
-    int64_t rows[] = { c->attr[0].i, c->in[0]->dim[0] }, tiles[] = { work.n_tiles, 4 };
-    if (c->record) {
-        DOPL_TRY(op_save(rt, c, 0, 2, rows));
-        DOPL_TRY(op_save(rt, c, 1, 2, tiles)); // attention_tile, of the same size
-    }
+    int64_t rows[] = { c->attr[0].i, c->in[0]->dim[0] };
+    if (c->record) DOPL_TRY(op_save(rt, c, 0, 2, rows));
     if (work.n_tiles == 0) return DOPL_OK;
-    if (c->record)
-        return forward(rt, c, &work, data_of<attention_tile>(&c->saved[1]),
-                       data_of<float>(&c->saved[0]));
-    void *list;
-    DOPL_TRY(dopl_cuda_alloc(rt, &list, (size_t)work.n_tiles * sizeof(attention_tile)));
-    dopl_status status = forward(rt, c, &work, static_cast<attention_tile *>(list), nullptr);
-    dopl_cuda_free(rt, list);
-    return status;
+    return forward(rt, c, &work, c->record ? data_of<float>(&c->saved[0]) : nullptr);
 }
 
 template <class T>
@@ -242,7 +213,6 @@ extern "C" dopl_status op_attention_cuda_backward(dopl_rt *rt, dopl_node *n) {
     attention_work work;
     DOPL_TRY(prepare(rt, &work, &n->in[0], &n->in[1], n->attr));
     if (work.n_tiles == 0) return DOPL_OK;
-    work.plan.tile = data_of<attention_tile>(&n->saved[1]);
     void *delta;
     DOPL_TRY(
         dopl_cuda_alloc(rt, &delta, (size_t)(work.plan.rows * work.plan.heads) * sizeof(float)));

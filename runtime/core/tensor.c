@@ -91,12 +91,17 @@ static void discount(dopl_rt *rt, const dopl_storage *s) {
     dopl_memory_count(rt, s->device, s->kind, -(int64_t)s->bytes);
 }
 
-// The back end's copy of indices, if it has made one: counted where it lies (see cuda/memory.c).
+// What the back end has made of indices: counted where it lies (see cuda/memory.c).
+static void drop(dopl_rt *rt, void **data, size_t bytes) {
+    if (!*data || !rt->backend) return;
+    rt->backend->free(rt, *data);
+    *data = NULL;
+    dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_OTHER, -(int64_t)bytes);
+}
+
 static void drop_mirror(dopl_rt *rt, dopl_storage *s) {
-    if (!s->mirror || !rt->backend) return;
-    rt->backend->free(rt, s->mirror);
-    s->mirror = NULL;
-    dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_OTHER, -(int64_t)s->bytes);
+    drop(rt, &s->mirror, s->bytes);
+    drop(rt, &s->derived.data, s->derived.bytes);
 }
 
 dopl_status dopl_tensor_alloc(dopl_rt *rt, dopl_tensor *t) {

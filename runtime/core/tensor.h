@@ -31,6 +31,11 @@ typedef struct dopl_storage {
     size_t bytes;
     void *data;
     void *mirror; // of indices: the back end's copy, NULL until it is needed
+    struct {      // what it made of some of them beside that (cuda/memory.c)
+        void *data;
+        size_t bytes;
+        int64_t offset, n; // of the indices
+    } derived;
 } dopl_storage;
 
 typedef struct dopl_var dopl_var;

@@ -327,19 +327,47 @@ dopl_status dopl_cuda_tensor(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, in
 
 // ---- indices
 
+// A copy that the core counts and frees (core/tensor.c).
+static dopl_status send_copy(dopl_rt *rt, void **out, const void *from, size_t bytes) {
+    void *copy;
+    DOPL_TRY(dopl_cuda_pool_take(rt, &copy, bytes));
+    dopl_status status = dopl_cuda_to_device(rt, copy, from, bytes);
+    if (status != DOPL_OK) {
+        dopl_cuda_free(rt, copy);
+        return status;
+    }
+    *out = copy;
+    dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_OTHER, (int64_t)bytes);
+    return DOPL_OK;
+}
+
 dopl_status dopl_cuda_index(dopl_rt *rt, const dopl_tensor *t, const int32_t **out) {
     dopl_storage *s = t->storage;
-    if (!s->mirror) {
-        void *mirror;
-        DOPL_TRY(dopl_cuda_pool_take(rt, &mirror, s->bytes));
-        dopl_status status = dopl_cuda_to_device(rt, mirror, s->data, s->bytes);
-        if (status != DOPL_OK) {
-            dopl_cuda_free(rt, mirror);
-            return status;
-        }
-        s->mirror = mirror;
-        dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_OTHER, (int64_t)s->bytes);
-    }
+    if (!s->mirror) DOPL_TRY(send_copy(rt, &s->mirror, s->data, s->bytes));
     *out = (const int32_t *)((const char *)s->mirror + t->offset);
+    return DOPL_OK;
+}
+
+dopl_status dopl_cuda_table(dopl_rt *rt, const dopl_tensor *t, dopl_cuda_table_fn *make,
+                            size_t bytes, const void **out) {
+    dopl_storage *s = t->storage;
+    int64_t n = dopl_tensor_numel(t);
+    if (!s->derived.data || s->derived.offset != t->offset || s->derived.n != n) {
+        void *table, *copy;
+        DOPL_TRY(dopl_rt_alloc(rt, &table, bytes));
+        make(table, bytes, t);
+        dopl_status status = send_copy(rt, &copy, table, bytes);
+        dopl_rt_free(rt, table);
+        if (status != DOPL_OK) return status;
+        if (s->derived.data) { // of other indices in the same storage
+            dopl_cuda_free(rt, s->derived.data);
+            dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_OTHER, -(int64_t)s->derived.bytes);
+        }
+        s->derived.data = copy;
+        s->derived.bytes = bytes;
+        s->derived.offset = t->offset;
+        s->derived.n = n;
+    }
+    *out = s->derived.data;
     return DOPL_OK;
 }
