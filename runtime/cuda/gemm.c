@@ -258,9 +258,12 @@ static cublasStatus_t put_preference(cublasLtMatmulPreferenceOpaque_t *preferenc
 }
 
 // GELU comes with products in bf16: cuBLAS does not tell how exact its tanh is, and f32 has to be.
-// It wants rows of `pre` to be a multiple of 8 elements long, which in bf16 is 16 bytes.
-static bool has_gelu(const kind *k) {
-    return k->type == DOPL_BF16 && k->y_type == DOPL_BF16 && (!k->pre || k->align_pre >= 4);
+// It wants rows of `pre` to be a multiple of 8 elements long, which in bf16 is 16 bytes. Before
+// sm_90 it takes longer than our kernel after the product, as others have found (llm.c fuses from
+// there).
+static bool has_gelu(const kind *k, int arch) {
+    return arch >= 90 && k->type == DOPL_BF16 && k->y_type == DOPL_BF16 &&
+           (!k->pre || k->align_pre >= 4);
 }
 
 // The heuristic's candidates, best guess first; *n is 0 where cuBLAS has none.
@@ -269,7 +272,7 @@ static dopl_status candidates(dopl_rt *rt, const request *r, const dopl_cuda_pro
                               int *n) {
     cublasLtMatmulPreferenceOpaque_t preference;
     *n = 0;
-    if (k->gelu && !has_gelu(k)) return DOPL_OK;
+    if (k->gelu && !has_gelu(k, dopl_cuda_of(rt)->arch)) return DOPL_OK;
     DOPL_TRY(result(rt, put_preference(&preference, k), p));
     cublasStatus_t s = cublasLtMatmulAlgoGetHeuristic(
         dopl_cuda_of(rt)->gemm->handle, (cublasLtMatmulDesc_t)&r->operation,

@@ -45,6 +45,7 @@ static void open_device(device *d) {
     memset(d, 0, sizeof *d);
     assert_int_equal(dopl_rt_init(&d->rt), DOPL_OK);
     d->rt.backend_data = &d->cuda;
+    d->cuda.arch = 90;
     assert_int_equal(dopl_cuda_queue_init(&d->rt, true), DOPL_OK);
     assert_int_equal(dopl_cuda_gemm_init(&d->rt), DOPL_OK);
 }
@@ -264,6 +265,10 @@ static void gelu_comes_with_products(void **state) {
         bool fits;
         assert_int_equal(dopl_cuda_gemm_fits(&d.rt, &p, &fits), DOPL_OK);
         assert_false(fits); // in f32
+        p.type = p.y_type = DOPL_BF16;
+        d.cuda.arch = 80;
+        assert_int_equal(dopl_cuda_gemm_fits(&d.rt, &p, &fits), DOPL_OK);
+        assert_false(fits); // it would be slower there
         close_device(&d);
     }
 }
