@@ -112,18 +112,17 @@ static inline float half_of(uint32_t pair, int high) {
 }
 
 static inline void mma_m16n8k16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-    uint4 mine = make_uint4(a[0], a[1], a[2], a[3]), all_a[WARP];
-    uint2 column = make_uint2(b0, b1), all_b[WARP];
-    emulator::gather(0xffffffffu, &mine, sizeof mine, all_a);
-    emulator::gather(0xffffffffu, &column, sizeof column, all_b);
-    int g = emulator::lane() / 4, t = emulator::lane() % 4;
+    uint4 rows[WARP];
+    memcpy(rows, emulator::give(0xffffffffu, make_uint4(a[0], a[1], a[2], a[3])), sizeof rows);
+    const emulator::shuffled *columns = emulator::give(0xffffffffu, make_uint2(b0, b1));
+    int g = emulator::lane_number() / 4, t = emulator::lane_number() % 4;
     for (int e = 0; e < 4; e++) {
         int col = 2 * t + e % 2;
         double sum = c[e];
         for (int k = 0; k < 16; k++) {
-            const uint4 &row = all_a[4 * g + k % 8 / 2];
+            const uint4 &row = rows[4 * g + k % 8 / 2];
             uint32_t x = k < 8 ? (e < 2 ? row.x : row.y) : (e < 2 ? row.z : row.w);
-            const uint2 &from = all_b[4 * col + k % 8 / 2];
+            uint2 from = emulator::take<uint2>(columns, 4 * col + k % 8 / 2);
             sum += (double)half_of(x, k % 2) * half_of(k < 8 ? from.x : from.y, k % 2);
         }
         c[e] = (float)sum;
@@ -132,13 +131,12 @@ static inline void mma_m16n8k16(float c[4], const uint32_t a[4], uint32_t b0, ui
 
 static inline void load_8x8(uint32_t x[4], const bf16 *row, bool transposed) {
     if (reinterpret_cast<uintptr_t>(row) % 16) emulator::fault("ldmatrix: a row off 16 bytes");
-    const bf16 *rows[WARP];
-    emulator::gather(0xffffffffu, &row, sizeof row, rows);
-    int g = emulator::lane() / 4, t = emulator::lane() % 4;
+    const emulator::shuffled *rows = emulator::give(0xffffffffu, row);
+    int g = emulator::lane_number() / 4, t = emulator::lane_number() % 4;
+    auto at = [&](int y, int x) { return emulator::take<const bf16 *>(rows, y)[x]; };
     for (int i = 0; i < 4; i++) {
-        const bf16 *const *m = rows + 8 * i;
-        bf16 low = transposed ? m[2 * t][g] : m[g][2 * t];
-        bf16 high = transposed ? m[2 * t + 1][g] : m[g][2 * t + 1];
+        bf16 low = transposed ? at(8 * i + 2 * t, g) : at(8 * i + g, 2 * t);
+        bf16 high = transposed ? at(8 * i + 2 * t + 1, g) : at(8 * i + g, 2 * t + 1);
         x[i] = low.x | (uint32_t)high.x << 16;
     }
 }

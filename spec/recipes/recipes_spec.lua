@@ -4,10 +4,12 @@ local json = require "dopl.json"
 local run = require "dopl.run"
 
 local sanitized = os.getenv "DOPL_SPEC" == "sanitized" -- minutes there, and nothing new to find
+local emulated = os.getenv "DOPL_SPEC" == "emulated" -- a GPU that is a CPU: still less
 local folder
 
-local SMALL <const> = { "--authors", "4", "--questions", "3", "--epochs", "2", "--rows", "4",
-  "--threads", "2" }
+local SMALL <const> = { "--authors", "4", "--questions", "3", "--epochs", emulated and "1" or "2",
+  "--rows", emulated and "1" or "4", "--threads", "2" }
+local STEPS <const> = emulated and "2" or "6"
 
 local function recipe(name, out, ...)
   local words = { "recipes/" .. name .. ".lua", "--out", folder .. "/" .. out,
@@ -38,7 +40,7 @@ describe("recipes", function()
 
   it("quickstart ends in a table, answers and a report; the seed decides the numbers", function()
     if sanitized then return end
-    local status, text, err = recipe("quickstart", "a", "--steps", "6", "--seed", "3")
+    local status, text, err = recipe("quickstart", "a", "--steps", STEPS, "--seed", "3")
     assert.equal(0, status, err)
     for _, label in ipairs { "original", "retrained", "Joint", "Alternate", "DO+", "DO+ 8-bit" } do
       assert.truthy(text:find("\n" .. label .. " ", 1, true), label)
@@ -54,9 +56,9 @@ describe("recipes", function()
     local samples = shell.read(folder .. "/a/samples/DO+.jsonl")
     assert.truthy(json.decode(samples:match "^[^\n]+").generation)
 
-    assert.equal(0, (recipe("quickstart", "b", "--steps", "6", "--seed", "3")))
+    assert.equal(0, (recipe("quickstart", "b", "--steps", STEPS, "--seed", "3")))
     assert.same(metrics_of "a", metrics_of "b") -- "a" trained its models, "b" found them
-    assert.equal(0, (recipe("quickstart", "c", "--steps", "6", "--seed", "4")))
+    assert.equal(0, (recipe("quickstart", "c", "--steps", STEPS, "--seed", "4")))
     assert.not_same(metrics_of "a", metrics_of "c")
   end)
 
@@ -82,7 +84,7 @@ describe("recipes", function()
     local name, labels, figure, more, no_table = table.unpack(case)
     it(name .. " prints mean and deviation beside the paper's figures, and what they say", function()
       if sanitized then return end
-      local status, text, err = recipe(name, name, "--steps", "6", "--tasks", "2", "--authors", "6",
+      local status, text, err = recipe(name, name, "--steps", STEPS, "--tasks", "2", "--authors", "6",
         "--rows", "1", "--checkpoint", "0", table.unpack(more or {}))
       assert.equal(0, status, err)
       for _, label in ipairs(labels) do

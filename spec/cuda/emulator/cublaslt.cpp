@@ -1,4 +1,4 @@
-// cublaslt.cpp - the products behind cublasLt.h.
+// cublaslt.cpp - the products behind cublasLt.h, made by oneDNN in f32.
 //
 // Two algorithms, so that whoever chooses has a choice: 1, the better one, takes results with an
 // even number of columns and wants a workspace; 0 takes everything. Row sums beside a product and
@@ -9,6 +9,8 @@
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <math.h>
+#include <oneapi/dnnl/dnnl.h>
+#include <vector>
 
 enum { WORKSPACE = 4096 }; // of algorithm 1
 
@@ -92,43 +94,57 @@ static void check(const product &p) {
     if (p.workspace) emulator::must_be_device(who, p.workspace, p.workspace_bytes);
 }
 
+// The elements of a matrix as f32; `room` is for those that are not.
+static const float *widen(const void *data, const cublasLtMatrixLayoutOpaque_t &layout,
+                          std::vector<float> &room) {
+    if (layout.type != CUDA_R_16BF) return static_cast<const float *>(data);
+    room.resize((layout.cols - 1) * (size_t)layout.ld + layout.rows);
+    for (size_t i = 0; i < room.size(); i++) room[i] = element(data, CUDA_R_16BF, (int64_t)i);
+    return room.data();
+}
+
+static void sum_rows_of_b(const product &p) {
+    for (int64_t j = 0; j < p.n; j++) {
+        double sum = 0;
+        for (int64_t l = 0; l < p.k; l++)
+            sum += element(p.b, p.b_layout.type,
+                           p.b_turned ? l * p.b_layout.ld + j : j * p.b_layout.ld + l);
+        put(const_cast<void *>(p.desc.bias), p.d_layout.type, j, sum);
+    }
+}
+
+// What comes after the sum at row i and column j of the result.
+static void finish(const product &p, int64_t i, int64_t j, float sum) {
+    cudaDataType type = p.d_layout.type;
+    double y = p.alpha * sum;
+    if (p.beta != 0.0f) y += p.beta * (double)element(p.c, type, j * p.c_layout.ld + i);
+    if (has_bias(p.desc.epilogue))
+        y += element(p.desc.bias, p.desc.bias_type < 0 ? type : (cudaDataType)p.desc.bias_type, i);
+    int64_t at = j * p.desc.aux_ld + i;
+    if (is_gelu(p.desc.epilogue)) {
+        if (p.desc.epilogue & AUX) put(p.desc.aux, type, at, y);
+        y = gelu(y);
+    } else if (p.desc.epilogue == CUBLASLT_EPILOGUE_DGELU) {
+        y *= gelu_slope(element(p.desc.aux, type, at));
+    }
+    put(p.d, type, j * p.d_layout.ld + i, y);
+}
+
 static void multiply(const product &p) {
     check(p);
     if (emulator::is_idle()) return;
     if (p.workspace) memset(p.workspace, 0xff, p.workspace_bytes); // whoever shares it finds out
-    bool row_sums = p.desc.epilogue == CUBLASLT_EPILOGUE_BGRADB;
-#pragma omp parallel for schedule(static) if (p.m * p.n * p.k > 1 << 16)
-    for (int64_t j = 0; j < p.n; j++) {
-        double b_sum = 0;
-        for (int64_t l = 0; row_sums && l < p.k; l++)
-            b_sum += element(p.b, p.b_layout.type,
-                             p.b_turned ? l * p.b_layout.ld + j : j * p.b_layout.ld + l);
-        if (row_sums) put(const_cast<void *>(p.desc.bias), p.d_layout.type, j, b_sum);
-        for (int64_t i = 0; i < p.m; i++) {
-            double sum = 0;
-            for (int64_t l = 0; l < p.k; l++)
-                sum += (double)element(p.a, p.a_layout.type,
-                                       p.a_turned ? i * p.a_layout.ld + l : l * p.a_layout.ld + i) *
-                       element(p.b, p.b_layout.type,
-                               p.b_turned ? l * p.b_layout.ld + j : j * p.b_layout.ld + l);
-            double y = p.alpha * sum;
-            if (p.beta != 0.0f)
-                y += p.beta * (double)element(p.c, p.c_layout.type, j * p.c_layout.ld + i);
-            if (has_bias(p.desc.epilogue)) {
-                cudaDataType type =
-                    p.desc.bias_type < 0 ? p.d_layout.type : (cudaDataType)p.desc.bias_type;
-                y += element(p.desc.bias, type, i);
-            }
-            int64_t at = j * p.desc.aux_ld + i;
-            if (is_gelu(p.desc.epilogue)) {
-                if (p.desc.epilogue & AUX) put(p.desc.aux, p.d_layout.type, at, y);
-                y = gelu(y);
-            } else if (p.desc.epilogue == CUBLASLT_EPILOGUE_DGELU) {
-                y *= gelu_slope(element(p.desc.aux, p.d_layout.type, at));
-            }
-            put(p.d, p.d_layout.type, j * p.d_layout.ld + i, y);
-        }
-    }
+    if (p.desc.epilogue == CUBLASLT_EPILOGUE_BGRADB) sum_rows_of_b(p);
+    std::vector<float> a, b, sums((size_t)(p.m * p.n));
+    // column-major: to who thinks in rows, the product of the transposed in the other order
+    dnnl_status_t status =
+        dnnl_sgemm(p.b_turned ? 'T' : 'N', p.a_turned ? 'T' : 'N', p.n, p.m, p.k, 1.0f,
+                   widen(p.b, p.b_layout, b), p.b_layout.ld, widen(p.a, p.a_layout, a),
+                   p.a_layout.ld, 0.0f, sums.data(), p.m);
+    if (status != dnnl_success) abort();
+#pragma omp parallel for schedule(static) if (p.m * p.n > 1 << 16)
+    for (int64_t j = 0; j < p.n; j++)
+        for (int64_t i = 0; i < p.m; i++) finish(p, i, j, sums[(size_t)(j * p.m + i)]);
 }
 
 extern "C" {

@@ -1,202 +1,25 @@
-// emulator.cpp - runs the threads of a CUDA block as fibers of one CPU thread.
+// emulator.cpp - CUDA's runtime functions: the stream, graphs, events, copies.
 //
-// A fiber runs until it reaches a barrier (of its block or its warp) or its end; then the next one
-// runs. The order is the environment variable DOPL_EMULATOR_ORDER: 0 as numbered, 1 from the last,
-// any other number seeds a shuffle of blocks and of threads. A kernel whose result depends on it
-// has a race. A barrier that not all threads reach, and a shuffle whose lanes do not all come, end
-// the program with the kernel's name, where a GPU would hang or answer nonsense.
-//
-// Work is done when it is asked for; with DOPL_EMULATOR_LATE=1 when the host waits for it, and no
-// sooner, as a GPU that is far behind would: what the host reads, overwrites or frees too early
-// shows. DOPL_EMULATOR_FAULT=TEXT has kernels fault whose names contain it: as on a GPU, whatever
-// comes next is told so, and nothing works any more.
+// Work is done some pieces at a time, which saves opening and closing memory for each; with
+// DOPL_EMULATOR_LATE=1 when the host waits for it, and no sooner, as a GPU that is far behind
+// would: what the host reads, overwrites or frees too early shows. DOPL_EMULATOR_FAULT=TEXT has
+// kernels fault whose names contain it: as on a GPU, whatever comes next is told so, and nothing
+// works any more.
+#include "block.h"
 #include "memory.h"
 #include <cuda_runtime.h>
 
 #include <deque>
 #include <map>
-#include <sys/mman.h>
 #include <vector>
 
 namespace emulator {
 
-// SHARED_LIMIT: a block's on sm_80, which has less than sm_90.
-enum { MAX_THREADS = 1024, WARP_LANES = 32, STACK_BYTES = 256 << 10, SHARED_LIMIT = 163 << 10 };
-
-enum state { READY, AT_BLOCK, AT_WARP, DONE };
-
-struct fiber {
-    place at; // first: `here` points to it
-    void *stack_pointer;
-    state where;
-    unsigned mask; // of the warp barrier it waits at
-    int value, kind;
-    int number, lane, warp;
-};
-
-place *here;
-
-static fiber fibers[MAX_THREADS];
-static void *scheduler_stack_pointer;
-static char *stacks;
-static const std::function<void()> *current_body;
-static const char *current_name;
-alignas(16) static unsigned char shared_memory[SHARED_LIMIT];
-alignas(16) static unsigned char exchange[WARP_LANES][WARP_LANES][16]; // [warp][lane]
-static int block_result[4];
 static cudaError_t last_error;
 static cudaError_t lost; // for good: what a kernel's fault leaves behind
 static std::map<const void *, int> &shared_limits() {
     static std::map<const void *, int> limits;
     return limits;
-}
-
-// Saves the registers a call preserves, changes stacks, and restores those of the other side.
-extern "C" void dopl_emulator_switch(void **save, void *load);
-asm(R"(
-    .text
-    .globl dopl_emulator_switch
-    .type dopl_emulator_switch, @function
-dopl_emulator_switch:
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    movq %rsp, (%rdi)
-    movq %rsi, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
-    ret
-    .size dopl_emulator_switch, .-dopl_emulator_switch
-)");
-
-static fiber *self() {
-    return reinterpret_cast<fiber *>(here);
-}
-
-static void yield() {
-    fiber *f = self();
-    dopl_emulator_switch(&f->stack_pointer, scheduler_stack_pointer);
-}
-
-static void run_fiber() {
-    (*current_body)();
-    self()->where = DONE;
-    yield();
-    abort(); // a fiber that is done is not resumed
-}
-
-static void prepare(fiber *f) {
-    char *top = stacks + (size_t)(f->number + 1) * STACK_BYTES;
-    void **sp =
-        reinterpret_cast<void **>(top) - 2; // what a call would leave: 8 off a multiple of 16
-    *sp = reinterpret_cast<void *>(run_fiber);
-    for (int i = 0; i < 6; i++) *--sp = nullptr;
-    f->stack_pointer = sp;
-    f->where = READY;
-}
-
-static void resume(fiber *f) {
-    here = &f->at;
-    dopl_emulator_switch(&scheduler_stack_pointer, f->stack_pointer);
-}
-
-void fault(const char *what) {
-    fprintf(stderr, "emulator: %s: %s (block %u, %u, %u of %u, %u, %u)\n", current_name, what,
-            fibers[0].at.block.x, fibers[0].at.block.y, fibers[0].at.block.z,
-            fibers[0].at.grid_dim.x, fibers[0].at.grid_dim.y, fibers[0].at.grid_dim.z);
-    abort();
-}
-
-// Releases the lanes that wait at a barrier for which all have come. Lanes that have ended count as
-// absent: naming one in a mask is a mistake.
-static bool release_warps(int n) {
-    bool any = false;
-    for (int first = 0; first < n; first += WARP_LANES) {
-        for (int l = 0; l < WARP_LANES && first + l < n; l++) {
-            fiber *f = &fibers[first + l];
-            if (f->where != AT_WARP) continue;
-            bool all = true;
-            unsigned mask = f->mask;
-            for (int k = 0; k < WARP_LANES && all; k++) {
-                if (!(mask >> k & 1)) continue;
-                if (first + k >= n) { // the last warp of a block may be short
-                    if (mask != 0xffffffffu) fault("a mask names a lane that does not exist");
-                    continue;
-                }
-                const fiber *other = &fibers[first + k];
-                if (other->where == DONE) fault("a mask names a lane that has ended");
-                all = other->where == AT_WARP && other->mask == mask;
-            }
-            if (!all) continue;
-            for (int k = 0; k < WARP_LANES && first + k < n; k++)
-                if (mask >> k & 1) fibers[first + k].where = READY;
-            any = true;
-        }
-    }
-    return any;
-}
-
-static bool release_block(int n) {
-    int waiting = 0, done = 0;
-    for (int i = 0; i < n; i++) {
-        waiting += fibers[i].where == AT_BLOCK;
-        done += fibers[i].where == DONE;
-    }
-    if (waiting == 0 || waiting + done != n) return false;
-    int any = 0, all = 1, count = 0;
-    for (int i = 0; i < n; i++) {
-        if (fibers[i].where != AT_BLOCK) continue;
-        any |= fibers[i].value != 0;
-        all &= fibers[i].value != 0;
-        count += fibers[i].value != 0;
-        fibers[i].where = READY;
-    }
-    block_result[0] = 0;
-    block_result[1] = any;
-    block_result[2] = all;
-    block_result[3] = count;
-    return true;
-}
-
-static unsigned order_seed() {
-    const char *text = getenv("DOPL_EMULATOR_ORDER");
-    return text ? (unsigned)atoi(text) : 0;
-}
-
-static void arrange(std::vector<unsigned> &order, unsigned n, unsigned seed) {
-    order.resize(n);
-    for (unsigned i = 0; i < n; i++) order[i] = seed == 1 ? n - 1 - i : i;
-    if (seed < 2) return;
-    unsigned long long x = seed;
-    for (unsigned i = n; i > 1; i--) {
-        x = x * 6364136223846793005ull + 1442695040888963407ull;
-        std::swap(order[i - 1], order[(x >> 33) % i]);
-    }
-}
-
-static void run_block(int n, const std::vector<unsigned> &order) {
-    for (int i = 0; i < n; i++) prepare(&fibers[i]);
-    for (;;) {
-        bool ran = false;
-        for (unsigned i : order) {
-            fiber *f = &fibers[i];
-            if (f->where != READY) continue;
-            resume(f);
-            ran = true;
-        }
-        if (release_warps(n) || release_block(n)) continue;
-        bool done = true;
-        for (int i = 0; i < n; i++) done &= fibers[i].where == DONE;
-        if (done) return;
-        if (!ran) fault("threads wait at different barriers");
-    }
 }
 
 // DOPL_EMULATOR_IDLE=1: kernels and products are asked for and not done.
@@ -205,44 +28,9 @@ bool is_idle() {
     return text && strcmp(text, "1") == 0;
 }
 
-static void run_grid(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
-                     const std::function<void()> &body) {
-    if (is_idle()) return;
-    size_t n = (size_t)block.x * block.y * block.z;
-    const char *faulty = getenv("DOPL_EMULATOR_FAULT");
-    if (faulty && *faulty && strstr(name, faulty)) {
-        lost = cudaErrorIllegalAddress;
-        return;
-    }
-    if (!stacks) {
-        stacks = static_cast<char *>(mmap(nullptr, (size_t)MAX_THREADS * STACK_BYTES,
-                                          PROT_READ | PROT_WRITE,
-                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-        if (stacks == MAP_FAILED) abort();
-    }
-    current_body = &body;
-    current_name = name;
-    unsigned seed = order_seed();
-    std::vector<unsigned> threads, blocks;
-    arrange(threads, (unsigned)n, seed);
-    arrange(blocks, grid.x, seed);
-    for (size_t i = 0; i < n; i++) {
-        fiber *f = &fibers[i];
-        f->number = (int)i;
-        f->lane = (int)i % WARP_LANES;
-        f->warp = (int)i / WARP_LANES;
-        f->at.thread = uint3{ (unsigned)i % block.x, (unsigned)i / block.x % block.y,
-                              (unsigned)i / (block.x * block.y) };
-        f->at.block_dim = block;
-        f->at.grid_dim = grid;
-    }
-    for (unsigned z = 0; z < grid.z; z++)
-        for (unsigned y = 0; y < grid.y; y++)
-            for (unsigned x : blocks) {
-                for (size_t i = 0; i < n; i++) fibers[i].at.block = uint3{ x, y, z };
-                memset(shared_memory, 0xff, shared_bytes); // NaN: nobody has written it
-                run_block((int)n, threads);
-            }
+static bool is_faulty(const char *name) {
+    const char *text = getenv("DOPL_EMULATOR_FAULT");
+    return text && *text && strstr(name, text);
 }
 
 cudaError_t launch(const char *name, const void *function, dim3 grid, dim3 block,
@@ -253,11 +41,12 @@ cudaError_t launch(const char *name, const void *function, dim3 grid, dim3 block
     if (n == 0 || n > MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
         grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || shared_bytes > most)
         return last_error = cudaErrorInvalidConfiguration;
-    return submit(stream, [=] { run_grid(name, grid, block, shared_bytes, body); });
-}
-
-void *dynamic_shared() {
-    return shared_memory;
+    return submit(stream, [=] {
+        if (is_faulty(name))
+            lost = cudaErrorIllegalAddress;
+        else if (!is_idle())
+            run_grid(name, grid, block, shared_bytes, body);
+    });
 }
 
 cudaError_t set_shared_limit(const void *function, int bytes) {
@@ -292,6 +81,7 @@ bool is_capturing() {
 
 static std::deque<std::function<void()>> late; // work that nobody has waited for
 static uint64_t n_submitted, n_done;
+enum { AT_A_TIME = 64 };
 
 static bool is_late() {
     const char *text = getenv("DOPL_EMULATOR_LATE");
@@ -329,51 +119,21 @@ cudaError_t submit(cudaStream_t, std::function<void()> work) {
     }
     late.push_back(std::move(work));
     n_submitted++;
-    if (!is_late()) wait();
+    if (n_submitted - n_done >= AT_A_TIME && !is_late()) wait();
     return cudaSuccess; // what came of it is for the next call to say
 }
 
 // What may not be asked of a stream that is captured.
 static void not_captured(const char *what) {
     if (!capture) return;
-    current_name = what;
-    fault("asked for while a graph is captured");
+    fprintf(stderr, "emulator: %s: asked for while a graph is captured\n", what);
+    abort();
 }
 
 int blocks_per_sm(int threads, size_t shared_bytes) {
     int by_threads = 2048 / (threads > 0 ? threads : 1);
     int by_shared = shared_bytes ? (int)(SHARED_LIMIT / shared_bytes) : 32;
     return by_threads < by_shared ? by_threads : by_shared;
-}
-
-int lane() {
-    return self()->lane;
-}
-
-void warp_barrier(unsigned mask) {
-    fiber *f = self();
-    if (!(mask >> f->lane & 1)) fault("a lane's own bit is missing in the mask");
-    f->mask = mask;
-    f->where = AT_WARP;
-    yield();
-}
-
-void gather(unsigned mask, const void *value, size_t bytes, void *all) {
-    fiber *f = self();
-    memcpy(exchange[f->warp][f->lane], value, bytes);
-    warp_barrier(mask);
-    for (int l = 0; l < WARP_LANES; l++)
-        memcpy(static_cast<char *>(all) + (size_t)l * bytes, exchange[f->warp][l], bytes);
-    warp_barrier(mask); // nobody writes again before all have read
-}
-
-int block_barrier(int value, int kind) {
-    fiber *f = self();
-    f->value = value;
-    f->kind = kind;
-    f->where = AT_BLOCK;
-    yield();
-    return block_result[kind];
 }
 
 } // namespace emulator

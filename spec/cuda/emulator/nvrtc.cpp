@@ -161,8 +161,8 @@ CUresult cuModuleLoadData(CUmodule *out, const void *image) {
     auto *services =
         static_cast<emulator::services *>(dlsym(library, "dopl_emulated_services_of_kernel"));
     if (!services) return CUDA_ERROR_INVALID_IMAGE;
-    *services = { &emulator::here, emulator::gather, emulator::warp_barrier,
-                  emulator::block_barrier, emulator::lane };
+    *services = { &emulator::here, emulator::gather, emulator::block_barrier,
+                  emulator::lane_number };
     *out = new CUmod_st{ library };
     return CUDA_SUCCESS;
 }

@@ -1,9 +1,9 @@
 // cuda_runtime.h - as much of CUDA as dopl's kernels and their host side use, on the CPU.
 //
 // For the specs only: the kernels' sources, compiled by a plain C++ compiler, run here where there
-// is no GPU. A block's threads are fibers (emulator.cpp); a launch has finished when it returns, so
-// streams and events have nothing to wait for. Memory of the device is in the host's, which cannot
-// reach it while the device does nothing (memory.cpp).
+// is no GPU. A block's threads are fibers (block.cpp); streams are one, which does what it is asked
+// for in that order (emulator.cpp). Memory of the device is in the host's, which cannot reach it
+// while the device does nothing (memory.cpp).
 #ifndef DOPL_EMULATOR_CUDA_RUNTIME_H
 #define DOPL_EMULATOR_CUDA_RUNTIME_H
 

@@ -112,19 +112,23 @@ int blocks_per_sm(int threads, size_t shared_bytes);
 // Ends the program: what a GPU would fault at, or answer nonsense for.
 void fault(const char *what);
 
-// All lanes of `mask` give a value; each gets the values of all of them.
-void gather(unsigned mask, const void *value, size_t bytes, void *all /* [32] */);
-void warp_barrier(unsigned mask);
-int block_barrier(int value, int kind); // kind 0: nothing; 1: or; 2: and; 3: count
-int lane();
+// What a lane gives to others.
+struct alignas(16) shuffled {
+    unsigned char bytes[16];
+};
+enum { WARP_LANES = 32 };
+
+// All lanes of `mask` give a value. Returns those, by lane; they are there until the next barrier.
+const shuffled *gather(unsigned mask, shuffled given);
+int block_barrier(int vote, int kind); // kind 0: nothing; 1: or; 2: and; 3: count
+int lane_number();
 
 // The same functions for kernels compiled at run time (nvrtc.cpp).
 struct services {
     place **here;
-    void (*gather)(unsigned, const void *, size_t, void *);
-    void (*warp_barrier)(unsigned);
+    const shuffled *(*gather)(unsigned, shuffled);
     int (*block_barrier)(int, int);
-    int (*lane)();
+    int (*lane_number)();
 };
 
 } // namespace emulator
@@ -164,42 +168,49 @@ static inline int __syncthreads_count(int x) {
     return emulator::block_barrier(x, 3);
 }
 static inline void __syncwarp(unsigned mask = 0xffffffffu) {
-    emulator::warp_barrier(mask);
+    emulator::gather(mask, {});
 }
 static inline void __threadfence() {}
 static inline void __threadfence_block() {}
 
 namespace emulator {
+template <class T> const shuffled *give(unsigned mask, T value) {
+    static_assert(sizeof(T) <= sizeof(shuffled) && std::is_trivially_copyable<T>::value, "");
+    shuffled given;
+    memcpy(&given, &value, sizeof value);
+    return gather(mask, given);
+}
+template <class T> T take(const shuffled *all, int lane) {
+    T value;
+    memcpy(&value, &all[lane], sizeof value);
+    return value;
+}
 template <class T> T shuffle(unsigned mask, T value, int from) {
-    static_assert(sizeof(T) <= 16 && std::is_trivially_copyable<T>::value, "shuffle");
-    T all[32];
-    gather(mask, &value, sizeof value, all);
-    return all[from & 31];
+    return take<T>(give(mask, value), from & (WARP_LANES - 1));
 }
 } // namespace emulator
 
 template <class T> T __shfl_sync(unsigned mask, T value, int from, int width = 32) {
-    int lane = emulator::lane();
+    int lane = emulator::lane_number();
     return emulator::shuffle(mask, value, (lane & ~(width - 1)) | (from & (width - 1)));
 }
 template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32) {
-    int lane = emulator::lane(), from = lane - (int)delta;
+    int lane = emulator::lane_number(), from = lane - (int)delta;
     return emulator::shuffle(mask, value, from < (lane & ~(width - 1)) ? lane : from);
 }
 template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32) {
-    int lane = emulator::lane(), from = lane + (int)delta;
+    int lane = emulator::lane_number(), from = lane + (int)delta;
     return emulator::shuffle(mask, value, from > (lane | (width - 1)) ? lane : from);
 }
 template <class T> T __shfl_xor_sync(unsigned mask, T value, int with, int width = 32) {
-    int lane = emulator::lane(), from = lane ^ with;
+    int lane = emulator::lane_number(), from = lane ^ with;
     return emulator::shuffle(mask, value, from > (lane | (width - 1)) ? lane : from);
 }
 static inline unsigned __ballot_sync(unsigned mask, int predicate) {
-    int all[32];
-    emulator::gather(mask, &predicate, sizeof predicate, all);
+    const emulator::shuffled *all = emulator::give(mask, predicate);
     unsigned votes = 0;
     for (int l = 0; l < 32; l++)
-        if (mask >> l & 1 && all[l]) votes |= 1u << l;
+        if (mask >> l & 1 && emulator::take<int>(all, l)) votes |= 1u << l;
     return votes;
 }
 static inline int __any_sync(unsigned mask, int predicate) {
@@ -210,13 +221,12 @@ static inline int __all_sync(unsigned mask, int predicate) {
 }
 #define REDUCE(name, T, join)                                                                      \
     static inline T name(unsigned mask, T value) {                                                 \
-        T all[32];                                                                                 \
-        emulator::gather(mask, &value, sizeof value, all);                                         \
+        const emulator::shuffled *all = emulator::give(mask, value);                               \
         bool first = true;                                                                         \
         T a = 0;                                                                                   \
         for (int l = 0; l < 32; l++)                                                               \
             if (mask >> l & 1) {                                                                   \
-                T b = all[l];                                                                      \
+                T b = emulator::take<T>(all, l);                                                   \
                 a = first ? b : (join);                                                            \
                 first = false;                                                                     \
             }                                                                                      \

@@ -19,17 +19,14 @@ __attribute__((visibility("default"))) emulator::services dopl_emulated_services
 #define gridDim ((*dopl_emulated_services_of_kernel.here)->grid_dim)
 
 namespace emulator {
-inline void gather(unsigned mask, const void *value, size_t bytes, void *all) {
-    dopl_emulated_services_of_kernel.gather(mask, value, bytes, all);
+inline const shuffled *gather(unsigned mask, shuffled given) {
+    return dopl_emulated_services_of_kernel.gather(mask, given);
 }
-inline void warp_barrier(unsigned mask) {
-    dopl_emulated_services_of_kernel.warp_barrier(mask);
+inline int block_barrier(int vote, int kind) {
+    return dopl_emulated_services_of_kernel.block_barrier(vote, kind);
 }
-inline int block_barrier(int value, int kind) {
-    return dopl_emulated_services_of_kernel.block_barrier(value, kind);
-}
-inline int lane() {
-    return dopl_emulated_services_of_kernel.lane();
+inline int lane_number() {
+    return dopl_emulated_services_of_kernel.lane_number();
 }
 } // namespace emulator
 
