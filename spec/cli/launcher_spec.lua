@@ -147,6 +147,44 @@ describe("the launcher", function()
     assert.truthy(err:find "oneDNN", err)
   end)
 
+  it("unpacks missing packages where nothing may be installed", function()
+    if sanitized then return end
+    local own = tree .. "/own"
+    assert(os.execute("mkdir -p " .. tree .. "/apt"))
+    -- Of Debian's tools, without a network: nothing is installed, each package is one dpkg unpacks.
+    shell.write(tree .. "/apt/dpkg-query", "#!/bin/sh\n")
+    shell.write(tree .. "/apt/apt-get", [[#!/bin/sh
+      while [ "$1" = -qq ] || [ "$1" = -o ]; do [ "$1" = -qq ] || shift; shift; done
+      case $1 in
+        install) shift 3; printf 'Conf x\nInst %s (1.0 Debian)\n' "$@" ;;
+        download) shift; for each; do echo "$each" >"$each.deb"; done ;;
+      esac]])
+    shell.write(tree .. "/apt/dpkg", [[#!/bin/sh
+      package=$(cat "$2") lib=$3/usr/lib/some-linux-gnu
+      mkdir -p "$lib/pkgconfig" "$3/usr/share/doc/$package" "$3/usr/include/some-linux-gnu"
+      printf 'prefix=/usr\nlibdir=/usr/lib/some\nother=/usr\n' >"$lib/pkgconfig/$package.pc"
+      ln -sf "$package.so.1" "$lib/$package.so"]])
+    assert(os.execute(("chmod +x %s/apt/*; touch %s/runtime/a.c"):format(tree, tree)))
+    local run = ("unset DOPL_BUILD; cd /; export DOPL_PACKAGES=%s PATH=%s/apt:%s/bin:$PATH; %s/dopl")
+      :format(own, tree, tree, tree)
+    local status, out, err = shell.sh(run .. " z")
+    assert.equal(0, status, err)
+    assert.equal("built: z\n", out)
+    assert.truthy(err:find("unpacking what the build needs into " .. own .. ": liblua5.4-dev", 1,
+      true), err)
+    local _, set = shell.sh((". %s/env; echo $CMAKE_PREFIX_PATH $CFLAGS"):format(own))
+    assert.equal(("%s/usr -idirafter %s/usr/include/some-linux-gnu\n"):format(own, own), set)
+    local folder = own .. "/usr/lib/some-linux-gnu/"
+    assert.equal(("prefix=%s/usr\nlibdir=%s/usr/lib/some\nother=/usr\n"):format(own, own),
+      shell.read(folder .. "pkgconfig/libdnnl-dev.pc"))
+    local _, link = shell.sh("readlink " .. folder .. "libdnnl-dev.so")
+    assert.equal("/usr/lib/some-linux-gnu/libdnnl-dev.so.1\n", link)
+    _, _, err = shell.sh(run .. " --setup lua-busted")
+    assert.truthy(err:find(": lua-busted\n", 1, true), err)
+    _, _, err = shell.sh(run .. " --setup lua-busted")
+    assert.equal("", err)
+  end)
+
   it("adds less than a fifth of a second", function()
     if sanitized then return end
     -- the shortest of ten: what else the machine does must not count
