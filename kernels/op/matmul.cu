@@ -5,10 +5,96 @@
 
 // ---- linear
 
+constexpr int FEW = 4, FEW_THREADS = 256; // rows: a step that generates for few sequences
+
+// One instruction a number: to_float takes a bf16 out of its word first, and then widens it.
+template <class T>
+__device__ __forceinline__ void widen(float (&x)[pack<T>::N], const pack<T> &from) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+        for (int i = 0; i < pack<T>::N; i++) x[i] = from.x[i];
+    } else {
+        uint32_t word[4];
+        memcpy(word, &from, sizeof word);
+        for (int i = 0; i < 4; i++) {
+            x[2 * i] = __uint_as_float(word[i] << 16);
+            x[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000);
+        }
+    }
+}
+
+// A warp has a column of the output, or two that share what they read of x, and with it whole rows
+// of the weight. Bound by reading those once: a lane has 8 loads of 16 bytes under way, a warp 4
+// KiB, so that 6 warps on a multiprocessor are enough. x comes from L1.
+template <class T, int ROWS>
+__global__ void __launch_bounds__(FEW_THREADS, 2)
+    linear_few_kernel(T *__restrict__ out,          // [rows, O]
+                      const T *__restrict__ x,      // [rows, C], rows <= ROWS
+                      const T *__restrict__ weight, // [O, C]
+                      const T *__restrict__ bias,   // [O]; nullptr: none
+                      int rows, int64_t O, int64_t C) {
+    constexpr int N = pack<T>::N, COLUMNS = ROWS == 1 ? 1 : 2, DEPTH = 8 / COLUMNS;
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    int64_t column = ((int64_t)blockIdx.x * (FEW_THREADS / WARP) + warp) * COLUMNS;
+    if (column >= O) return;
+    int64_t second = column + 1 < O ? C : 0; // what is read for a column past the last is not used
+    const T *w = weight + column * C;
+    float sum[ROWS][COLUMNS] = {};
+    for (int64_t c = lane * N; c < C; c += DEPTH * WARP * N) {
+        pack<T> a[DEPTH][COLUMNS];
+#pragma unroll
+        for (int d = 0; d < DEPTH; d++) {
+#pragma unroll
+            for (int o = 0; o < COLUMNS; o++)
+                if (c + d * WARP * N < C) a[d][o] = load_pack(w + o * second + c + d * WARP * N);
+        }
+#pragma unroll
+        for (int d = 0; d < DEPTH; d++) {
+            if (c + d * WARP * N >= C) break;
+            float u[COLUMNS][N], v[N];
+#pragma unroll
+            for (int o = 0; o < COLUMNS; o++) widen<T>(u[o], a[d][o]);
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                if (r >= rows) break;
+                widen<T>(v, load_pack(x + r * C + c + d * WARP * N));
+#pragma unroll
+                for (int o = 0; o < COLUMNS; o++) {
+#pragma unroll
+                    for (int i = 0; i < N; i++) sum[r][o] += u[o][i] * v[i];
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+        for (int o = 0; o < COLUMNS; o++) {
+            float y = warp_sum(sum[r][o]);
+            if (lane != 0 || r >= rows || column + o >= O) continue;
+            out[r * O + column + o] = from_float<T>(bias ? y + to_float(bias[column + o]) : y);
+        }
+    }
+}
+
+template <class T, int ROWS> static dopl_status linear_few(dopl_rt *rt, const dopl_op_call *c) {
+    const dopl_tensor *x = c->in[0], *bias = c->in[2];
+    int64_t O = c->out->dim[1], columns = FEW_THREADS / WARP * (ROWS == 1 ? 1 : 2);
+    DOPL_LAUNCH((linear_few_kernel<T, ROWS>), (unsigned)ceil_div(O, columns), FEW_THREADS, 0, rt,
+                data_of<T>(c->out), data_of<T>(x), data_of<T>(c->in[1]),
+                static_cast<const T *>(bias ? data_of<T>(bias) : nullptr), (int)x->dim[0], O,
+                x->dim[1]);
+    return dopl_cuda_launched(rt, "linear");
+}
+
 extern "C" dopl_status op_linear_cuda(dopl_rt *rt, dopl_op_call *c) {
-    const dopl_tensor *bias = c->in[2];
+    const dopl_tensor *x = c->in[0], *weight = c->in[1], *bias = c->in[2];
+    if (x->dim[0] > 0 && x->dim[0] <= FEW && c->out->dim[1] > 0)
+        DISPATCH(c->dtype, T, {
+            if (packs(data_of<T>(x), x->dim[1]) && packs(data_of<T>(weight), x->dim[1]))
+                return x->dim[0] == 1 ? linear_few<T, 1>(rt, c) : linear_few<T, FEW>(rt, c);
+        });
     dopl_cuda_product p =
-        product_of(matrix_of(c->out), matrix_of(c->in[0]), transposed(matrix_of(c->in[1])), 0.0f);
+        product_of(matrix_of(c->out), matrix_of(x), transposed(matrix_of(weight)), 0.0f);
     if (bias) p.bias = dopl_data(bias);
     return dopl_cuda_gemm(rt, &p);
 }

@@ -57,6 +57,7 @@ return walker.check("matmul", {
       layer(3, 4, 5, true), layer(3, 4, 5, false), layer(1, 1, 1, true), layer(2, 65, 300, true),
       layer(70, 17, 33, false), layer(2, 1025, 3, true), layer(0, 4, 5, true), layer(3, 0, 5, true),
       layer(3, 4, 0, true),
+      layer(1, 2088, 3, true), layer(3, 1064, 5, true), layer(4, 8, 2, false), -- few rows
       layer(130, 129, 70, true), layer(129, 70, 130, false), -- large enough for oneDNN's matmul
     },
     wrong = {
