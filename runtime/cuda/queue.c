@@ -25,6 +25,7 @@ enum {
     SIGHTINGS = 2,    // times that a batch has come before a graph is made of it
     SEEN = 1 << 12,   // batches remembered
     GRAPHS = 256,     // graphs held
+    REFUSALS = 16,    // batches that CUDA makes no graph of, after which it is asked no more
 };
 
 // A piece of work; its data follows at once.
@@ -51,7 +52,7 @@ struct dopl_cuda_queue {
         int times;
     } seen[SEEN];
     known known[GRAPHS];
-    int n_known;
+    int n_known, n_refused;
     dopl_status status; // of a batch that nobody has been told of
     char text[sizeof(((dopl_rt *)0)->error)];
 };
@@ -89,14 +90,18 @@ static known *find(struct dopl_cuda_queue *q, XXH128_hash_t hash) {
     return NULL;
 }
 
-// Whether it has come often enough, this time not counted. Others of its place are forgotten.
+// Whether it has come often enough, this time not counted; then its count begins again, so that a
+// graph that was not made, or had to go, costs another attempt only now and then. Others of its
+// place are forgotten.
 static bool is_frequent(struct dopl_cuda_queue *q, XXH128_hash_t hash) {
     int i = (int)(hash.low64 % SEEN);
     if (!XXH128_isEqual(q->seen[i].hash, hash)) {
         q->seen[i].hash = hash;
         q->seen[i].times = 0;
     }
-    return q->seen[i].times++ >= SIGHTINGS;
+    if (q->seen[i].times++ < SIGHTINGS) return false;
+    q->seen[i].times = 0;
+    return true;
 }
 
 // A place for one more, that of the one longest unused where all are taken.
@@ -149,8 +154,10 @@ static dopl_status launch_graph(dopl_rt *rt, struct dopl_cuda_queue *q, known *k
 static known *remember(dopl_rt *rt, struct dopl_cuda_queue *q, XXH128_hash_t hash) {
     known made = { .hash = hash };
     make_graph(rt, q, &made.graph);
-    q->graphs = made.graph != NULL;
-    if (!made.graph) return NULL;
+    if (!made.graph) {
+        q->graphs = ++q->n_refused < REFUSALS;
+        return NULL;
+    }
     known *k = place_for_one(rt, q);
     *k = made;
     rt->n_graphs = ++q->n_known;

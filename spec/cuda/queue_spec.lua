@@ -86,6 +86,27 @@ describe("work that repeats", function()
   end)
 end)
 
+describe("a batch that CUDA makes no graph of", function()
+  it("is tried again when it has come as often again", function()
+    local source <const> = [[
+      local core = require "dopl.core"
+      local x = core.tensor { 1, 2, 3 }
+      for _ = 1, 8 do
+        local scope <close> = core.scope()
+        local y = x
+        for _ = 1, 4 do y = y * 0.5 + x end
+        assert(y:at(1) == 1.9375)
+      end
+      local _, replayed = core.launches()
+      print(replayed)
+    ]]
+    if not emulated then return end -- a GPU captures them all
+    assert.equal("48\n", output("", source))
+    assert.equal("24\n", output("DOPL_EMULATOR_CAPTURE=1", source)) -- at the sixth, not the third
+    assert.equal("0\n", output("DOPL_EMULATOR_CAPTURE=0", source))
+  end)
+end)
+
 describe("a training on a device", function()
   local source <const> = [[
     local core, dopl = require "dopl.core", require "dopl"

@@ -395,11 +395,12 @@ cudaError_t cudaStreamSynchronize(cudaStream_t) {
     return emulator::wait();
 }
 
-// DOPL_EMULATOR_CAPTURE=0: a device that captures nothing.
+// DOPL_EMULATOR_CAPTURE=0: a device that captures nothing; 3: not the first three times.
 cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
     if (emulator::so_far() != cudaSuccess) return emulator::lost;
+    static int n;
     const char *text = getenv("DOPL_EMULATOR_CAPTURE");
-    if (text && strcmp(text, "0") == 0) return result(cudaErrorNotSupported);
+    if (text && (strcmp(text, "0") == 0 || n++ < atoi(text))) return result(cudaErrorNotSupported);
     emulator::not_captured("cudaStreamBeginCapture");
     emulator::capture = new CUgraph_st;
     return cudaSuccess;
