@@ -57,11 +57,8 @@ static dopl_status open_backend(dopl_rt *rt) {
         dopl_fail(rt, status, "device cuda: %s is no dopl plug-in", path);
     else
         status = open.function(rt, &rt->backend, DOPL_BACKEND_ABI);
-    if (status != DOPL_OK) {
-        rt->backend = NULL;
-        dlclose(library);
-    }
-    return status; // once open, the library stays: CUDA does not unload cleanly
+    if (status != DOPL_OK) rt->backend = NULL;
+    return status; // the library stays, whatever came of it: CUDA does not unload cleanly
 }
 
 dopl_status dopl_device_use(dopl_rt *rt, dopl_device device) {
