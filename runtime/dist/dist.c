@@ -78,6 +78,13 @@ static dopl_status exchange_id(dopl_rt *rt, const dopl_world *world, char id[DOP
     return world->size > 1 ? dopl_file_write(rt, rendezvous, id, DOPL_WORLD_ID_BYTES) : DOPL_OK;
 }
 
+// Every process has read it by now, and a later world that uses the same file must not.
+static void forget_id(dopl_rt *rt, const char *rendezvous) {
+    char before[sizeof rt->error];
+    memcpy(before, rt->error, sizeof before);
+    if (dopl_remove(rt, rendezvous) != DOPL_OK) memcpy(rt->error, before, sizeof before);
+}
+
 dopl_status dopl_dist_open(dopl_rt *rt, dopl_world *world, const char *engine, int rank, int size,
                            const char *rendezvous) {
     char id[DOPL_WORLD_ID_BYTES] = { 0 };
@@ -93,9 +100,10 @@ dopl_status dopl_dist_open(dopl_rt *rt, dopl_world *world, const char *engine, i
                          size);
     DOPL_TRY(find_engine(rt, engine, &made.engine));
     DOPL_TRY(exchange_id(rt, &made, id, rendezvous));
-    DOPL_TRY(made.engine->join(rt, &made, id));
-    *world = made;
-    return DOPL_OK;
+    dopl_status status = made.engine->join(rt, &made, id);
+    if (made.engine->make_id && rank == 0 && size > 1) forget_id(rt, rendezvous);
+    if (status == DOPL_OK) *world = made;
+    return status;
 }
 
 void dopl_dist_close(dopl_rt *rt, dopl_world *world) {

@@ -50,6 +50,15 @@ describe("dist.open", function()
     end
   end)
 
+  it("leaves no id behind that another world would take for its own", function()
+    if not (select(2, core.device()) or ""):find "emulated" then return end -- others are waited for
+    local path = os.tmpname()
+    assert.error_matches(function()
+      dopl.dist.open { engine = "nccl", size = 2, rendezvous = path }
+    end, "joining the world")
+    assert.is_nil(io.open(path))
+  end)
+
   it("refuses what is no number, and a world that is closed", function()
     local world = dopl.dist.open()
     assert.error_matches(function() world:sum { dopl.i32 { 1 } } end, "tensor 1 is i32")
