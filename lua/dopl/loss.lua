@@ -26,6 +26,7 @@
 
 local core = require "dopl.core"
 local check = require "dopl.check"
+local join = require("dopl.data.batch").join
 
 local op = core.ops
 local loss = {}
@@ -172,28 +173,126 @@ function loss.ap(options)
   end }
 end
 
+-- The scores of a batch: those from label `first` (0-based) on of a pass that held it. `index`: its
+-- rows of hidden and its label_offsets, as tensors.
+local function scores_of(model, batch, hidden, v, first, index)
+  local function statistic(i)
+    local all = op.select(v, i)
+    return batch.n_labels == all:numel() and all or op.slice(all, first, batch.n_labels)
+  end
+  local n, logp = {}, statistic(0)
+  for i = 1, batch.n_samples do n[i] = batch.label_offsets[i + 1] - batch.label_offsets[i] end
+  return {
+    hidden = hidden,
+    rows = index.rows,
+    logp = logp,
+    mean_logp = statistic(2),
+    entropy = statistic(3),
+    nll = op.scale(op.segment_sum(logp, index.label_offsets), -1),
+    n = core.tensor(n),
+    vocab_size = model:head():shape(1),
+    whole = batch.whole,
+  }
+end
+
+local function forward(model, batch)
+  local t = batch:tensors()
+  local hidden = model:hidden(t)
+  return hidden, op.vocab(hidden, model:head(), t.rows, t.labels)
+end
+
 --- What one forward pass tells of a packed batch: the fields of `s` above, without twin and
 -- reference.
 -- @param model
 -- @param batch from dopl.data.batch
 -- @treturn table scores
 function loss.score(model, batch)
-  local t = batch:tensors()
-  local hidden = model:hidden(t)
-  local v = op.vocab(hidden, model:head(), t.rows, t.labels)
-  local logp = op.select(v, 0)
-  local n = {}
-  for i = 1, batch.n_samples do n[i] = batch.label_offsets[i + 1] - batch.label_offsets[i] end
-  return {
-    hidden = hidden,
-    logp = logp,
-    mean_logp = op.select(v, 2),
-    entropy = op.select(v, 3),
-    nll = op.scale(op.segment_sum(logp, t.label_offsets), -1),
-    n = core.tensor(n),
-    vocab_size = model:head():shape(1),
-    whole = batch.whole,
-  }
+  local hidden, v = forward(model, batch)
+  return scores_of(model, batch, hidden, v, 0, batch:tensors())
+end
+
+--- The same of several batches, by one forward pass over all of them.
+-- @param model
+-- @tparam table batches
+-- @treturn table scores, one for each batch
+function loss.score_all(model, batches)
+  if #batches == 1 then return { loss.score(model, batches[1]) } end
+  local all = join(batches)
+  local hidden, v = forward(model, all)
+  local list, first = {}, 0
+  for i, batch in ipairs(batches) do
+    local rows = table.move(all.rows, first + 1, first + batch.n_labels, 1, {})
+    list[i] = scores_of(model, batch, hidden, v, first,
+      { rows = core.i32(rows), label_offsets = core.i32(batch.label_offsets) })
+    first = first + batch.n_labels
+  end
+  return list
+end
+
+--- Whether batches share forward passes: on a device, where products of few rows leave most of the
+-- machine idle. On the CPU they stay apart, so that a sum does not depend on what else is served.
+function loss.shares_passes(model)
+  return model:head():device() ~= "cpu"
+end
+
+local function score_each(model, batches)
+  if loss.shares_passes(model) then return loss.score_all(model, batches) end
+  local list = {}
+  for i, batch in ipairs(batches) do list[i] = loss.score(model, batch) end
+  return list
+end
+
+local function add_reference(s, model, l, batch, reference)
+  if not reference then error(("loss.%s: needs a reference"):format(l.name), 4) end
+  if l.needs.reference == "hidden" then
+    s.kl = function()
+      return op.vocab_kl(s.hidden, model:head(), s.rows, reference:hidden(batch), reference.head)
+    end
+  else
+    s.reference = { nll = reference:nll(batch) }
+    if batch.twin then s.reference.twin = { nll = reference:nll(batch.twin) } end
+  end
+end
+
+local function value_of(l, s)
+  local value = l.value(s)
+  if type(value) ~= "userdata" then
+    error(("loss.%s: its value function returned a %s, needs a tensor with one element")
+      :format(l.name, type(value)), 4)
+  elseif value:numel() ~= 1 then
+    error(("loss.%s: its value function returned a tensor of shape [%s], needs one element: sum it")
+      :format(l.name, table.concat(value:shape(), ", ")), 4)
+  end
+  return value
+end
+
+--- Losses on micro-batches, with all that each loss needs.
+-- @param model
+-- @tparam table list of { loss =, batch = }
+-- @param[opt] reference from dopl.reference
+-- @treturn table scalars in the gradient graph, one for each of the list
+-- @treturn table the scores they came from
+function loss.of_batches(model, list, reference)
+  local batches, values, scores = {}, {}, {}
+  for _, item in ipairs(list) do
+    batches[#batches + 1] = item.batch
+    if item.loss.needs.twin then
+      batches[#batches + 1] = item.batch.twin
+        or error(("loss.%s: the batch has no refusal twins (data.loader: refuse = 'twin')")
+          :format(item.loss.name), 3)
+    end
+  end
+  local told, at = score_each(model, batches), 0
+  for i, item in ipairs(list) do
+    local s, l = told[at + 1], item.loss
+    at = at + 1
+    if l.needs.twin then
+      s.twin, at = told[at + 1], at + 1
+    end
+    if l.needs.reference then add_reference(s, model, l, item.batch, reference) end
+    values[i], scores[i] = value_of(l, s), s
+  end
+  return values, scores
 end
 
 --- A loss on a micro-batch, with all that the loss needs.
@@ -204,35 +303,8 @@ end
 -- @treturn tensor a scalar in the gradient graph
 -- @treturn table the scores it came from
 function loss.of_batch(model, l, batch, reference)
-  local s = loss.score(model, batch)
-  if l.needs.twin then
-    if not batch.twin then
-      error(("loss.%s: the batch has no refusal twins (data.loader: refuse = 'twin')")
-        :format(l.name), 2)
-    end
-    s.twin = loss.score(model, batch.twin)
-  end
-  if l.needs.reference then
-    if not reference then error(("loss.%s: needs a reference"):format(l.name), 2) end
-    if l.needs.reference == "hidden" then
-      s.kl = function()
-        return op.vocab_kl(s.hidden, model:head(), batch:tensors().rows, reference:hidden(batch),
-          reference.head)
-      end
-    else
-      s.reference = { nll = reference:nll(batch) }
-      if batch.twin then s.reference.twin = { nll = reference:nll(batch.twin) } end
-    end
-  end
-  local value = l.value(s)
-  if type(value) ~= "userdata" then
-    error(("loss.%s: its value function returned a %s, needs a tensor with one element")
-      :format(l.name, type(value)), 2)
-  elseif value:numel() ~= 1 then
-    error(("loss.%s: its value function returned a tensor of shape [%s], needs one element: sum it")
-      :format(l.name, table.concat(value:shape(), ", ")), 2)
-  end
-  return value, s
+  local values, scores = loss.of_batches(model, { { loss = l, batch = batch } }, reference)
+  return values[1], scores[1]
 end
 
 return loss

@@ -9,6 +9,7 @@
 local check = require "dopl.check"
 local core = require "dopl.core"
 local json = require "dopl.json"
+local loss = require "dopl.loss"
 local reference = require "dopl.reference"
 local report = require "dopl.report"
 local schedule = require "dopl.schedule"
@@ -229,7 +230,13 @@ local function measure(real_fit, given)
   local result = real_fit(o)
   local fit = { label = given.label or "train", steps = steps - done, micro = micro, largest = 0,
     config = o.model.config } -- not the model: the recipe may let go of it
-  for _, each in ipairs(surveys) do fit.largest = math.max(fit.largest, each.largest) end
+  local together = 0
+  for _, each in ipairs(surveys) do
+    fit.largest, together = math.max(fit.largest, each.largest), together + each.largest
+  end
+  if s.kind == "joint" and loss.shares_passes(o.model) then
+    fit.largest = math.max(fit.largest, math.min(together, micro))
+  end
   local more = reference_to_come(o, list, counts)
   fit.peak = memory().peak + more
   note_peak(more)

@@ -130,20 +130,50 @@ local function read_loss(l, objective, step)
   return v
 end
 
--- Adds the gradient of one objective's next batch; returns the losses of its parts (numbers, or
--- tensors that are yet to be read) and counts.
-local function accumulate(o, objective, step)
-  local batch <close> = objective.data:next()
+-- The next batch of each objective, in parts of at most micro_tokens tokens.
+local function next_parts(o, objectives)
+  local parts = {}
+  for _, objective in ipairs(objectives) do
+    local batch <close> = objective.data:next()
+    for _, part in ipairs(batch:split { max_tokens = o.micro_tokens }) do
+      parts[#parts + 1] = { objective = objective, loss = objective.loss, batch = part,
+        tokens = part.n_tokens + (part.twin and part.twin.n_tokens or 0) }
+    end
+  end
+  return parts
+end
+
+-- Those parts, in lists that go through the model together.
+local function passes_of(o, parts)
+  local passes, room = {}, 0
+  for _, part in ipairs(parts) do
+    if #passes == 0 or part.tokens > room or not loss.shares_passes(o.model) then
+      passes[#passes + 1], room = {}, o.micro_tokens
+    end
+    table.insert(passes[#passes], part)
+    room = room - part.tokens
+  end
+  return passes
+end
+
+-- Adds the gradients of the objectives' next batches; returns by objective the losses of its parts
+-- (numbers, or tensors that are yet to be read), and counts.
+local function accumulate(o, objectives, step)
   local values, tokens, labels = {}, 0, 0
-  for _, part in ipairs(batch:split { max_tokens = o.micro_tokens }) do
+  for _, objective in ipairs(objectives) do values[objective.name] = {} end
+  for _, pass in ipairs(passes_of(o, next_parts(o, objectives))) do
     local scope <close> = core.scope()
-    local l = loss.of_batch(o.model, objective.loss, part, o.reference)
-    values[#values + 1] = l:device() == "cpu" and read_loss(l, objective, step)
-      or scope:keep(l:detach()) -- reading would wait for the device
-    tokens = tokens + part.n_tokens + (part.twin and part.twin.n_tokens or 0)
-    labels = labels + part.n_labels
-    l = objective.weight == 1 and l or l * objective.weight
-    l:backward()
+    local sum
+    for i, l in ipairs((loss.of_batches(o.model, pass, o.reference))) do
+      local part = pass[i]
+      local objective = part.objective
+      table.insert(values[objective.name], l:device() == "cpu" and read_loss(l, objective, step)
+        or scope:keep(l:detach())) -- reading would wait for the device
+      tokens, labels = tokens + part.tokens, labels + part.batch.n_labels
+      l = objective.weight == 1 and l or l * objective.weight
+      sum = sum and sum + l or l
+    end
+    sum:backward()
   end
   return values, tokens, labels
 end
@@ -242,6 +272,18 @@ local function check_options(o)
   end
 end
 
+-- accumulate, one objective at a time, so that the microscope sees the gradient of each.
+local function accumulate_apart(o, scope, served, t)
+  local values, tokens, labels = {}, 0, 0
+  for _, objective in ipairs(served) do
+    local own, n_tokens, n_labels = accumulate(o, { objective }, t + 1)
+    values[objective.name] = own[objective.name]
+    tokens, labels = tokens + n_tokens, labels + n_labels
+    scope:gradient(t, objective.name)
+  end
+  return values, tokens, labels
+end
+
 -- Logs what the microscope saw of the step.
 local function observe(o, scope, live)
   for _, row in ipairs(scope:after(live.objective)) do
@@ -305,14 +347,13 @@ function train.fit(options)
       error(("train.fit: the schedule names no objective for step %d; a step of all objectives at "
         .. "once is schedule.joint()"):format(t), 2)
     end
-    local began, tokens, labels = core.clock(), 0, 0
+    local began = core.clock()
     o.model.parameters:zero_grad()
-    local values = {}
-    for _, objective in ipairs(served) do
-      local n_tokens, n_labels
-      values[objective.name], n_tokens, n_labels = accumulate(o, objective, t + 1)
-      tokens, labels = tokens + n_tokens, labels + n_labels
-      if scope then scope:gradient(t, objective.name) end
+    local values, tokens, labels
+    if scope then
+      values, tokens, labels = accumulate_apart(o, scope, served, t)
+    else
+      values, tokens, labels = accumulate(o, served, t + 1)
     end
     local rate = schedule.rate(t, o.steps, o.warmup, o.decay)
     if o.world then o.world:sum(o.model.parameters:gradients()) end

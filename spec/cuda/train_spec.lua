@@ -19,9 +19,9 @@ local function samples(letter)
   return chat.encode_all(tok, rows)
 end
 
-local function objective(name, l)
-  return { name = name, loss = l,
-    data = loader.new { samples = samples(name:sub(1, 1)), batch_size = 3, seed = 1, stream = name } }
+local function objective(name, l, twins)
+  return { name = name, loss = l, data = loader.new { samples = samples(name:sub(1, 1)),
+    batch_size = 3, seed = 1, stream = name, refuse = twins and "twin", refusals = twins } }
 end
 
 -- Six steps of forgetting and retaining; given overrides. Returns losses by step.
@@ -39,11 +39,29 @@ local function fit(dtype, given)
   return losses
 end
 
+-- Two joint steps of dpo and gd. Returns the losses of both, and the tokens of each forward pass.
+local function fit_jointly(micro_tokens)
+  local losses, passes, model = {}, {}, small.model()
+  local hidden = model.hidden
+  model.hidden = function(self, batch, ...)
+    passes[#passes + 1] = batch.ids:numel()
+    return hidden(self, batch, ...)
+  end
+  train.fit { model = model, steps = 2, progress = false, warmup = 0, schedule = schedule.joint(),
+    objectives = { objective("forget", loss.dpo(), { "No.", "Not known." }),
+      objective("retain", loss.gd()) },
+    micro_tokens = micro_tokens, optimizer = optim.sgd { lr = 0.1 },
+    on_step = function(live)
+      table.move({ live.losses.forget, live.losses.retain }, 1, 2, #losses + 1, losses)
+    end }
+  return losses, passes
+end
+
 local function on_cpu(f)
   core.device "cpu"
-  local result = f()
+  local results = table.pack(f())
   core.device "cuda"
-  return result
+  return table.unpack(results)
 end
 
 describe("training on a device", function()
@@ -57,6 +75,18 @@ describe("training on a device", function()
     local here = fit("bf16")
     local there = on_cpu(function() return fit("bf16") end)
     for i = 1, 6 do assert.near(there[i], here[i], 3e-2 * (1 + math.abs(there[i]))) end
+  end)
+
+  it("sends the batches of a joint step through the model together, as far as they fit", function()
+    local here, passes = fit_jointly(4096)
+    local there, apart = on_cpu(function() return fit_jointly(4096) end)
+    for i, value in ipairs(there) do assert.near(value, here[i], 1e-4 * (1 + math.abs(value))) end
+    local n = #passes -- before these the reference was asked
+    assert.equal(apart[#apart - 2] + apart[#apart - 1] + apart[#apart], passes[n])
+    assert.equal(apart[#apart - 5] + apart[#apart - 4] + apart[#apart - 3], passes[n - 1])
+    local cut, more = fit_jointly(40)
+    for i, value in ipairs(there) do assert.near(value, cut[i], 1e-4 * (1 + math.abs(value))) end
+    for i = #more - 3, #more do assert.is_true(more[i] <= 40) end
   end)
 
   it("repeats to the bit", function()

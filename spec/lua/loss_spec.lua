@@ -82,6 +82,43 @@ for _, wanted in ipairs(g.losses) do
   end
 end
 
+describe("losses of several batches", function()
+  it("are the same by one forward pass, gradients too", function()
+    local model, list, calls = golden.model(g), {}, 0
+    local hidden = model.hidden
+    model.hidden = function(...)
+      calls = calls + 1
+      return hidden(...)
+    end
+    local r = reference.new(golden.model(g, g.reference_weights))
+    for _, name in ipairs { "me", "dpo", "kl", "simnpo" } do
+      local l, batch_name, twin = table.unpack(table_of_losses[name])
+      local b = golden.batch(g, batch_name, twin)
+      if l.needs.reference then r:add(b, l.needs.reference) end
+      list[#list + 1] = { loss = l, batch = b }
+    end
+    local shares_passes = loss.shares_passes
+    local function run(together)
+      loss.shares_passes = function() return together end
+      local values, numbers = loss.of_batches(model, list, r), {}
+      loss.shares_passes = shares_passes
+      model.parameters:zero_grad()
+      for i, v in ipairs(values) do numbers[i] = v:item() end
+      (values[1] + values[2] + values[3] + values[4]):backward()
+      return numbers, gradients(model)
+    end
+    local want, want_grads = run(false)
+    assert.equal(5, calls) -- dpo has twins
+    local got, grads = run(true)
+    assert.equal(6, calls)
+    for i in ipairs(want) do assert.near(want[i], got[i], 1e-6 * math.max(1, math.abs(want[i]))) end
+    for i, grad in ipairs(grads) do
+      local norm = math.sqrt(array.dot(grad, grad))
+      for k = 1, #grad do assert.near(want_grads[i][k], grad[k], 1e-6 * math.max(1, norm)) end
+    end
+  end)
+end)
+
 -- A loss's value on given scores.
 local function value(l, s)
   s.whole = s.whole or { n_samples = s.nll and #s.nll or 0 }

@@ -74,6 +74,15 @@ function batch.pack(samples, opts)
   return b
 end
 
+--- Batches end to end in one, for a forward pass over all of them; their twins stay apart.
+-- @tparam {Batch,...} batches
+-- @treturn Batch
+function batch.join(batches)
+  local samples = {}
+  for _, b in ipairs(batches) do table.move(b.samples, 1, b.n_samples, #samples + 1, samples) end
+  return pack(samples)
+end
+
 -- Tokens that samples first..last cost in one forward pass, twins included.
 local function cost_of(b, s)
   local n = b.offsets[s + 1] - b.offsets[s]
