@@ -45,12 +45,13 @@ template <class T> struct __align__(16) pack {
     T x[N];
 };
 
-template <class T> __device__ __forceinline__ pack<T> load_pack(const T *p) {
+// there: otherwise zeros, and nothing is read.
+template <class T> __device__ __forceinline__ pack<T> load_pack(const T *p, bool there = true) {
     union {
         uint4 raw;
         pack<T> elements;
     } u;
-    u.raw = *reinterpret_cast<const uint4 *>(p);
+    u.raw = there ? *reinterpret_cast<const uint4 *>(p) : make_uint4(0, 0, 0, 0);
     return u.elements;
 }
 
@@ -74,6 +75,21 @@ template <class T> __device__ __forceinline__ void store_pack(T *p, const pack<T
     } u;
     u.elements = v;
     store_16(p, u.raw);
+}
+
+// A pack as floats, one instruction each: to_float takes a bf16 out of its word, then widens it.
+template <class T>
+__device__ __forceinline__ void widen(float (&x)[pack<T>::N], const pack<T> &from) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+        for (int i = 0; i < pack<T>::N; i++) x[i] = from.x[i];
+    } else {
+        uint32_t word[4];
+        memcpy(word, &from, sizeof word);
+        for (int i = 0; i < 4; i++) {
+            x[2 * i] = __uint_as_float(word[i] << 16);
+            x[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000);
+        }
+    }
 }
 
 // Whether rows of `cols` elements from `p` on all start at a multiple of 16 bytes.

@@ -368,24 +368,28 @@ __global__ void __launch_bounds__(KV_THREADS, HEADS *pack<T>::N < 32 ? 4 : 2)
     }
     for (int from = begin; from < end; from += stride * DEPTH) {
         pack<T> key[DEPTH], value[DEPTH];
+        float x[N];
 #pragma unroll
         for (int u = 0; u < DEPTH; u++) {
             int64_t at = from + u * stride + mine;
-            if (at >= end || col >= p.cols) continue;
-            key[u] = load_pack(k + at * p.width);
-            value[u] = load_pack(v + at * p.width);
+            bool there = at < end && col < p.cols;
+            key[u] = load_pack(k + at * p.width, there);
+            value[u] = load_pack(v + at * p.width, there);
         }
 #pragma unroll
         for (int h = 0; h < HEADS; h++) {
             float s[DEPTH], high = -INFINITY, fade, base;
 #pragma unroll
             for (int u = 0; u < DEPTH; u++) {
-                bool there = from + u * stride + mine < end;
                 s[u] = 0.0f;
-                if (there && col < p.cols)
-                    for (int c = 0; c < N; c++) s[u] += q[h][c] * to_float(key[u].x[c]);
-                for (int i = p.lanes / 2; i; i /= 2) s[u] += __shfl_xor_sync(0xffffffffu, s[u], i);
-                if (!there) s[u] = -INFINITY;
+                widen<T>(x, key[u]);
+                for (int c = 0; c < N; c++) s[u] += q[h][c] * x[c];
+#pragma unroll // and no branches: the sums of several positions go side by side
+                for (int i = WARP / 2; i; i /= 2) {
+                    float other = __shfl_xor_sync(0xffffffffu, s[u], i);
+                    s[u] += i < p.lanes ? other : 0.0f;
+                }
+                if (from + u * stride + mine >= end) s[u] = -INFINITY;
                 high = fmaxf(high, s[u]);
             }
             state[h].raise(high, &fade, &base);
@@ -395,14 +399,14 @@ __global__ void __launch_bounds__(KV_THREADS, HEADS *pack<T>::N < 32 ? 4 : 2)
             for (int u = 0; u < DEPTH; u++) {
                 float weight = expf(s[u] - base);
                 state[h].sum += weight;
-                if (from + u * stride + mine < end && col < p.cols)
-                    for (int c = 0; c < N; c++) state[h].y[c] += weight * to_float(value[u].x[c]);
+                widen<T>(x, value[u]);
+                for (int c = 0; c < N; c++) state[h].y[c] += weight * x[c];
             }
         }
     }
+    for (int i = p.lanes; i < WARP; i *= 2) {
 #pragma unroll
-    for (int h = 0; h < HEADS; h++) {
-        for (int i = p.lanes; i < WARP; i *= 2) {
+        for (int h = 0; h < HEADS; h++) {
             float top = __shfl_xor_sync(0xffffffffu, state[h].top, i), fade, base;
             state[h].raise(top, &fade, &base);
             float weight = expf(top - base);
@@ -412,6 +416,9 @@ __global__ void __launch_bounds__(KV_THREADS, HEADS *pack<T>::N < 32 ? 4 : 2)
                 state[h].y[c] =
                     state[h].y[c] * fade + __shfl_xor_sync(0xffffffffu, state[h].y[c], i) * weight;
         }
+    }
+#pragma unroll
+    for (int h = 0; h < HEADS; h++) {
         float *to = merged + (warp * HEADS + h) * (p.cols + 2);
         if (lane < p.lanes && col < p.cols)
             for (int c = 0; c < N; c++) to[col + c] = state[h].y[c];

@@ -7,21 +7,6 @@
 
 constexpr int FEW = 4, FEW_THREADS = 256; // rows: a step that generates for few sequences
 
-// One instruction a number: to_float takes a bf16 out of its word first, and then widens it.
-template <class T>
-__device__ __forceinline__ void widen(float (&x)[pack<T>::N], const pack<T> &from) {
-    if constexpr (sizeof(T) == sizeof(float)) {
-        for (int i = 0; i < pack<T>::N; i++) x[i] = from.x[i];
-    } else {
-        uint32_t word[4];
-        memcpy(word, &from, sizeof word);
-        for (int i = 0; i < 4; i++) {
-            x[2 * i] = __uint_as_float(word[i] << 16);
-            x[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000);
-        }
-    }
-}
-
 // A warp has a column of the output, or two that share what they read of x, and with it whole rows
 // of the weight. Bound by reading those once: a lane has 8 loads of 16 bytes under way, a warp 4
 // KiB, so that 6 warps on a multiprocessor are enough. x comes from L1.
