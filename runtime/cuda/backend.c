@@ -9,8 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OLDEST = 80 };                        // sm_80: bf16 on tensor cores, cp.async
-static const size_t CHUNK = (size_t)1 << 30; // of logits that exist at a time
+enum { OLDEST = 80 }; // sm_80: bf16 on tensor cores, cp.async
 
 // ---- errors
 
@@ -65,6 +64,14 @@ static dopl_status no_device(dopl_rt *rt, cudaError_t error) {
                      visible ? "\")" : "");
 }
 
+// Of logits that exist at a time: a sixty-fourth of the memory, 2.2 GiB of an H200's, but at least
+// 1 GiB. All chunks but one are multiplied anew in the backward, and each reads and writes the
+// whole gradient of the head.
+static size_t chunk_bytes(size_t memory) {
+    const size_t least = (size_t)1 << 30;
+    return memory / 64 > least ? memory / 64 : least;
+}
+
 static dopl_status choose(dopl_rt *rt) {
     dopl_cuda *cuda = dopl_cuda_of(rt);
     int n = 0;
@@ -82,6 +89,7 @@ static dopl_status choose(dopl_rt *rt) {
         return dopl_fail(rt, DOPL_EDEVICE,
                          "device cuda: %s has compute capability %d.%d, needs 8.0 or newer",
                          about.name, about.major, about.minor);
+    rt->vocab_chunk_bytes = chunk_bytes(about.totalGlobalMem);
     int runtime = 0;
     DOPL_TRY(dopl_cuda_result(rt, cudaRuntimeGetVersion(&runtime), "device cuda"));
     snprintf(cuda->description, sizeof cuda->description, "%.96s, %.0f GiB, CUDA %d.%d", about.name,
@@ -100,7 +108,6 @@ static dopl_status open_device(dopl_rt *rt) {
     DOPL_TRY(dopl_cuda_pool_init(rt));
     DOPL_TRY(dopl_cuda_staging_init(rt));
     DOPL_TRY(dopl_cuda_gemm_init(rt));
-    rt->vocab_chunk_bytes = CHUNK; // each chunk reads and writes the whole gradient of the head
     return dopl_cuda_jit_init(rt);
 }
 
