@@ -211,6 +211,8 @@ static product_text describe(const dopl_cuda_product *p) {
 
 static dopl_status result(dopl_rt *rt, cublasStatus_t status, const dopl_cuda_product *p) {
     if (status == CUBLAS_STATUS_SUCCESS) return DOPL_OK;
+    // a kernel's fault may show here first, and CUDA knows more of it
+    DOPL_TRY(dopl_cuda_result(rt, cudaStreamSynchronize(dopl_cuda_of(rt)->stream), describe(p).s));
     return dopl_fail(rt, DOPL_EDEVICE, "%s: %s", describe(p).s, cublasLtGetStatusString(status));
 }
 
