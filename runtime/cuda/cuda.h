@@ -54,6 +54,7 @@ void dopl_cuda_send(dopl_rt *rt); // dopl_cuda_launched tells what came of it
 // Bytes of device memory: set to `value`, moved to where they do not overlap.
 DOPL_CHECKED dopl_status dopl_cuda_set(dopl_rt *rt, void *to, int value, size_t bytes);
 DOPL_CHECKED dopl_status dopl_cuda_move(dopl_rt *rt, void *to, const void *from, size_t bytes);
+void dopl_cuda_forget_graphs(dopl_rt *rt); // which hold kilobytes of the device for each launch
 DOPL_CHECKED dopl_status dopl_cuda_queue_init(dopl_rt *rt, bool direct); // fills cuda->queue
 void dopl_cuda_queue_release(dopl_rt *rt);                               // idempotent
 

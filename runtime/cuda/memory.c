@@ -163,9 +163,11 @@ static dopl_status keep_at_most(dopl_rt *rt, struct dopl_cuda_pool *pool, size_t
 
 void dopl_cuda_pool_trim(dopl_rt *rt) {
     // what work that is still queued will free can be given back only after it
-    if (keep_at_most(rt, pool_of(rt), 0) == DOPL_OK &&
-        cudaStreamSynchronize(dopl_cuda_stream(rt)) == cudaSuccess)
-        (void)cudaMemPoolTrimTo(pool_of(rt)->driver, 0);
+    if (keep_at_most(rt, pool_of(rt), 0) != DOPL_OK ||
+        cudaStreamSynchronize(dopl_cuda_stream(rt)) != cudaSuccess)
+        return;
+    dopl_cuda_forget_graphs(rt);
+    (void)cudaMemPoolTrimTo(pool_of(rt)->driver, 0);
 }
 
 void dopl_cuda_pool_release(dopl_rt *rt) {

@@ -72,14 +72,19 @@ dopl_status dopl_cuda_queue_init(dopl_rt *rt, bool direct) {
     return DOPL_OK;
 }
 
+void dopl_cuda_forget_graphs(dopl_rt *rt) {
+    struct dopl_cuda_queue *q = dopl_cuda_of(rt)->queue;
+    for (int i = 0; i < q->n_known; i++) (void)cudaGraphExecDestroy(q->known[i].graph);
+    rt->n_graphs = q->n_known = 0;
+}
+
 void dopl_cuda_queue_release(dopl_rt *rt) {
     struct dopl_cuda_queue *q = dopl_cuda_of(rt)->queue;
     if (!q) return;
-    for (int i = 0; i < q->n_known; i++) (void)cudaGraphExecDestroy(q->known[i].graph);
+    dopl_cuda_forget_graphs(rt);
     dopl_rt_free(rt, q->room);
     dopl_rt_free(rt, q);
     dopl_cuda_of(rt)->queue = NULL;
-    rt->n_graphs = 0;
 }
 
 // ---- batches that came before

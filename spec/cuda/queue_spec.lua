@@ -73,6 +73,16 @@ describe("work that repeats", function()
     check({ 1, 2, 3 }, x, 12, 0.5)
   end)
 
+  it("gives its graphs up with the memory that is kept", function()
+    local x = core.tensor { 1, 2, 3 }
+    for _ = 1, 4 do chain(x, 12, 0.5) end
+    assert.truthy(select(3, core.launches()) > 0)
+    core.trim()
+    assert.equal(0, (select(3, core.launches())))
+    for _ = 1, 4 do check({ 1, 2, 3 }, x, 12, 0.5) end
+    assert.truthy(select(3, core.launches()) > 0)
+  end)
+
   it("goes on as it is when there are more kinds of it than are kept", function()
     local x = core.tensor { 1, 2, 3 }
     for factor = 1, 300 do
