@@ -202,6 +202,15 @@ static dopl_status compile(dopl_rt *rt, const char *source, dopl_bytes *out) {
     return status;
 }
 
+// Into the driver. Where it has no memory for that, what the pool keeps makes room.
+static CUresult load_image(dopl_rt *rt, kernel *k, const char *image) {
+    struct dopl_cuda_jit *jit = dopl_cuda_of(rt)->jit;
+    CUresult error = jit->load(&k->module, image);
+    if ((cudaError_t)error != cudaErrorMemoryAllocation) return error;
+    dopl_cuda_pool_trim(rt);
+    return jit->load(&k->module, image);
+}
+
 // The image from the folder, or compiled. A file that is damaged, or that the driver does not take,
 // is compiled anew.
 static dopl_status load(dopl_rt *rt, const char *source, kernel *k) {
@@ -210,13 +219,13 @@ static dopl_status load(dopl_rt *rt, const char *source, kernel *k) {
     dopl_bytes file = { 0 };
     bool kept = cubin_path(path, k->key) && dopl_file_kind_of(path) == DOPL_FILE &&
                 dopl_file_read(rt, &file, path) == DOPL_OK && is_whole(&file) &&
-                jit->load(&k->module, file.data + HASH) == CUDA_SUCCESS;
+                load_image(rt, k, file.data + HASH) == CUDA_SUCCESS;
     dopl_status status = DOPL_OK;
     if (!kept) {
         dopl_bytes_release(rt, &file);
         status = compile(rt, source, &file);
         if (status == DOPL_OK)
-            status = result(rt, jit->load(&k->module, file.data + HASH), "optimizer pass: loading");
+            status = result(rt, load_image(rt, k, file.data + HASH), "optimizer pass: loading");
         if (status == DOPL_OK) keep(rt, k->key, &file);
     }
     dopl_bytes_release(rt, &file);

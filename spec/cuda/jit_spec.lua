@@ -24,9 +24,10 @@ describe("compiled passes", function()
   end)
   after_each(function() shell.sh("rm -rf " .. shell.quote(folder)) end)
 
-  local function step(environment)
+  local function step(environment, before)
+    local source = (before or "") .. STEP
     local status, out, err = shell.sh(("%s DOPL_CACHE=%s %s --device cuda -e %s"):format(
-      environment or "", shell.quote(folder), shell.quote(shell.dopl), shell.quote(STEP)))
+      environment or "", shell.quote(folder), shell.quote(shell.dopl), shell.quote(source)))
     assert.equal(0, status, err)
     assert.equal("0.900\n", out)
   end
@@ -66,5 +67,10 @@ describe("compiled passes", function()
     if not emulated then return end
     step "DOPL_EMULATOR_ARCH=100" -- the emulated NVRTC knows 8.0 and 9.0
     step "DOPL_EMULATOR_ARCH=86"
+  end)
+
+  it("find room in memory that is kept", function()
+    if not emulated then return end -- 2.6 MB of 3.4, and the emulated driver asks for 1
+    step("DOPL_EMULATOR_MEMORY=3400000", "require('dopl').core.full(0, 650000):close()")
   end)
 end)

@@ -15,7 +15,7 @@ struct dopl_emulated_program {
 };
 
 struct CUmod_st {
-    void *library;
+    void *library, *code; // on the device
 };
 
 static std::string read_file(const std::string &path) {
@@ -163,12 +163,19 @@ CUresult cuModuleLoadData(CUmodule *out, const void *image) {
     if (!services) return CUDA_ERROR_INVALID_IMAGE;
     *services = { &emulator::here, emulator::gather, emulator::block_barrier,
                   emulator::lane_number };
-    *out = new CUmod_st{ library };
+    const size_t code_bytes = 1 << 20; // as a driver takes it, whatever the kernel
+    void *code;
+    if (cudaMalloc(&code, code_bytes) != cudaSuccess) {
+        dlclose(library);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    *out = new CUmod_st{ library, code };
     return CUDA_SUCCESS;
 }
 
 CUresult cuModuleUnload(CUmodule module) {
     emulator::wait();
+    cudaFree(module->code);
     dlclose(module->library);
     delete module;
     return CUDA_SUCCESS;
