@@ -92,6 +92,23 @@ return walker.check("attention", {
           assert.equal(one[i], two[#one + i])
         end
       end,
+      ["gives a parameter and an activation the same gradient"] = function()
+        local args = sample({ 0, 70, 205, 222 }, 4, 2, 24)
+        local up = array.fill({ 222, 4 * 24 }, 0, 1, 2)
+        local function gradient(of_parameter)
+          local scope <close> = core.scope() -- luacheck: ignore scope
+          local x = array.tensor(args[1]):to(core.device() == "cpu" and "f32" or "bf16")
+          x:requires_grad(true)
+          local qkv = of_parameter and x or core.ops.scale(x, 1)
+          local y = core.ops.attention(qkv, array.tensor(args[2]), 4, 2)
+          y:backward(array.tensor(up):to(y:dtype()))
+          return array.of(x:grad())
+        end
+        local there, here = gradient(true), gradient(false)
+        for i, g in ipairs(there) do
+          assert.is_true(math.abs(here[i] - g) <= 2 ^ -8 * math.abs(g) + 1e-6)
+        end
+      end,
       ["stays finite where scores are large"] = function()
         local args = sample({ 0, 70 }, 1, 1, 4, 60)
         local y = core.ops.attention(array.tensor(args[1]), array.tensor(args[2]), 1, 1)
