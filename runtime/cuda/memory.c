@@ -3,9 +3,10 @@
 // Two levels. Blocks given back are kept by size, and one of the same size is handed out again: the
 // next step finds what the last one had, at the same addresses, which is what lets a CUDA graph
 // launch it (queue.c), and at no cost. Below is the driver's pool (cudaMallocAsync), told to give
-// nothing back by itself: sequences are packed, so sizes change from batch to batch, and where kept
-// blocks do not fit they go there, oldest first, for the driver to map their pages to one new
-// address. Kept and used blocks together never are more than was once used at a time, and SLACK.
+// nothing back by itself while there is enough: sequences are packed, so sizes change from batch to
+// batch, and where kept blocks do not fit they go there, oldest first, for the driver to map their
+// pages to one new address. Kept and used blocks together never are more than was once used at a
+// time, and SLACK.
 //
 // Everything is queued on one stream, so a block that the host gives back can be used again at
 // once; it may leave for the driver only when the launches that use it have been sent off.
@@ -58,7 +59,11 @@ dopl_status dopl_cuda_pool_init(dopl_rt *rt) {
     pool->block = memory;
     DOPL_TRY(dopl_cuda_result(rt, cudaDeviceGetDefaultMemPool(&pool->driver, cuda->ordinal),
                               "the device's memory pool"));
-    uint64_t keep = UINT64_MAX; // bytes that stay cached when the stream is waited for
+    size_t unused = 0, total = 0;
+    DOPL_TRY(dopl_cuda_result(rt, cudaMemGetInfo(&unused, &total), "the device's memory"));
+    // Bytes that stay cached when the stream is waited for: not the last of them, which the driver
+    // needs when a kernel of ours or of cuBLAS's is first launched.
+    uint64_t keep = unused - unused / 32;
     return dopl_cuda_result(
         rt, cudaMemPoolSetAttribute(pool->driver, cudaMemPoolAttrReleaseThreshold, &keep),
         "the device's memory pool");
