@@ -1,12 +1,12 @@
 // jit.c - kernels compiled while the program runs.
 //
 // NVRTC compiles a source for this device's architecture to machine code, which is kept in memory
-// and in a folder (cubin/ in the cache), named by a hash of source, architecture and NVRTC's
-// version. For a GPU newer than this NVRTC it compiles to PTX, which the driver takes from there. A
-// first compilation takes some hundred milliseconds; afterwards a kernel is a file of some ten
-// kilobytes to read, behind a hash of itself: the driver takes no length, and would read beyond the
-// end of half a file. The driver's functions are looked up at run time: libcuda.so is the
-// driver's, and a machine without one must still be told so in words.
+// and in a folder (cubin/ in the cache), named by a hash of source, options, architecture
+// and NVRTC's version. For a GPU newer than this NVRTC it compiles to PTX, which the driver takes
+// from there. A first compilation takes some hundred milliseconds; afterwards a kernel is a file of
+// some ten kilobytes to read, behind a hash of itself: the driver takes no length, and would read
+// beyond the end of half a file. The driver's functions are looked up at run time: libcuda.so is
+// the driver's, and a machine without one must still be told so in words.
 #include "cuda.h"
 #include "../io/files.h"
 #include "../io/hash.h"
@@ -129,12 +129,20 @@ static void keep(dopl_rt *rt, const char *key, const dopl_bytes *file) {
 
 // ---- compiling
 
+// Roots and quotients good to 1 and 2 ulp: rounded correctly they cost a branch each, past which
+// ptxas moves nothing. The codec, whose codes are the CPU's, asks for what it needs by name.
+static const char *const compile_options[] = { "--std=c++17", "--device-as-default-execution-space",
+                                               "--prec-div=false", "--prec-sqrt=false" };
+enum { N_COMPILE_OPTION = sizeof compile_options / sizeof *compile_options };
+
 static void key_of(const dopl_rt *rt, char key[33], const char *source) {
     int version[2] = { 0, 0 };
     nvrtcVersion(&version[0], &version[1]);
     dopl_hash h;
     dopl_hash_init(&h);
     dopl_hash_put(&h, source, strlen(source));
+    for (int i = 0; i < N_COMPILE_OPTION; i++)
+        dopl_hash_put(&h, compile_options[i], strlen(compile_options[i]));
     dopl_hash_put(&h, &dopl_cuda_of(rt)->arch, sizeof(int));
     dopl_hash_put(&h, version, sizeof version);
     dopl_hash_hex(&h, key);
@@ -181,12 +189,13 @@ static dopl_status compile(dopl_rt *rt, const char *source, dopl_bytes *out) {
     bool ptx = known != dopl_cuda_of(rt)->arch;
     char arch[40];
     snprintf(arch, sizeof arch, "--gpu-architecture=%s_%d", ptx ? "compute" : "sm", known);
-    const char *const options[] = { arch, "--std=c++17", "--device-as-default-execution-space" };
+    const char *options[1 + N_COMPILE_OPTION] = { arch };
+    memcpy(options + 1, compile_options, sizeof compile_options);
     nvrtcProgram program;
     nvrtcResult e = nvrtcCreateProgram(&program, source, "dopl_pass.cu", 0, NULL, NULL);
     if (e != NVRTC_SUCCESS)
         return dopl_fail(rt, DOPL_EDEVICE, "optimizer pass: NVRTC: %s", nvrtcGetErrorString(e));
-    e = nvrtcCompileProgram(program, sizeof options / sizeof *options, options);
+    e = nvrtcCompileProgram(program, 1 + N_COMPILE_OPTION, options);
     size_t n = 0;
     if (e == NVRTC_SUCCESS) e = image_bytes(program, ptx, &n);
     dopl_status status =

@@ -9,8 +9,11 @@
 // operations). A tile that is short, or not aligned, differs only in how it is read and written:
 // what lies between is there once, which halves the time to compile.
 //
-// The codec's tables lie in shared memory. The arithmetic is that of codec.c, narrow.h and
-// optim.def, so that codes and stochastic rounding are the CPU's.
+// What is not memory is to stay well below it: with 8-bit states a multiprocessor has time for some
+// 110 instructions an element. So nothing branches but on what a whole tile has in common, codes
+// are packed by byte permutations, and the codec's tables lie in shared memory, values 16 times.
+// The arithmetic is that of codec.c, narrow.h and optim.def, so that codes and stochastic rounding
+// are the CPU's.
 #include "cuda_source.h"
 
 #include <stdarg.h>
@@ -27,119 +30,145 @@ static const char prologue[] =
     "typedef unsigned int u32;\n"
     "typedef unsigned long long u64;\n"
     "#define EACH _Pragma(\"unroll\") for (int i = 0; i < E; i++)\n"
+    "#define HALF _Pragma(\"unroll\") for (int i = 0; i < E; i += 2)\n"
     "#define ROLL _Pragma(\"unroll 1\") for (int i = 0; i < E; i++)\n"
     "#define FN static __device__ __forceinline__\n"
     "\n"
-    "FN int place(int lane, int i) { return (i >> 2) * 128 + 4 * lane + (i & 3); }\n"
+    "// Where element i lies, from the lane's first on. left: how far the tile goes on from "
+    "there.\n"
+    "FN int place(int i) { return (i >> 2) * 128 + (i & 3); }\n"
     "\n"
-    "template <bool full> FN void load(float (&x)[E], const float *p, int lane, int n) {\n"
+    "template <bool full> FN void load(float (&x)[E], const float *p, int left) {\n"
     "    if (full) {\n"
-    "        float4 a = *(const float4 *)(p + 4 * lane), b = *(const float4 *)(p + 128 + 4 * "
-    "lane);\n"
+    "        float4 a = *(const float4 *)p, b = *(const float4 *)(p + 128);\n"
     "        x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w;\n"
     "        x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;\n"
     "    } else\n"
-    "        EACH x[i] = place(lane, i) < n ? p[place(lane, i)] : 0.0f;\n"
+    "        EACH x[i] = place(i) < left ? p[place(i)] : 0.0f;\n"
     "}\n"
-    "template <bool full> FN void store(float *p, const float (&x)[E], int lane, int n) {\n"
+    "template <bool full> FN void store(float *p, const float (&x)[E], int left) {\n"
     "    if (full) {\n"
-    "        *(float4 *)(p + 4 * lane) = make_float4(x[0], x[1], x[2], x[3]);\n"
-    "        *(float4 *)(p + 128 + 4 * lane) = make_float4(x[4], x[5], x[6], x[7]);\n"
+    "        *(float4 *)p = make_float4(x[0], x[1], x[2], x[3]);\n"
+    "        *(float4 *)(p + 128) = make_float4(x[4], x[5], x[6], x[7]);\n"
     "    } else\n"
-    "        EACH if (place(lane, i) < n) p[place(lane, i)] = x[i];\n"
+    "        EACH if (place(i) < left) p[place(i)] = x[i];\n"
     "}\n";
 
 static const char codec_functions[] =
     "\n"
-    "struct codec { float value[256], slope[16], shift[16], last[16], join[16]; };\n"
+    "// Lines by the upper byte of a magnitude; what is in no group reads as 0, as group 0 does.\n"
+    "// copy: lanes 16 apart share one, so that no more than two want the same bank.\n"
+    "struct __align__(8) line { float slope, last; };\n"
+    "struct codec { float copy[256][16]; line lines[257]; float join[257]; };\n"
     "FN float as_float(u32 bits) { return __uint_as_float(bits); }\n"
     "FN u32 as_bits(float x) { return __float_as_uint(x); }\n"
     "FN void fill(codec &q, const u32 *words) {\n"
-    "    float *to = (float *)&q;\n"
-    "    for (int i = (int)threadIdx.x; i < 320; i += (int)blockDim.x) to[i] = "
-    "as_float(words[i]);\n"
+    "    for (int i = (int)threadIdx.x; i < 256 * 16; i += (int)blockDim.x)\n"
+    "        q.copy[i / 16][i % 16] = as_float(words[i / 16]);\n"
+    "    for (int i = (int)threadIdx.x; i < 257; i += (int)blockDim.x) {\n"
+    "        int group = i / 16 == 3 ? i % 16 : 0;\n"
+    "        q.join[i] = as_float(words[256 + group]);\n"
+    "        q.lines[i].slope = as_float(words[272 + group]);\n"
+    "        q.lines[i].last = as_float(words[288 + group]);\n"
+    "    }\n"
     "}\n"
     "struct codes { u32 low, high; }; // a byte an element, the first the lowest\n"
     "FN u32 code(const codes &c, int i) { return (i < 4 ? c.low : c.high) >> 8 * (i & 3) & 255; }\n"
-    "FN void put_code(codes &c, int i, u32 code) { (i < 4 ? c.low : c.high) |= code << 8 * (i & "
-    "3); }\n"
-    "template <bool full> FN void load_codes(codes &c, const u8 *p, int lane, int n) {\n"
+    "FN u32 pack(u32 a, u32 b, u32 c, u32 d) { // the lowest byte of each\n"
+    "    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);\n"
+    "}\n"
+    "template <bool full> FN void load_codes(codes &c, const u8 *p, int left) {\n"
     "    c.low = c.high = 0;\n"
     "    if (full) {\n"
-    "        c.low = *(const u32 *)(p + 4 * lane);\n"
-    "        c.high = *(const u32 *)(p + 128 + 4 * lane);\n"
+    "        c.low = *(const u32 *)p;\n"
+    "        c.high = *(const u32 *)(p + 128);\n"
     "    } else\n"
-    "        ROLL if (place(lane, i) < n) put_code(c, i, p[place(lane, i)]);\n"
+    "        ROLL if (place(i) < left) {\n"
+    "            (i < 4 ? c.low : c.high) |= (u32)p[place(i)] << 8 * (i & 3);\n"
+    "        }\n"
     "}\n"
-    "template <bool full> FN void store_codes(u8 *p, const codes &c, int lane, int n) {\n"
+    "template <bool full> FN void store_codes(u8 *p, const codes &c, int left) {\n"
     "    if (full) {\n"
-    "        *(u32 *)(p + 4 * lane) = c.low;\n"
-    "        *(u32 *)(p + 128 + 4 * lane) = c.high;\n"
+    "        *(u32 *)p = c.low;\n"
+    "        *(u32 *)(p + 128) = c.high;\n"
     "    } else\n"
-    "        ROLL if (place(lane, i) < n) p[place(lane, i)] = (u8)code(c, i);\n"
+    "        ROLL if (place(i) < left) p[place(i)] = (u8)code(c, i);\n"
     "}\n"
-    "FN void decode(float (&x)[E], const codes &c, float scale, const codec &q) {\n"
-    "    EACH x[i] = q.value[code(c, i)] * scale;\n"
+    "FN u32 copies(const codes &c, int i) { // where those of element i's value begin, in bytes\n"
+    "    u32 word = i < 4 ? c.low : c.high;\n"
+    "    return (i & 3 ? word >> (8 * (i & 3) - 6) : word << 6) & 0x3fc0;\n"
     "}\n"
-    "template <bool is_signed> FN u32 code_of(float y, const codec &q) {\n"
-    "    float a = is_signed ? fabsf(y) : y;\n"
-    "    a = a > as_float(LEAST) ? a : as_float(LEAST);\n"
-    "    u32 group = as_bits(a) >> 24 & 15;\n"
-    "    group += a > q.join[group];\n"
-    "    float rank = fmaf(a, q.slope[group], q.shift[group]);\n"
-    "    rank = rank < q.last[group] ? rank : q.last[group];\n"
-    "    if (!is_signed) return (u8)rank;\n"
-    "    int code = 127 + (int)(as_bits(y) >> 31 ? -rank : rank);\n"
-    "    return (u8)(code < 0 ? 0 : code);\n"
+    "FN void decode(float (&x)[E], const codes &c, float scale, const codec &q, int lane) {\n"
+    "    const char *all = (const char *)q.copy;\n"
+    "    const u32 own = __byte_perm(4 * (u32)lane % 64, 0, 0x4440); // or the mask is made anew\n"
+    "    EACH x[i] = *(const float *)(all + (copies(c, i) | own)) * scale;\n"
+    "}\n"
+    "// In the lowest byte the code of x, or 127 - it. A line's shift follows from its last rank.\n"
+    "template <bool is_signed> FN u32 code_of(float x, float inverse, const codec &q) {\n"
+    "    float a = (is_signed ? fabsf(x) : x) * inverse;\n"
+    "    u32 at = as_bits(a) >> 24;\n"
+    "    at += as_bits(q.join[at] - a) >> 31; // a > join, without a branch\n"
+    "    line l = q.lines[at];\n"
+    "    float shift = fmaf(l.last, RISE, is_signed ? SIGNED_START : UNSIGNED_START);\n"
+    "    float rank = fminf(fmaf(a, l.slope, shift), l.last);\n"
+    "    if (!is_signed) return (u32)rank;\n"
+    "    float down = as_float(as_bits(rank) | (~as_bits(x) & 0x80000000u));\n"
+    "    return (u32)(int)fminf(down, 127.0f);\n"
     "}\n"
     "template <bool is_signed>\n"
     "FN void encode(codes &c, float *scale, const float (&x)[E], float unit, const codec &q, int "
     "lane,\n"
-    "               int n) {\n"
-    "    float most = 0.0f;\n"
-    "    EACH {\n"
-    "        float a = place(lane, i) < n ? fabsf(x[i]) : 0.0f;\n"
-    "        most = a > most ? a : most;\n"
-    "    }\n"
-    "    for (int other = 16; other; other >>= 1) {\n"
-    "        float a = __shfl_xor_sync(0xffffffffu, most, other);\n"
-    "        most = a > most ? a : most;\n"
-    "    }\n"
+    "               int left, bool whole) {\n"
+    "    float y[E], most = 0.0f;\n"
+    "    EACH y[i] = x[i];\n"
+    "    if (!whole) EACH y[i] = place(i) < left ? y[i] : 0.0f;\n"
+    "    EACH most = fmaxf(most, fabsf(y[i]));\n"
+    "    most = as_float(__reduce_max_sync(0xffffffffu, as_bits(most)));\n"
     "    if (lane == 0) *scale = most;\n"
-    "    float lift = most < as_float(0x0d800000u) ? as_float(0x71800000u) : 1.0f; // 2^-100, "
-    "2^100\n"
-    "    float inverse = most > 0.0f ? unit / (most * lift) : 0.0f;\n"
-    "    c.low = c.high = 0;\n"
-    "    EACH put_code(c, i, code_of<is_signed>(x[i] * lift * inverse, q));\n"
+    "    if (most < as_float(0x0d800000u)) { // 2^-100: its reciprocal could overflow\n"
+    "        EACH y[i] *= as_float(0x71800000u); // 2^100\n"
+    "        most *= as_float(0x71800000u);\n"
+    "    }\n"
+    "    float inverse = most > 0.0f ? __fdiv_rn(unit, most) : 0.0f;\n"
+    "    u32 b[E];\n"
+    "    EACH b[i] = code_of<is_signed>(y[i], inverse, q);\n"
+    "    const u32 turn = is_signed ? 0x7f7f7f7fu : 0;\n"
+    "    c.low = pack(b[0], b[1], b[2], b[3]) ^ turn;\n"
+    "    c.high = pack(b[4], b[5], b[6], b[7]) ^ turn;\n"
     "}\n";
 
 static const char half_functions[] =
     "\n"
-    "template <bool full> FN void load_halves(u16 (&h)[E], const u16 *p, int lane, int n) {\n"
+    "struct halves { u32 pair[E / 2]; }; // the first of a pair the lower\n"
+    "template <bool full> FN void load_halves(halves &h, const u16 *p, int left) {\n"
     "    if (full) {\n"
-    "        ushort4 a = *(const ushort4 *)(p + 4 * lane), b = *(const ushort4 *)(p + 128 + 4 * "
-    "lane);\n"
-    "        h[0] = a.x, h[1] = a.y, h[2] = a.z, h[3] = a.w;\n"
-    "        h[4] = b.x, h[5] = b.y, h[6] = b.z, h[7] = b.w;\n"
+    "        uint2 a = *(const uint2 *)p, b = *(const uint2 *)(p + 128);\n"
+    "        h.pair[0] = a.x, h.pair[1] = a.y, h.pair[2] = b.x, h.pair[3] = b.y;\n"
     "    } else\n"
-    "        EACH h[i] = place(lane, i) < n ? p[place(lane, i)] : 0;\n"
+    "        HALF {\n"
+    "            u32 low = place(i) < left ? p[place(i)] : 0;\n"
+    "            u32 high = place(i + 1) < left ? p[place(i + 1)] : 0;\n"
+    "            h.pair[i / 2] = low | high << 16;\n"
+    "        }\n"
     "}\n"
-    "template <bool full> FN void store_halves(u16 *p, const u16 (&h)[E], int lane, int n) {\n"
+    "template <bool full> FN void store_halves(u16 *p, const halves &h, int left) {\n"
     "    if (full) {\n"
-    "        *(ushort4 *)(p + 4 * lane) = make_ushort4(h[0], h[1], h[2], h[3]);\n"
-    "        *(ushort4 *)(p + 128 + 4 * lane) = make_ushort4(h[4], h[5], h[6], h[7]);\n"
+    "        *(uint2 *)p = make_uint2(h.pair[0], h.pair[1]);\n"
+    "        *(uint2 *)(p + 128) = make_uint2(h.pair[2], h.pair[3]);\n"
     "    } else\n"
-    "        EACH if (place(lane, i) < n) p[place(lane, i)] = h[i];\n"
+    "        EACH if (place(i) < left) p[place(i)] = (u16)(h.pair[i / 2] >> 16 * (i & 1));\n"
     "}\n"
-    "FN void widen(float (&x)[E], const u16 (&h)[E]) {\n"
-    "    EACH x[i] = __uint_as_float((u32)h[i] << 16);\n"
-    "}\n"
-    "FN void narrow(u16 (&h)[E], const float (&x)[E]) {\n"
-    "    EACH {\n"
-    "        u32 bits = __float_as_uint(x[i]);\n"
-    "        h[i] = (u16)(x[i] == x[i] ? (bits + 0x7fffu + (bits >> 16 & 1)) >> 16 : bits >> 16 | "
-    "0x40u);\n"
+    "FN void widen(float (&x)[E], const halves &h) {\n"
+    "    HALF {\n"
+    "        x[i] = __uint_as_float(h.pair[i / 2] << 16);\n"
+    "        x[i + 1] = __uint_as_float(h.pair[i / 2] & 0xffff0000u);\n"
     "    }\n"
+    "}\n"
+    "// The bits of x, of which the upper half stays, with something added to the lower half.\n"
+    "FN u32 raised(float x, u32 extra) { return __float_as_uint(x) + (x == x ? extra : 0); }\n"
+    "FN u32 to_even(float x) { return raised(x, 0x7fffu + (__float_as_uint(x) >> 16 & 1)); }\n"
+    "FN void narrow(halves &h, const float (&x)[E]) {\n"
+    "    HALF h.pair[i / 2] = __byte_perm(to_even(x[i]), to_even(x[i + 1]), 0x7632);\n"
     "}\n"
     "FN u32 dither_word(u64 key, u32 pair) {\n"
     "    u32 x = pair ^ (u32)key;\n"
@@ -147,12 +176,14 @@ static const char half_functions[] =
     "    x = (x ^ x >> 15 ^ (u32)(key >> 32)) * 0x846ca68bu;\n"
     "    return x ^ x >> 16;\n"
     "}\n"
-    "FN void dither(u16 (&h)[E], const float (&x)[E], u64 key, u32 tile, int lane) {\n"
-    "    EACH {\n"
-    "        u32 word = dither_word(key, 128 * tile + (u32)place(lane, i & 3));\n"
-    "        u32 extra = i < 4 ? word & 0xffffu : word >> 16;\n"
-    "        h[i] = (u16)((__float_as_uint(x[i]) + (x[i] == x[i] ? extra : 0)) >> 16);\n"
+    "FN void dither(halves &h, const float (&x)[E], u64 key, u32 tile, int lane) {\n"
+    "    u32 bits[E];\n"
+    "    _Pragma(\"unroll\") for (int i = 0; i < E / 2; i++) {\n"
+    "        u32 word = dither_word(key, 128 * tile + 4 * (u32)lane + (u32)i);\n"
+    "        bits[i] = raised(x[i], word & 0xffffu);\n"
+    "        bits[i + 4] = raised(x[i + 4], word >> 16);\n"
     "    }\n"
+    "    HALF h.pair[i / 2] = __byte_perm(bits[i], bits[i + 1], 0x7632);\n"
     "}\n";
 
 __attribute__((format(printf, 2, 3))) static void put(FILE *f, const char *format, ...) {
@@ -177,12 +208,14 @@ static void write_words(FILE *f, const float *x, int n) {
 
 static void write_codec(FILE *f, dopl_codec_id id) {
     const dopl_codec *q = dopl_codec_get(id);
-    put(f, "\n__constant__ const u32 %s_words[320] = {", dopl_codec_name(id));
+    float slope[16];
+    memcpy(slope, q->slope, sizeof slope);
+    slope[15] = 0x1p20f; // whatever its shift, it reaches its last rank
+    put(f, "\n__constant__ const u32 %s_words[304] = {", dopl_codec_name(id));
     write_words(f, q->value, 256);
-    write_words(f, q->slope, 16);
-    write_words(f, q->shift, 16);
-    write_words(f, q->last, 16);
     write_words(f, q->join, 16);
+    write_words(f, slope, 16);
+    write_words(f, q->last, 16);
     put(f, "\n};\n");
 }
 
@@ -208,7 +241,9 @@ static void write_parts(FILE *f, const dopl_program *p) {
     for (int i = 0; i < p->n_instr; i++) used[p->instr[i].op] = true;
     bool q8 = has_kind(p, DOPL_OPERAND_Q8), u8 = has_kind(p, DOPL_OPERAND_U8);
     if (q8 || u8) {
-        put(f, "#define LEAST 0x%08xu\n", (unsigned)bits_of(DOPL_CODEC_LEAST));
+        put(f, "#define RISE as_float(0x%08xu)\n", (unsigned)bits_of(4.0f / 9));
+        put(f, "#define SIGNED_START as_float(0x%08xu)\n", (unsigned)bits_of(2.0f / 9));
+        put(f, "#define UNSIGNED_START as_float(0x%08xu)\n", (unsigned)bits_of(-1.0f / 3));
         fputs(codec_functions, f);
     }
     if (q8) write_codec(f, DOPL_CODEC_Q8);
@@ -252,7 +287,7 @@ static void write_registers(FILE *f, const dopl_program *p) {
         const char *type = types[p->kind[s]];
         put(f, "    %s *p%d = (%s *)job[HEAD + %d] + first;\n", type, s, type, s);
         if (!is_coded(p, s)) {
-            put(f, "    %s s%d[E];\n", type, s);
+            put(f, p->kind[s] == DOPL_OPERAND_F32 ? "    float s%d[E];\n" : "    halves s%d;\n", s);
             continue;
         }
         put(f, "    float *scale%d = (float *)job[HEAD + N + %d] + tile;\n", s, s);
@@ -267,14 +302,14 @@ static void write_loads(FILE *f, const dopl_program *p, const char *full) {
     static const char *const loads[] = { "load", "load_codes", "load_codes", "load_halves" };
     for (int s = 0; s < p->n_operand; s++)
         if (p->touched[s] && is_loaded(p, s))
-            put(f, "        %s<%s>(s%d, p%d, lane, n);\n", loads[p->kind[s]], full, s, s);
+            put(f, "        %s<%s>(s%d, p%d, left);\n", loads[p->kind[s]], full, s, s);
 }
 
 static void write_stores(FILE *f, const dopl_program *p, const char *full) {
     static const char *const stores[] = { "store", "store_codes", "store_codes", "store_halves" };
     for (int s = 0; s < p->n_operand; s++)
         if (p->written[s])
-            put(f, "        %s<%s>(p%d, %c%d, lane, n);\n", stores[p->kind[s]], full, s,
+            put(f, "        %s<%s>(p%d, %c%d, left);\n", stores[p->kind[s]], full, s,
                 is_coded(p, s) ? 'c' : 's', s);
 }
 
@@ -290,7 +325,7 @@ static void write_instr(FILE *f, const dopl_program *p, const dopl_instr *in) {
     case DOPL_PRIM_load8:
         put(f, "decode(");
         write_place(f, p, in->y);
-        put(f, ", s%d, scale_of%d, %s);\n", from, from, codec_of(p, from));
+        put(f, ", s%d, scale_of%d, %s, lane);\n", from, from, codec_of(p, from));
         return;
     case DOPL_PRIM_load16:
         put(f, "widen(");
@@ -301,7 +336,7 @@ static void write_instr(FILE *f, const dopl_program *p, const dopl_instr *in) {
         put(f, "encode<%s>(c%d, scale%d, ", p->kind[to] == DOPL_OPERAND_Q8 ? "true" : "false", to,
             to);
         write_place(f, p, in->in[0]);
-        put(f, ", as_float(0x%08xu), %s, lane, n);\n",
+        put(f, ", as_float(0x%08xu), %s, lane, left, whole);\n",
             (unsigned)bits_of(dopl_codec_get((dopl_codec_id)(p->kind[to] - DOPL_OPERAND_Q8))->unit),
             codec_of(p, to));
         return;
@@ -334,11 +369,15 @@ static void write_kernel(FILE *f, const dopl_program *p) {
     put(f, "\nstruct scalars { float k[%d]; };\n", p->n_scalar ? p->n_scalar : 1);
     put(f, "enum { HEAD = %d, N = %d, WORDS = %d };\n", DOPL_CUDA_JOB_HEAD, p->n_operand,
         dopl_cuda_job_words(p));
-    put(f, "\nFN void run_tile(const u64 *job, u64 tile, int n, bool full, int lane, float clip, "
-           "const scalars &s");
+    put(f,
+        "\nFN void run_tile(const u64 *job, u64 tile, bool whole, int lane, int left, float clip, "
+        "const scalars &s");
     if (q8) put(f, ", const codec &codec_q8");
     if (u8) put(f, ", const codec &codec_u8");
-    put(f, ") {\n    const u64 first = tile * TILE;\n    (void)clip, (void)s;\n");
+    put(f, ") {\n"
+           "    const bool full = whole && job[2];\n"
+           "    const u64 first = tile * TILE + 4 * (u32)lane; // element of this lane\n"
+           "    (void)clip, (void)s;\n");
     write_registers(f, p);
     put(f, "    if (full) {\n");
     write_loads(f, p, "true");
@@ -366,16 +405,13 @@ static void write_kernel(FILE *f, const dopl_program *p) {
         "    const int lane = (int)threadIdx.x %% 32;\n"
         "    const u64 warps = (u64)gridDim.x * (blockDim.x / 32);\n"
         "    u64 t = (u64)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;\n"
+        "    const u64 *job = jobs, *last = jobs + (u64)(n_job - 1) * WORDS;\n"
         "    for (; t < n_tile; t += warps) {\n"
-        "        int lo = 0, hi = n_job - 1; // the last job that begins at t or before\n"
-        "        while (lo < hi) {\n"
-        "            int mid = (lo + hi + 1) / 2;\n"
-        "            if (jobs[(u64)mid * WORDS + 1] <= t) lo = mid; else hi = mid - 1;\n"
-        "        }\n"
-        "        const u64 *job = jobs + (u64)lo * WORDS;\n"
-        "        u64 tile = t - job[1], left = job[0] - tile * TILE;\n"
-        "        int n = left < TILE ? (int)left : TILE;\n"
-        "        run_tile(job, tile, n, n == TILE && job[2], lane, clip, s%s%s);\n"
+        "        while (job < last && job[WORDS + 1] <= t) job += WORDS;\n"
+        "        u64 tile = t - job[1], rest = job[0] - tile * TILE;\n"
+        "        bool whole = rest >= TILE;\n"
+        "        int left = (whole ? TILE : (int)rest) - 4 * lane;\n"
+        "        run_tile(job, tile, whole, lane, left, clip, s%s%s);\n"
         "    }\n"
         "}\n",
         q8 ? ", codec_q8" : "", u8 ? ", codec_u8" : "");

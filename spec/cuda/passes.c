@@ -82,7 +82,11 @@ static outcome compile(const pass *p, int index, int arch) {
     outcome out = { .pass = index, .arch = arch };
     char target[40];
     snprintf(target, sizeof target, "--gpu-architecture=sm_%d", arch);
-    const char *const options[] = { target, "--std=c++17", "--device-as-default-execution-space",
+    const char *const options[] = { target,
+                                    "--std=c++17",
+                                    "--device-as-default-execution-space",
+                                    "--prec-div=false",
+                                    "--prec-sqrt=false",
                                     "--ptxas-options=-v" };
     double start = processor_time();
     nvrtcProgram program;

@@ -118,3 +118,37 @@ it("every instruction set gives the same codes, next to midpoints too", function
     assert.are.same(results[1], results[3])
   end
 end)
+
+-- The first step of a sum of gradients stores the gradient itself, so what a pass makes of it on the
+-- tensors' device can be held against the processor's codec.
+it("the optimizer's passes make the codes that encode does, on any device", function()
+  local optim, scheme = require "dopl.optim", require "dopl.scheme"
+  local values = core.randn(3, 1, 1.0, 256 * 8):tolist()
+  for _, map in pairs(reference.maps) do
+    for shift = -8, 7 do
+      values[#values + 1] = shift % 2 == 0 and -1.0 or 1.0
+      for c = 1, 255 do
+        values[#values + 1] = (map[c] + map[c + 1]) / 2 * (1 + shift * 2 ^ -23)
+      end
+    end
+  end
+  for i = 1, 256 do values[#values + 1] = (i - 100) * 1e-41 end
+  for i = 1, 100 do values[#values + 1] = i % 7 == 0 and 0.0 or i - 50.0 end
+  for _, kind in ipairs { "q8", "u8" } do
+    local rule = optim.rule {
+      name = "keep", hyper = { lr = 0, keep = 0.5 }, direction = function(moment) return moment.m end,
+      moments = { m = { decay = "keep", kind = "sum", nonnegative = kind == "u8",
+        signal = function(g) return g end } },
+    }
+    local w = core.full(0.0, #values):requires_grad(true)
+    w:set_grad(core.tensor(values))
+    local o = rule {}:with(scheme.shared { storage = "8bit", quantize_min = 0 })
+      :attach { { name = "w", tensor = w } }
+    o:step {}
+    local state = o.params[1].state.m
+    local codes, scales = core.optim.encode(core.tensor(values), kind)
+    assert.equal(kind, state.kind)
+    assert.are.same(scales:tolist(), state.scales:tolist())
+    assert.are.same(codes:tolist(), state.value:tolist())
+  end
+end)
