@@ -258,7 +258,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int) {
     const char *arch = getenv("DOPL_EMULATOR_ARCH"); // 100: compute capability 10.0
     out->major = arch && *arch ? atoi(arch) / 10 : 9;
     out->minor = arch && *arch ? atoi(arch) % 10 : 0;
-    out->multiProcessorCount = 4;
+    out->multiProcessorCount = emulator::is_sparse() ? 132 : 4;
     out->warpSize = 32;
     out->regsPerBlock = 65536;
     out->maxThreadsPerMultiProcessor = 2048;
@@ -342,6 +342,14 @@ cudaError_t cudaFreeHost(void *data) {
     return emulator::so_far();
 }
 
+// f(offset, bytes) for all of them; of memory without bounds (memory.h), for both ends.
+static void for_bytes(size_t bytes, const std::function<void(size_t, size_t)> &f) {
+    const size_t END = 1 << 20;
+    if (!emulator::is_sparse() || bytes <= 2 * END) return f(0, bytes);
+    f(0, END);
+    f(bytes - END, END);
+}
+
 static void copy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
     enum { TABLE = 1 << 20 }; // of addresses: no more bytes
     const char *who = "a copy";
@@ -355,7 +363,9 @@ static void copy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind k
         emulator::must_be_host(who, from, bytes);
     if (kind == cudaMemcpyHostToDevice && bytes <= TABLE)
         emulator::must_hold_no_host_address(who, from, bytes);
-    memmove(to, from, bytes);
+    for_bytes(bytes, [=](size_t at, size_t n) {
+        memmove(static_cast<char *>(to) + at, static_cast<const char *>(from) + at, n);
+    });
 }
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
@@ -371,7 +381,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
 cudaError_t cudaMemsetAsync(void *data, int value, size_t bytes, cudaStream_t stream) {
     return emulator::submit(stream, [=] {
         emulator::must_be_device("a filling", data, bytes);
-        memset(data, value, bytes);
+        for_bytes(bytes,
+                  [=](size_t at, size_t n) { memset(static_cast<char *>(data) + at, value, n); });
     });
 }
 

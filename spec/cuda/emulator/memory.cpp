@@ -29,9 +29,17 @@ enum { GUARDED = false };
 enum { GUARDED = true };
 #endif
 
-static const size_t RANGE = (size_t)64 << 30; // of addresses: more than any spec takes
-static const size_t GRAIN = 256;              // blocks start at multiples of it
-static const size_t PAGE = 2 << 20;           // large ones, of which few need be opened and closed
+// DOPL_EMULATOR_SPARSE=1: memory of any size, of which only what is touched exists. Blocks lie far
+// apart, so that an index that is off by 2^31 or more meets no other; they are full of 0.
+bool is_sparse() {
+    static const char *text = getenv("DOPL_EMULATOR_SPARSE");
+    return text && strcmp(text, "1") == 0;
+}
+
+static const size_t FAR = (size_t)16 << 30;
+static const size_t RANGE = (size_t)(is_sparse() ? 40 << 10 : 64) << 30; // of addresses
+static const size_t GRAIN = 256;    // blocks start at multiples of it
+static const size_t PAGE = 2 << 20; // large ones, of which few need be opened and closed
 
 typedef std::map<char *, size_t> areas; // bytes by address
 
@@ -97,7 +105,8 @@ static void reserve() {
         mmap(nullptr, RANGE + PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (got == MAP_FAILED) end("no %zu GiB of addresses for memory of the device", RANGE >> 30);
     range = reinterpret_cast<char *>((reinterpret_cast<uintptr_t>(got) + PAGE - 1) / PAGE * PAGE);
-    (void)madvise(range, RANGE, MADV_HUGEPAGE); // where the system has none: slower
+    if (!is_sparse())
+        (void)madvise(range, RANGE, MADV_HUGEPAGE); // where the system has none: slower
     void *first;
     (void)backtrace(&first, 1); // loads what it needs, which a handler should not
     struct sigaction action = {};
@@ -155,6 +164,16 @@ static size_t whole(size_t bytes) {
     return (bytes + 2 * GRAIN - 1) / GRAIN * GRAIN;
 }
 
+static void *take_far(size_t bytes) {
+    static size_t at = FAR;
+    size_t room = (bytes + 4095) / 4096 * 4096;
+    char *block = range + at;
+    if (room > RANGE - at || mprotect(block, room, PROT_READ | PROT_WRITE)) return nullptr;
+    at += room + FAR;
+    n_taken += blocks()[block] = bytes;
+    return block;
+}
+
 void *take(size_t bytes) {
     if (!GUARDED) {
         void *block;
@@ -164,6 +183,7 @@ void *take(size_t bytes) {
         return block;
     }
     if (!range) reserve();
+    if (is_sparse()) return take_far(bytes);
     reach open;
     size_t n = whole(bytes);
     auto gap = gaps().begin(); // the first that is large enough: what must be opened stays small
@@ -192,6 +212,12 @@ bool give(void *data) {
     blocks().erase(it);
     if (!GUARDED) {
         free(block);
+        return true;
+    }
+    if (is_sparse()) {
+        size_t room = (bytes + 4095) / 4096 * 4096;
+        (void)madvise(block, room, MADV_DONTNEED);
+        (void)mprotect(block, room, PROT_NONE);
         return true;
     }
     reach open;

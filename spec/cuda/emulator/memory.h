@@ -10,6 +10,8 @@ void *take(size_t bytes); // a block full of NaN; nullptr: no room
 bool give(void *block);   // false: no block begins there
 bool is_block(const void *data);
 size_t bytes_taken();
+// Whether memory is as large as asked, and work done at the ends of it only: memory.cpp.
+bool is_sparse();
 
 // While one exists, memory of the device can be reached.
 struct reach {

@@ -70,8 +70,10 @@ const char *nvrtcGetErrorString(nvrtcResult error) {
     return error == NVRTC_SUCCESS ? "NVRTC_SUCCESS" : "NVRTC_ERROR_COMPILATION";
 }
 
+// Counted up where emulator::services changes: kernels in a cache are of this version.
 nvrtcResult nvrtcVersion(int *major, int *minor) {
-    *major = *minor = 0;
+    *major = 0;
+    *minor = 1;
     return NVRTC_SUCCESS;
 }
 
