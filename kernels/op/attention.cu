@@ -141,7 +141,7 @@ static dopl_status forward(dopl_rt *rt, dopl_op_call *c, const attention_work *w
         DISPATCH_WIDTH(p.cols, D, {
             LAUNCH_WITH((attention_mma_kernel<D>), blocks, MMA_THREADS,
                         4 * TILE * (D + 8) * sizeof(bf16), data_of<bf16>(c->out), lse,
-                        data_of<bf16>(c->in[0]), p);
+                        data_of<bf16>(c->in[0]), p.scale * LOG2_E, p);
         });
     } else {
         dim3 grid(blocks, (unsigned)ceil_div(p.cols, TILE));

@@ -14,8 +14,12 @@
 #include "../mma.cuh"
 
 constexpr int MMA_THREADS = 4 * WARP;
-// Blocks that a multiprocessor should have registers for: with one more, the compiler spills a few.
-constexpr int mma_blocks(int width) {
+// Blocks that a multiprocessor should have registers for, of a pass over queries and of one over
+// keys, which sums twice as much: with one more, the compiler spills a few.
+constexpr int query_blocks(int width) {
+    return width <= 64 ? 4 : 2;
+}
+constexpr int key_blocks(int width) {
     return width <= 32 ? 4 : width <= 64 ? 3 : 2;
 }
 constexpr float LOG2_E = 1.44269504088896341f, LN_2 = 0.693147180559945309f;
@@ -193,47 +197,47 @@ __device__ __forceinline__ void attend_tile(float o[D / 8][4], float top[2], flo
 // at lengths of a few tiles, by the reads of K and V (which the group's heads share in L2) below.
 // Warps past the end of the sequence only fetch.
 template <int D>
-__global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D))
+__global__ void __launch_bounds__(MMA_THREADS, query_blocks(D))
     attention_mma_kernel(bf16 *__restrict__ out,       // [T, heads cols]
                          float *__restrict__ lse,      // [heads, T]; nullptr: not wanted
                          const bf16 *__restrict__ qkv, // [T, ld]
+                         float c,                      // scale log2 e
                          attention_plan p) {
     DOPL_DYNAMIC_SHARED(bf16, shared); // two tiles of keys, two of values
     constexpr int SIZE = TILE * (D + 8);
-    bf16 *ks = shared, *vs = ks + 2 * SIZE;
-    bf16 *qs = ks + SIZE; // on their way to registers, before that room is needed
+    bf16 *here = shared, *next = here + SIZE; // keys; their values are two tiles on
     const attention_tile tile = p.tile[blockIdx.x / p.heads];
     if (tile.weight == 0) return;
-    int head = blockIdx.x % p.heads, last = tile.weight - 1, row = last * TILE;
+    int head = blockIdx.x % p.heads, row = (tile.weight - 1) * TILE;
     const bf16 *base = qkv + tile.first * p.ld;
     const bf16 *k = base + (int64_t)(p.heads + head / p.group) * p.cols;
     const bf16 *v = k + (int64_t)p.kv_heads * p.cols;
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, mine = row + 16 * warp;
-    float c = p.scale * LOG2_E;
     uint32_t q[D / 16][4];
     float o[D / 8][4], top[2] = { -INFINITY, -INFINITY }, sum[2] = { 0.0f, 0.0f };
     clear<D / 8>(o);
-    fetch_tile<D>(qs, base + row * p.ld + (int64_t)head * p.cols, p.ld, tile.len - row, p.cols);
-    fetch_tile<D>(ks, k, p.ld, tile.len, p.cols);
-    fetch_tile<D>(vs, v, p.ld, tile.len, p.cols);
+    fetch_tile<D>(next, base + row * p.ld + (int64_t)head * p.cols, p.ld, tile.len - row, p.cols);
+    fetch_tile<D>(here, k, p.ld, tile.len, p.cols);
+    fetch_tile<D>(here + 2 * SIZE, v, p.ld, tile.len, p.cols);
     copy_async_close();
     copy_async_wait<0>();
     __syncthreads();
 #pragma unroll
-    for (int n = 0; n < D / 16; n++) load_a(q[n], qs, D + 8, 16 * warp, 16 * n);
+    for (int n = 0; n < D / 16; n++) load_a(q[n], next, D + 8, 16 * warp, 16 * n);
     __syncthreads(); // the room of queries is the second tile's
-    for (int j = 0; j < last; j++) {
-        const bf16 *kj = ks + j % 2 * SIZE, *vj = vs + j % 2 * SIZE;
-        int to = (j + 1) % 2 * SIZE, from = (j + 1) * TILE;
-        fetch_tile<D>(ks + to, k + from * p.ld, p.ld, tile.len - from, p.cols);
-        fetch_tile<D>(vs + to, v + from * p.ld, p.ld, tile.len - from, p.cols);
+    for (int from = TILE; from <= row; from += TILE) {
+        fetch_tile<D>(next, k + from * p.ld, p.ld, tile.len - from, p.cols);
+        fetch_tile<D>(next + 2 * SIZE, v + from * p.ld, p.ld, tile.len - from, p.cols);
         copy_async_close();
-        if (mine < tile.len) attend_tile<D, false>(o, top, sum, q, kj, vj, c);
+        if (mine < tile.len) attend_tile<D, false>(o, top, sum, q, here, here + 2 * SIZE, c);
         copy_async_wait<0>();
         __syncthreads(); // nobody reads this tile any more
+        bf16 *read = here;
+        here = next;
+        next = read;
     }
     if (mine >= tile.len) return;
-    attend_tile<D, true>(o, top, sum, q, ks + last % 2 * SIZE, vs + last % 2 * SIZE, c);
+    attend_tile<D, true>(o, top, sum, q, here, here + 2 * SIZE, c);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         sum[h] = quad_sum(sum[h]);
@@ -245,7 +249,7 @@ __global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D))
     int64_t ld = (int64_t)p.heads * p.cols;
     attention_gradient y = { out, false, false };
     put_fragments<D>(y, (tile.first + mine) * ld + (int64_t)head * p.cols, ld, o, tile.len - mine,
-                     p.cols, ks + (last + 1) % 2 * SIZE + 16 * warp * (D + 8));
+                     p.cols, next + 16 * warp * (D + 8));
 }
 
 // ---- backward: P = exp(S - lse), dS = P (dO V' - delta); dq and dk are scaled at the end
@@ -310,7 +314,7 @@ __device__ __forceinline__ void dot_rows(float sum[2], const uint32_t x[D / 16][
 // Block: a head's tile of queries; loops over the tiles of keys up to it, as in the forward. Leaves
 // delta for the pass over keys.
 template <int D>
-__global__ void __launch_bounds__(MMA_THREADS, D <= 64 ? 4 : 2)
+__global__ void __launch_bounds__(MMA_THREADS, query_blocks(D))
     attention_mma_dq_kernel(attention_gradient dqkv,       // [T, ld]
                             float *__restrict__ delta,     // [heads, T], dout . out
                             const bf16 *__restrict__ qkv,  // [T, ld]
@@ -428,7 +432,7 @@ key_gradient(float dk[D / 8][4], float dv[D / 8][4], const uint32_t k[D / 16][4]
 // queries from it on, so that dk and dv have one writer and one order of summation. Queries past
 // the end are zeros, and so are their gradients: they add nothing.
 template <int D>
-__global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D))
+__global__ void __launch_bounds__(MMA_THREADS, key_blocks(D))
     attention_mma_dkv_kernel(attention_gradient dqkv,         // [T, ld]
                              const bf16 *__restrict__ qkv,    // [T, ld]
                              const bf16 *__restrict__ dout,   // [T, heads cols]
