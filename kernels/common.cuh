@@ -55,6 +55,24 @@ template <class T> __device__ __forceinline__ pack<T> load_pack(const T *p, bool
     return u.elements;
 }
 
+// The same as it lies in memory, for what is held a while: elements of a bf16 pack that go through
+// a loop, or wait for a load, the compiler keeps one by one, and takes them apart where they
+// arrive.
+__device__ __forceinline__ void unpack(float (&v)[4], uint4 raw, float) {
+    v[0] = __uint_as_float(raw.x), v[1] = __uint_as_float(raw.y);
+    v[2] = __uint_as_float(raw.z), v[3] = __uint_as_float(raw.w);
+}
+__device__ __forceinline__ void unpack(float (&v)[8], uint4 raw, bf16) {
+    const unsigned pair[] = { raw.x, raw.y, raw.z, raw.w }; // the first the lower half
+    for (int i = 0; i < 8; i += 2) {
+        v[i] = __uint_as_float(pair[i / 2] << 16);
+        v[i + 1] = __uint_as_float(pair[i / 2] & 0xffff0000u);
+    }
+}
+template <class T> __device__ __forceinline__ void unpack(float (&v)[pack<T>::N], uint4 raw) {
+    unpack(v, raw, T());
+}
+
 // As PTX says it: of a plain assignment the compiler makes four stores of 4 bytes where there are
 // several in a row. For memory of the device, not a block's shared memory.
 __device__ __forceinline__ void store_16(void *p, uint4 x) {

@@ -13,8 +13,9 @@
 template <int N, class T> __device__ __forceinline__ void load_elements(float (&v)[N], const T *p) {
     if constexpr (N % (int)pack<T>::N == 0) {
         for (int i = 0; i < N; i += pack<T>::N) {
-            pack<T> q = load_pack(p + i);
-            for (int k = 0; k < pack<T>::N; k++) v[i + k] = to_float(q.x[k]);
+            float part[pack<T>::N];
+            unpack<T>(part, *reinterpret_cast<const uint4 *>(p + i));
+            for (int k = 0; k < pack<T>::N; k++) v[i + k] = part[k];
         }
     } else {
         for (int i = 0; i < N; i++) v[i] = to_float(p[i]);

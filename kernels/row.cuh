@@ -50,6 +50,15 @@ __device__ __forceinline__ void load_row(pack<T> (&x)[PACKS], const T *row, int 
     }
 }
 
+// As it lies in memory: for unpack<T>.
+template <int THREADS, class T, int PACKS>
+__device__ __forceinline__ void load_row(uint4 (&x)[PACKS], const T *row, int cols) {
+    for (int p = 0; p < PACKS; p++) {
+        int c = pack_column<T, THREADS>(p);
+        if (c < cols) x[p] = *reinterpret_cast<const uint4 *>(row + c);
+    }
+}
+
 // ---- the host's side
 
 // Runs `...` with THREADS and PACKS such that PACKS packs of T in each of THREADS threads hold a

@@ -154,7 +154,9 @@ __global__ void __launch_bounds__(ROW_THREADS, PACKS == 1 ? 4 : 1)
     int64_t row = blockIdx.x * share + threadIdx.x / THREADS, last = (blockIdx.x + 1) * share;
     if (last > rows) last = rows;
     float sums[SUMS][PACKS * N] = {}, next_mean = 0.0f, next_r = 0.0f;
-    pack<T> next_x[PACKS], next_dy[PACKS];
+    float inverse_cols = 1.0f / (float)cols;
+    uint4 next_x[PACKS], next_dy[PACKS], vw[PACKS];
+    load_row<THREADS>(vw, w, cols);
     auto fetch = [&](int64_t from) {
         load_row<THREADS>(next_x, x + from * cols, cols);
         load_row<THREADS>(next_dy, dy + from * cols, cols);
@@ -163,7 +165,7 @@ __global__ void __launch_bounds__(ROW_THREADS, PACKS == 1 ? 4 : 1)
     };
     if (row < last) fetch(row);
     for (; row < last; row += STEP) {
-        pack<T> vx[PACKS], vdy[PACKS];
+        uint4 vx[PACKS], vdy[PACKS];
         for (int p = 0; p < PACKS; p++) {
             vx[p] = next_x[p];
             vdy[p] = next_dy[p];
@@ -171,29 +173,33 @@ __global__ void __launch_bounds__(ROW_THREADS, PACKS == 1 ? 4 : 1)
         float mean = next_mean, r = next_r, se = 0.0f, seh = 0.0f;
         if (row + STEP < last) fetch(row + STEP);
         for (int p = 0; p < PACKS; p++) {
-            int c = pack_column<T, THREADS>(p);
-            if (c >= cols) continue;
-            pack<T> vw = load_pack(w + c);
+            if (pack_column<T, THREADS>(p) >= cols) continue;
+            float h[N], d[N], e[N];
+            unpack<T>(h, vx[p]);
+            unpack<T>(d, vdy[p]);
+            unpack<T>(e, vw[p]);
             for (int i = 0; i < N; i++) {
-                float d = to_float(vdy[p].x[i]), h = (to_float(vx[p].x[i]) - mean) * r;
-                float e = d * to_float(vw.x[i]);
-                se += e;
-                seh += e * h;
-                sums[0][p * N + i] += d * h;
-                if constexpr (CENTRED) sums[1][p * N + i] += d;
+                h[i] = (h[i] - mean) * r;
+                e[i] *= d[i];
+                se += e[i];
+                seh += e[i] * h[i];
+                sums[0][p * N + i] += d[i] * h[i];
+                if constexpr (CENTRED) sums[1][p * N + i] += d[i];
             }
         }
         if (!dx) continue;
-        se = CENTRED ? row_sum<THREADS>(se) / (float)cols : 0.0f;
-        seh = row_sum<THREADS>(seh) / (float)cols;
+        se = CENTRED ? row_sum<THREADS>(se) * inverse_cols : 0.0f;
+        seh = row_sum<THREADS>(seh) * inverse_cols;
         for (int p = 0; p < PACKS; p++) {
             int c = pack_column<T, THREADS>(p);
             if (c >= cols) continue;
-            float out[N];
-            load_elements<N>(out, w + c);
+            float h[N], d[N], out[N];
+            unpack<T>(h, vx[p]);
+            unpack<T>(d, vdy[p]);
+            unpack<T>(out, vw[p]);
             for (int i = 0; i < N; i++) {
-                float h = (to_float(vx[p].x[i]) - mean) * r;
-                out[i] = r * (to_float(vdy[p].x[i]) * out[i] - se - h * seh);
+                h[i] = (h[i] - mean) * r;
+                out[i] = r * (d[i] * out[i] - se - h[i] * seh);
             }
             add_elements<N>(dx + row * cols + c, out, beta);
         }
