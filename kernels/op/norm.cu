@@ -142,7 +142,7 @@ dopl_status op_layer_norm_cuda(dopl_rt *rt, dopl_op_call *c) {
 // warp's. A thread has the same columns of each: the weights and their gradients stay in registers,
 // and the next row is on its way while the sums of this one are made. Bound by memory.
 template <class T, int PACKS, int THREADS, bool CENTRED>
-__global__ void __launch_bounds__(ROW_THREADS, PACKS == 1 ? 4 : 1)
+__global__ void __launch_bounds__(ROW_THREADS, 4 / PACKS)
     norm_grad_kernel(T *__restrict__ dx,          // [rows, cols], nullptr: not wanted
                      float *__restrict__ partial, // [gridDim.x, CENTRED ? 2 : 1, cols], or nullptr
                      const T *__restrict__ dy,    // [rows, cols]
@@ -295,6 +295,12 @@ static dopl_status launch_grad(dopl_rt *rt, dopl_node *n, const dopl_tensor *d, 
     const float *stat = data_of<float>(&n->saved[0]);
     if constexpr (sizeof(T) == sizeof(G)) {
         bool packed = packs(x, cols) && aligned(dx, dy, w);
+        constexpr int64_t once = pack<T>::N * ROW_THREADS; // columns, a pack in every thread
+        if (packed && cols > once && cols <= 2 * once) { // with 4 packs few threads would be there
+            DOPL_LAUNCH((norm_grad_kernel<T, 2, ROW_THREADS, CENTRED>), parts, ROW_THREADS, 0, rt,
+                        dx, partial, dy, x, w, stat, rows, (int)cols, share, beta);
+            return dopl_cuda_launched(rt, n->name);
+        }
         DISPATCH_ROW(
             T, cols, packed, 1, 4,
             {

@@ -40,7 +40,7 @@ end
 local function samples(extra)
   local list = {}
   for _, shape in ipairs { { 2, 5 }, { 7 }, { 2, 3, 4 }, { 1, 2 }, { 40, 33 }, { 3, 1025 },
-    { 0, 4 } } do
+    { 0, 4 }, { 3, 400 }, { 3, 600 }, { 10, 1028 }, { 2, 2052 } } do -- a kernel each on a GPU
     local cols = shape[#shape]
     list[#list + 1] = extra(array.fill(shape, 0.5, 2, 1), array.fill({ cols }, 1, 0.5, 2),
       array.fill({ cols }, 0, 1, 3))
