@@ -95,7 +95,8 @@ for _, name in ipairs { "llama_tied", "llama_untied" } do
       local all, V, at = logits(model, sequences), g.config.vocab_size, 0
       for _, sequence in ipairs(sequences) do
         local one = logits(model, { sequence })
-        for i = 1, #one do assert.near(one[i], all[at * V + i], 5e-6) end
+        -- a GPU adds a product up in an order that its shape decides
+        for i = 1, #one do assert.near(one[i], all[at * V + i], 2e-5) end
         at = at + #sequence
       end
     end)
