@@ -21,10 +21,16 @@ dopl_rt *dopl_check_rt(lua_State *L) {
     return &dopl_state(L)->rt;
 }
 
+// On the main thread, which outlives all that is under way on others.
+static void collect_garbage(dopl_rt *rt) {
+    lua_gc(dopl_state_of(rt)->main, LUA_GCCOLLECT);
+}
+
 // Runs last of all finalizers when the state closes, since it was the first object marked for one.
 static int runtime_close(lua_State *L) {
     dopl_bind_state *s = lua_touserdata(L, 1);
     s->main = NULL; // what the tape still holds must not touch the registry
+    s->rt.collect = NULL;
     dopl_rt_release(&s->rt);
     return 0;
 }
@@ -46,6 +52,7 @@ static void open_runtime(lua_State *L) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
     s->main = lua_tothread(L, -1);
     lua_pop(L, 1);
+    s->rt.collect = collect_garbage;
     memcpy(lua_getextraspace(L), &s, sizeof s);
 }
 

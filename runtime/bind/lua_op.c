@@ -73,16 +73,10 @@ static void read_inputs(lua_State *L, const dopl_op *op, dopl_op_call *c) {
     }
 }
 
-// Runs an operator into the empty box c->out, on top of the stack. Where memory is short, collects
-// garbage and tries once more.
+// Runs an operator into the empty box c->out, on top of the stack.
 static int apply(lua_State *L, dopl_op_id id, dopl_op_call *c) {
     dopl_rt *rt = dopl_check_rt(L);
-    dopl_status s = dopl_op_apply(rt, id, c);
-    if (s == DOPL_ENOMEM) {
-        lua_gc(L, LUA_GCCOLLECT);
-        s = dopl_op_apply(rt, id, c);
-    }
-    return dopl_result(L, rt, s, 1);
+    return dopl_result(L, rt, dopl_op_apply(rt, id, c), 1);
 }
 
 static int call_op(lua_State *L) {

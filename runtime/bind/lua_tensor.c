@@ -109,28 +109,17 @@ static int read_dims(lua_State *L, int first, int64_t *dim) {
     return n;
 }
 
-// Runs a core constructor; where memory is short, collects garbage and tries once more.
 static int make(lua_State *L, dopl_tensor *out, dopl_device device, dopl_dtype dtype, int n_dim,
                 const int64_t *dim) {
     dopl_rt *rt = dopl_check_rt(L);
-    dopl_status s = dopl_tensor_new_on(rt, out, device, dtype, n_dim, dim);
-    if (s == DOPL_ENOMEM) {
-        lua_gc(L, LUA_GCCOLLECT);
-        s = dopl_tensor_new_on(rt, out, device, dtype, n_dim, dim);
-    }
-    return dopl_result(L, rt, s, 1);
+    return dopl_result(L, rt, dopl_tensor_new_on(rt, out, device, dtype, n_dim, dim), 1);
 }
 
 void dopl_settle_tensor(lua_State *L, dopl_tensor *t) {
     dopl_rt *rt = dopl_check_rt(L);
     if (t->dtype == DOPL_I32 || t->device == rt->device) return;
     dopl_tensor moved = { 0 };
-    dopl_status s = dopl_tensor_to(rt, &moved, t, rt->device, t->dtype);
-    if (s == DOPL_ENOMEM) {
-        lua_gc(L, LUA_GCCOLLECT);
-        s = dopl_tensor_to(rt, &moved, t, rt->device, t->dtype);
-    }
-    if (s != DOPL_OK) dopl_raise(L, rt);
+    if (dopl_tensor_to(rt, &moved, t, rt->device, t->dtype) != DOPL_OK) dopl_raise(L, rt);
     dopl_tensor_release(rt, t);
     *t = moved;
 }

@@ -81,6 +81,26 @@ static void poison(void *data, size_t bytes) {
     memset(data, 0xff, bytes); // an all-ones float is a NaN, an all-ones int -1
 }
 
+// A block of class k, kept or the system's; NULL: neither has one.
+static block *take(dopl_rt *rt, size_t bytes, int k, size_t capacity) {
+    if (rt->bytes_limit && rt->bytes_live + bytes > rt->bytes_limit) return NULL;
+    block *b = rt->pool->free[k];
+    if (b) {
+        rt->pool->free[k] = b->next;
+        rt->bytes_cached -= b->capacity;
+        return b;
+    }
+    b = aligned_alloc(ALIGN, ALIGN + capacity);
+    if (!b) {
+        dopl_rt_trim(rt);
+        b = aligned_alloc(ALIGN, ALIGN + capacity);
+    }
+    if (!b) return NULL;
+    b->capacity = capacity;
+    b->size_class = k;
+    return b;
+}
+
 dopl_status dopl_rt_alloc(dopl_rt *rt, void **out, size_t bytes) {
     *out = NULL;
     if (rt->fail_at > 0 && --rt->fail_at == 0)
@@ -89,25 +109,17 @@ dopl_status dopl_rt_alloc(dopl_rt *rt, void **out, size_t bytes) {
     if (bytes > (size_t)1 << 46)
         return dopl_fail(rt, DOPL_ENOMEM, "out of memory: %zu bytes asked", bytes);
     int k = size_class(bytes, &capacity);
-    if (rt->bytes_limit && rt->bytes_live + bytes > rt->bytes_limit)
+    block *b = take(rt, bytes, k, capacity);
+    if (!b && rt->collect) {
+        rt->collect(rt);
+        b = take(rt, bytes, k, capacity);
+    }
+    if (!b && rt->bytes_limit)
         return dopl_fail(rt, DOPL_ENOMEM, "out of memory: %zu bytes asked, %zu of %zu in use",
                          bytes, rt->bytes_live, rt->bytes_limit);
-    block *b = rt->pool->free[k];
-    if (b) {
-        rt->pool->free[k] = b->next;
-        rt->bytes_cached -= b->capacity;
-    } else {
-        b = aligned_alloc(ALIGN, ALIGN + capacity);
-        if (!b) {
-            dopl_rt_trim(rt);
-            b = aligned_alloc(ALIGN, ALIGN + capacity);
-        }
-        if (!b)
-            return dopl_fail(rt, DOPL_ENOMEM, "out of memory: %zu bytes asked, %zu in use", bytes,
-                             rt->bytes_live);
-        b->capacity = capacity;
-        b->size_class = k;
-    }
+    if (!b)
+        return dopl_fail(rt, DOPL_ENOMEM, "out of memory: %zu bytes asked, %zu in use", bytes,
+                         rt->bytes_live);
     b->bytes = bytes;
     b->next = NULL;
     rt->bytes_live += bytes;

@@ -90,6 +90,9 @@ typedef struct dopl_rt {
     dopl_tape *tape;                    // the one being recorded on
     dopl_roots *roots;                  // where files may be written (io/roots.h); NULL: anywhere
     volatile sig_atomic_t stop;
+    // Where memory runs out it is called, and what was asked is asked for once more: frees what
+    // only garbage holds. NULL: there is no garbage.
+    void (*collect)(struct dopl_rt *rt);
 } dopl_rt;
 
 DOPL_CHECKED dopl_status dopl_rt_init(dopl_rt *rt);

@@ -287,13 +287,18 @@ static dopl_status take_for(dopl_rt *rt, void **out, size_t bytes, bool is_scrat
     if (rt->fail_at > 0 && --rt->fail_at == 0)
         return dopl_fail(rt, DOPL_ENOMEM, "out of memory on cuda: %zu bytes asked (simulated)",
                          bytes);
-    DOPL_TRY(take(rt, pool, bytes, &i));
+    dopl_status status = take(rt, pool, bytes, &i);
+    if (status == DOPL_ENOMEM && rt->collect) {
+        rt->collect(rt);
+        status = take(rt, pool, bytes, &i);
+    }
+    DOPL_TRY(status);
     rt->n_blocks++;
     pool->block[i].is_scratch = is_scratch;
     if (is_scratch) dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_SCRATCH, (int64_t)bytes);
     *out = pool->block[i].data;
     if (!rt->poison) return DOPL_OK;
-    dopl_status status = dopl_cuda_set(rt, *out, 0xff, pool->block[i].bytes);
+    status = dopl_cuda_set(rt, *out, 0xff, pool->block[i].bytes);
     if (status != DOPL_OK) {
         dopl_cuda_free(rt, *out);
         *out = NULL;

@@ -1,8 +1,7 @@
 -- alloc_spec.lua - a training step in which the first, second, third ... allocation fails.
 --
--- Operators and constructors collect garbage and try once more, so a single failure there is
--- survived and the step must come out right; elsewhere it must be a clean error, leak nothing, and
--- leave a state in which the step can be taken again.
+-- That no collection of garbage would have helped is given here: it must be a clean error, leak
+-- nothing, and leave a state in which the step can be taken again.
 local array = require "op.array"
 local batch = require "dopl.data.batch"
 local core = require "dopl.core"
@@ -63,13 +62,13 @@ for _, checkpoint in ipairs { false, true } do
     function()
       after_each(function() core.fail_alloc(0) end)
 
-      it("fails cleanly or comes out right, whichever allocation fails", function()
+      it("fails cleanly, whichever allocation fails", function()
         local right
         do
           local model, optimizer = fresh(checkpoint)
           right = { step(model, optimizer), weights(model), step(model, optimizer), weights(model) }
         end
-        local n, failures, survived = 0, 0, 0
+        local n = 0
         local model, optimizer = fresh(checkpoint)
         model.parameters:zero_grad()
         local blocks = settle()
@@ -81,9 +80,7 @@ for _, checkpoint in ipairs { false, true } do
           if ok then
             assert.equal(right[1], message)
             if not reached then break end -- the step makes fewer than n allocations
-            survived = survived + 1
           else
-            failures = failures + 1
             assert.truthy(tostring(message):find("out of memory", 1, true), message)
             assert.is_true(core.grad_enabled())
             model.parameters:zero_grad()
@@ -100,8 +97,7 @@ for _, checkpoint in ipairs { false, true } do
           model, optimizer = fresh(checkpoint)
           blocks = settle()
         end
-        assert.is_true(failures > 20 and survived > 50,
-          ("%d allocations: %d failures, %d survived"):format(n, failures, survived))
+        assert.is_true(n > 70, ("%d allocations"):format(n))
       end)
     end)
 end

@@ -151,13 +151,27 @@ describe("memory of the device", function()
     w:close()
   end)
 
+  local quarter <const> = (256 << 20) // 4 -- elements; of the memory that the emulator has
+  local function lose(n) core.zeros(n) end
+
   it("tries again after a collection", function()
     if not emulated then return end -- on a GPU this would fill it
-    local function lose(bytes) return core.zeros(bytes // 4) and nil end
     collectgarbage()
     collectgarbage "stop"
-    for _ = 1, 5 do lose(256 << 20) end -- more than the emulator has
+    for _ = 1, 5 do lose(quarter) end -- more than the emulator has
     collectgarbage "restart"
+  end)
+
+  it("tries again after a collection in a backward, too", function()
+    if not emulated then return end
+    collectgarbage()
+    collectgarbage "stop"
+    local x = core.zeros(quarter):requires_grad(true)
+    local y = core.ops.sum(x)
+    for _ = 1, 2 do lose(quarter) end -- with x three of the four that the emulator has
+    y:backward()
+    collectgarbage "restart"
+    assert.equal(1, x:grad():at(quarter))
   end)
 
   it("fails cleanly wherever it fails", function()
@@ -169,6 +183,7 @@ describe("memory of the device", function()
       return w:grad():dot(w:grad())
     end
     local wanted = step()
+    collectgarbage()
     local before, n = core.blocks(), 0
     repeat
       n = n + 1
