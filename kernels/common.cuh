@@ -72,6 +72,12 @@ __device__ __forceinline__ void unpack(float (&v)[8], uint4 raw, bf16) {
 template <class T> __device__ __forceinline__ void unpack(float (&v)[pack<T>::N], uint4 raw) {
     unpack(v, raw, T());
 }
+// One instruction an element: to_float takes a bf16 out of its word, then widens it.
+template <class T> __device__ __forceinline__ void unpack(float (&v)[pack<T>::N], pack<T> x) {
+    uint4 raw;
+    memcpy(&raw, &x, sizeof raw);
+    unpack<T>(v, raw);
+}
 
 // As PTX says it: of a plain assignment the compiler makes four stores of 4 bytes where there are
 // several in a row. For memory of the device, not a block's shared memory.
@@ -93,21 +99,6 @@ template <class T> __device__ __forceinline__ void store_pack(T *p, const pack<T
     } u;
     u.elements = v;
     store_16(p, u.raw);
-}
-
-// A pack as floats, one instruction each: to_float takes a bf16 out of its word, then widens it.
-template <class T>
-__device__ __forceinline__ void widen(float (&x)[pack<T>::N], const pack<T> &from) {
-    if constexpr (sizeof(T) == sizeof(float)) {
-        for (int i = 0; i < pack<T>::N; i++) x[i] = from.x[i];
-    } else {
-        uint32_t word[4];
-        memcpy(word, &from, sizeof word);
-        for (int i = 0; i < 4; i++) {
-            x[2 * i] = __uint_as_float(word[i] << 16);
-            x[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000);
-        }
-    }
 }
 
 // Whether rows of `cols` elements from `p` on all start at a multiple of 16 bytes.

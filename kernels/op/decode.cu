@@ -382,7 +382,7 @@ __global__ void __launch_bounds__(KV_THREADS, HEADS *pack<T>::N < 32 ? 4 : 2)
 #pragma unroll
             for (int u = 0; u < DEPTH; u++) {
                 s[u] = 0.0f;
-                widen<T>(x, key[u]);
+                unpack<T>(x, key[u]);
                 for (int c = 0; c < N; c++) s[u] += q[h][c] * x[c];
 #pragma unroll // and no branches: the sums of several positions go side by side
                 for (int i = WARP / 2; i; i /= 2) {
@@ -399,7 +399,7 @@ __global__ void __launch_bounds__(KV_THREADS, HEADS *pack<T>::N < 32 ? 4 : 2)
             for (int u = 0; u < DEPTH; u++) {
                 float weight = expf(s[u] - base);
                 state[h].sum += weight;
-                widen<T>(x, value[u]);
+                unpack<T>(x, value[u]);
                 for (int c = 0; c < N; c++) state[h].y[c] += weight * x[c];
             }
         }

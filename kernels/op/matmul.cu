@@ -37,11 +37,11 @@ __global__ void __launch_bounds__(FEW_THREADS, 2)
             if (c + d * WARP * N >= C) break;
             float u[COLUMNS][N], v[N];
 #pragma unroll
-            for (int o = 0; o < COLUMNS; o++) widen<T>(u[o], a[d][o]);
+            for (int o = 0; o < COLUMNS; o++) unpack<T>(u[o], a[d][o]);
 #pragma unroll
             for (int r = 0; r < ROWS; r++) {
                 if (r >= rows) break;
-                widen<T>(v, load_pack(x + r * C + c + d * WARP * N));
+                unpack<T>(v, load_pack(x + r * C + c + d * WARP * N));
 #pragma unroll
                 for (int o = 0; o < COLUMNS; o++) {
 #pragma unroll
