@@ -1,4 +1,4 @@
-// memory_spec.cpp - what the emulated device's memory ends the program for.
+// memory_spec.cpp - what the emulated device's memory ends the program for, and what is in it.
 //
 // Each mistake is made by a child, whose last words are read.
 #include <cuda_runtime.h>
@@ -223,11 +223,29 @@ static void blocks_are_apart(void **) {
     assert_int_equal(unused, total);
 }
 
+__global__ static void find(unsigned *found) {
+    __shared__ unsigned variable;
+    DOPL_DYNAMIC_SHARED(unsigned, dynamic);
+    found[2 * blockIdx.x] = variable;
+    found[2 * blockIdx.x + 1] = *dynamic;
+    variable = *dynamic = 0;
+}
+
+static void shared_memory_is_of_a_block(void **) {
+    unsigned *data = reinterpret_cast<unsigned *>(block()), found[N];
+    assert_int_equal(emulator::launch("find", find, dim3(N / 2), dim3(1), 4, nullptr, data),
+                     cudaSuccess);
+    copy(found, data, BYTES, cudaMemcpyDeviceToHost);
+    for (int i = 0; i < N; i++) assert_int_equal(found[i], 0xffffffffu);
+    assert_int_equal(cudaFree(data), cudaSuccess);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mistakes_end_the_program),
         cmocka_unit_test(a_handler_that_was_there_handles_the_rest),
         cmocka_unit_test(blocks_are_apart),
+        cmocka_unit_test(shared_memory_is_of_a_block),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

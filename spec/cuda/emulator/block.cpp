@@ -15,6 +15,7 @@
 #include "memory.h"
 
 #include <algorithm>
+#include <link.h>
 #include <sys/mman.h>
 #include <vector>
 
@@ -23,32 +24,34 @@ namespace emulator {
 // No power of 2: frames of many threads at the same depth would share a few lines of the cache.
 enum { STACK_BYTES = (128 << 10) + 17 * 64 };
 
-enum state { READY, AT_BLOCK, AT_WARP, DONE };
-
 struct thread {
     place at;            // first: `here` points to it
     void *stack_pointer; // nullptr: it has not begun
-    state where;
-    unsigned mask;  // of the warp barrier it waits at
-    shuffled given; // there
-    int vote;       // at the block's
-    int lane;
+    unsigned bit;        // in its warp's sets
+    unsigned mask;       // of the warp barrier it waits at
+};
+
+// Threads lie in the order they run in. Of the sets of them, bit 0 is the first.
+struct warp {
+    thread *first;
+    unsigned all, ready, waiting, ended; // waiting: at a barrier of the warp
+    unsigned masks;                      // what masks of those that wait have in common
 };
 
 place *here;
 
 static thread threads[MAX_THREADS];
-static int n_threads;
-static std::vector<unsigned> warps, lanes; // in the order they run in
-static size_t warp, lane;                  // whose turn is next, by that order
+static warp warps[MAX_THREADS / WARP_LANES], *now; // whose turn it is
+static unsigned n_threads, n_warps;
+static unsigned n_waiting, n_ended, ayes; // at the block's barrier; of all; votes there
 static char *stacks;
 static int n_stacks;  // in use in this block
 static void *outside; // stack pointer of who runs the block
 static const std::function<void()> *current_body;
 static const char *current_name;
 alignas(16) static unsigned char shared_memory[SHARED_LIMIT];
-static shuffled exchanged[WARP_LANES];
-static int votes[4]; // by kind of barrier
+static shuffled values[2][WARP_LANES], *given = values[0], *taken = values[1]; // by lane
+static int votes[4];                                                           // by kind of barrier
 
 // Saves the registers a call preserves, changes stacks, and restores those of the other side.
 extern "C" void dopl_emulator_switch(void **save, void *load);
@@ -77,7 +80,7 @@ dopl_emulator_switch:
 )");
 
 void fault(const char *what) {
-    const place &at = threads[0].at;
+    const place &at = *here;
     fprintf(stderr, "emulator: %s: %s (block %u, %u, %u of %u, %u, %u)\n", current_name, what,
             at.block.x, at.block.y, at.block.z, at.grid_dim.x, at.grid_dim.y, at.grid_dim.z);
     abort();
@@ -85,76 +88,76 @@ void fault(const char *what) {
 
 // ---- whose turn it is
 
-// Whether all lanes of a mask wait at it. Lanes that have ended count as absent: naming one is a
-// mistake.
-static bool have_come(const thread *of_warp, int n, unsigned mask) {
-    for (int l = 0; l < WARP_LANES; l++) {
-        if (!(mask >> l & 1)) continue;
-        if (l >= n) { // the last warp of a block may be short
-            if (mask != 0xffffffffu) fault("a mask names a lane that does not exist");
-            continue;
-        }
-        const thread &t = of_warp[l];
-        if (t.where == DONE) fault("a mask names a lane that has ended");
-        if (t.where != AT_WARP || t.mask != mask) return false;
-    }
-    return true;
+static unsigned first_of(unsigned set) {
+    return (unsigned)__builtin_ctz(set);
 }
 
-// Releases lanes that wait for lanes that have all come. What they have given is where they look
-// as soon as they go on: before any lane of the warp can be released again.
-static bool release_warp(int first) {
-    thread *of_warp = &threads[first];
-    int n = std::min<int>(n_threads - first, WARP_LANES);
-    bool any = false;
-    for (int l = 0; l < n; l++) {
-        if (of_warp[l].where != AT_WARP) continue;
-        unsigned mask = of_warp[l].mask;
-        if (!have_come(of_warp, n, mask)) continue;
-        for (int k = l; k < n; k++)
-            if (mask >> k & 1) {
-                exchanged[k] = of_warp[k].given;
-                of_warp[k].where = READY;
-            }
-        any = true;
+// The threads of the warp whose lanes a mask names. To name one that has ended is a mistake.
+static unsigned named_by(const warp &w, unsigned mask) {
+    unsigned set = w.all; // the last warp of a block may be short
+    if (mask != ALL_LANES) {
+        for (unsigned left = w.all; left; left &= left - 1)
+            if (!(mask >> w.first[first_of(left)].at.lane & 1)) set &= ~(left & -left);
+        if (__builtin_popcount(set) != __builtin_popcount(mask))
+            fault("a mask names a lane that does not exist");
     }
-    return any;
+    if (set & w.ended) fault("a mask names a lane that has ended");
+    return set;
+}
+
+// Releases threads that wait for threads that have all come. What they have given is where they
+// look as soon as they go on: before any thread of the warp can be released again.
+static bool release_warp(warp &w) {
+    if (w.waiting == w.all && w.masks == ALL_LANES) {
+        std::swap(given, taken);
+        w.ready = w.all;
+        w.waiting = 0;
+        return true;
+    }
+    for (unsigned left = w.waiting; left;) {
+        unsigned mask = w.first[first_of(left)].mask, set = named_by(w, mask), come = 0;
+        for (unsigned of = set & w.waiting; of; of &= of - 1)
+            if (w.first[first_of(of)].mask == mask) come |= of & -of;
+        left &= left - 1;
+        if (come != set) continue;
+        for (unsigned l = 0; l < WARP_LANES; l++)
+            if (mask >> l & 1) taken[l] = given[l];
+        w.ready |= set;
+        w.waiting &= ~set;
+        left &= ~set;
+    }
+    if (!w.waiting) w.masks = ALL_LANES;
+    return w.ready != 0;
 }
 
 // False: all have ended.
 static bool release_block() {
-    int waiting = 0, done = 0, ayes = 0;
-    for (int i = 0; i < n_threads; i++) {
-        waiting += threads[i].where == AT_BLOCK;
-        done += threads[i].where == DONE;
-        ayes += threads[i].where == AT_BLOCK && threads[i].vote != 0;
-    }
-    if (done == n_threads) return false;
-    if (waiting + done != n_threads) fault("threads wait at different barriers");
-    for (int i = 0; i < n_threads; i++)
-        if (threads[i].where == AT_BLOCK) threads[i].where = READY;
+    if (n_ended == n_threads) return false;
+    if (n_waiting + n_ended != n_threads) fault("threads wait at different barriers");
+    for (warp *w = warps; w < warps + n_warps; w++) w->ready = w->all & ~w->ended;
     votes[1] = ayes > 0;
-    votes[2] = ayes == waiting;
-    votes[3] = ayes;
+    votes[2] = ayes == n_waiting;
+    votes[3] = (int)ayes;
+    n_waiting = ayes = 0;
+    return true;
+}
+
+// To the first warp that can go on. False: all have ended.
+static bool turn_on() {
+    while (!now->ready && !release_warp(*now))
+        if (++now == warps + n_warps) {
+            now = warps;
+            if (!release_block()) return false;
+        }
     return true;
 }
 
 // nullptr: all have ended.
-static thread *next() {
-    do {
-        for (; warp < warps.size(); warp++) {
-            int first = (int)warps[warp] * WARP_LANES;
-            do {
-                while (lane < WARP_LANES) {
-                    int i = first + (int)lanes[lane++];
-                    if (i < n_threads && threads[i].where == READY) return &threads[i];
-                }
-                lane = 0;
-            } while (release_warp(first));
-        }
-        warp = 0;
-    } while (release_block());
-    return nullptr;
+static inline thread *next() {
+    if (!now->ready && !turn_on()) return nullptr;
+    thread *t = now->first + first_of(now->ready);
+    now->ready &= now->ready - 1;
+    return t;
 }
 
 // ---- fibers
@@ -191,7 +194,8 @@ static void run_threads() {
     thread *to;
     do {
         (*current_body)();
-        self()->where = DONE;
+        now->ended |= self()->bit;
+        n_ended++;
         to = next();
         if (to) here = &to->at;
     } while (to && !to->stack_pointer);
@@ -202,30 +206,59 @@ static void run_threads() {
 
 // ---- what kernels call
 
-int lane_number() {
-    return self()->lane;
-}
-
-const shuffled *gather(unsigned mask, shuffled given) {
+const shuffled *gather(unsigned mask, shuffled value) {
     thread *t = self();
-    if (!(mask >> t->lane & 1)) fault("a lane's own bit is missing in the mask");
-    t->given = given;
+    if (!(mask >> t->at.lane & 1)) fault("a lane's own bit is missing in the mask");
+    given[t->at.lane] = value;
     t->mask = mask;
-    t->where = AT_WARP;
+    now->waiting |= t->bit;
+    now->masks &= mask;
     yield();
-    return exchanged;
+    return taken;
 }
 
 int block_barrier(int vote, int kind) {
-    thread *t = self();
-    t->vote = vote;
-    t->where = AT_BLOCK;
+    n_waiting++;
+    ayes += vote != 0;
     yield();
     return votes[kind];
 }
 
 void *dynamic_shared() {
     return shared_memory;
+}
+
+// ---- shared memory
+
+struct region {
+    void *start;
+    size_t bytes;
+};
+
+extern "C" void *__tls_get_addr(size_t (*module_and_offset)[2]);
+
+// The variables in shared memory of all kernels of the library that a function is in: what that
+// library has of memory by thread, which nothing else in it asks for.
+static region shared_variables(const void *of) {
+    struct {
+        uintptr_t function;
+        size_t bytes, module_and_offset[2];
+    } found = { reinterpret_cast<uintptr_t>(of), 0, {} };
+    auto look = [](dl_phdr_info *library, size_t, void *data) {
+        auto *f = static_cast<decltype(found) *>(data);
+        bool is_in = false;
+        for (const ElfW(Phdr) *p = library->dlpi_phdr; p < library->dlpi_phdr + library->dlpi_phnum;
+             p++) {
+            is_in |=
+                p->p_type == PT_LOAD && f->function - library->dlpi_addr - p->p_vaddr < p->p_memsz;
+            if (p->p_type == PT_TLS) f->bytes = p->p_memsz;
+        }
+        f->module_and_offset[0] = library->dlpi_tls_modid;
+        if (!is_in) f->bytes = 0;
+        return is_in ? 1 : 0;
+    };
+    dl_iterate_phdr(look, &found);
+    return { found.bytes ? __tls_get_addr(&found.module_and_offset) : nullptr, found.bytes };
 }
 
 // ---- grids
@@ -247,29 +280,56 @@ static unsigned order_seed() {
     return text ? (unsigned)atoi(text) : 0;
 }
 
-static void arrange(std::vector<unsigned> &order, unsigned n, unsigned seed) {
-    order = ends(n);
+static std::vector<unsigned> arrange(unsigned n, unsigned seed) {
+    std::vector<unsigned> order = ends(n);
     if (seed == 1) std::reverse(order.begin(), order.end());
-    if (seed < 2) return;
+    if (seed < 2) return order;
     unsigned long long x = seed;
     for (size_t i = order.size(); i > 1; i--) {
         x = x * 6364136223846793005ull + 1442695040888963407ull;
         std::swap(order[i - 1], order[(x >> 33) % i]);
     }
+    return order;
+}
+
+// Threads take their places, in an order.
+static void place_threads(dim3 grid, dim3 block, unsigned seed) {
+    n_threads = block.x * block.y * block.z;
+    n_warps = (n_threads + WARP_LANES - 1) / WARP_LANES;
+    std::vector<unsigned> order = arrange(n_warps, seed), lanes = arrange(WARP_LANES, seed);
+    for (unsigned i = 0; i < n_warps; i++) {
+        warp &w = warps[i];
+        w.first = threads + i * WARP_LANES;
+        w.all = 0;
+        thread *t = w.first;
+        for (unsigned lane : lanes) {
+            unsigned n = order[i] * WARP_LANES + lane;
+            if (n >= n_threads) continue;
+            t->at = { uint3{ n % block.x, n / block.x % block.y, n / (block.x * block.y) }, uint3{},
+                      block, grid, (int)lane };
+            t->bit = w.all + 1;
+            w.all |= t++->bit;
+        }
+    }
 }
 
 static void run_block(uint3 number) {
-    for (int i = 0; i < n_threads; i++) {
-        threads[i].at.block = number;
-        threads[i].where = READY;
-        threads[i].stack_pointer = nullptr;
+    for (warp *w = warps; w < warps + n_warps; w++) {
+        w->ready = w->all;
+        w->waiting = w->ended = 0;
+        w->masks = ALL_LANES;
+        for (thread *t = w->first; t < w->first + __builtin_popcount(w->all); t++) {
+            t->at.block = number;
+            t->stack_pointer = nullptr;
+        }
     }
     n_stacks = 0;
-    warp = lane = 0;
+    n_waiting = n_ended = ayes = 0;
+    now = warps;
     go_to(next(), &outside);
 }
 
-void run_grid(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
+void run_grid(const char *name, const void *function, dim3 grid, dim3 block, size_t shared_bytes,
               const std::function<void()> &body) {
     if (!stacks) {
         void *got = mmap(nullptr, (size_t)MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
@@ -279,21 +339,15 @@ void run_grid(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
     }
     current_body = &body;
     current_name = name;
-    n_threads = (int)(block.x * block.y * block.z);
     unsigned seed = order_seed();
-    std::vector<unsigned> blocks;
-    arrange(blocks, grid.x, seed);
-    arrange(warps, (unsigned)(n_threads + WARP_LANES - 1) / WARP_LANES, seed);
-    arrange(lanes, WARP_LANES, seed);
-    for (unsigned i = 0; i < (unsigned)n_threads; i++) {
-        threads[i].at = { uint3{ i % block.x, i / block.x % block.y, i / (block.x * block.y) },
-                          uint3{}, block, grid };
-        threads[i].lane = (int)(i % WARP_LANES);
-    }
+    place_threads(grid, block, seed);
+    std::vector<unsigned> blocks = arrange(grid.x, seed);
+    region variables = shared_variables(function);
     for (unsigned z = 0; z < grid.z; z++)
         for (unsigned y : ends(grid.y))
             for (unsigned x : blocks) {
                 memset(shared_memory, 0xff, shared_bytes); // NaN: nobody has written it
+                if (variables.bytes) memset(variables.start, 0xff, variables.bytes);
                 run_block(uint3{ x, y, z });
             }
 }

@@ -45,7 +45,7 @@ cudaError_t launch(const char *name, const void *function, dim3 grid, dim3 block
         if (is_faulty(name))
             lost = cudaErrorIllegalAddress;
         else if (!is_idle())
-            run_grid(name, grid, block, shared_bytes, body);
+            run_grid(name, function, grid, block, shared_bytes, body);
     });
 }
 

@@ -70,10 +70,15 @@ const char *nvrtcGetErrorString(nvrtcResult error) {
     return error == NVRTC_SUCCESS ? "NVRTC_SUCCESS" : "NVRTC_ERROR_COMPILATION";
 }
 
-// Counted up where emulator::services changes: kernels in a cache are of this version.
+// By the headers' text, since kernels in a cache are of this version: one that was compiled against
+// others would find its functions elsewhere in the table.
 nvrtcResult nvrtcVersion(int *major, int *minor) {
-    *major = 0;
-    *minor = 1;
+    std::string text = DOPL_EMULATOR_OPTIONS;
+    for (const char *name : { "cuda_runtime.h", "emulated_device.h", "emulated_kernel.h" })
+        text += read_file(std::string(DOPL_EMULATOR_INCLUDE "/") + name);
+    uint64_t hash = std::hash<std::string>{}(text);
+    *major = (int)(hash >> 32 & INT_MAX);
+    *minor = (int)(hash & INT_MAX);
     return NVRTC_SUCCESS;
 }
 
@@ -163,8 +168,7 @@ CUresult cuModuleLoadData(CUmodule *out, const void *image) {
     auto *services =
         static_cast<emulator::services *>(dlsym(library, "dopl_emulated_services_of_kernel"));
     if (!services) return CUDA_ERROR_INVALID_IMAGE;
-    *services = { &emulator::here, emulator::gather, emulator::block_barrier,
-                  emulator::lane_number };
+    *services = { &emulator::here, emulator::gather, emulator::block_barrier };
     const size_t code_bytes = 1 << 20; // as a driver takes it, whatever the kernel
     void *code;
     if (cudaMalloc(&code, code_bytes) != cudaSuccess) {

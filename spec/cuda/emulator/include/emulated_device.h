@@ -20,7 +20,7 @@
 #define __device__
 #define __host__
 #define __constant__ static
-#define __shared__ static
+#define __shared__ static thread_local // so that their bounds are known (block.cpp)
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __align__(n) __attribute__((aligned(n)))
@@ -75,6 +75,7 @@ namespace emulator {
 struct place {
     uint3 thread, block;
     dim3 block_dim, grid_dim;
+    int lane;
 };
 extern place *here; // of the fiber that runs
 
@@ -117,26 +118,36 @@ struct alignas(16) shuffled {
     unsigned char bytes[16];
 };
 enum { WARP_LANES = 32 };
+const unsigned ALL_LANES = 0xffffffffu;
 
 // All lanes of `mask` give a value. Returns those, by lane; they are there until the next barrier.
-const shuffled *gather(unsigned mask, shuffled given);
+const shuffled *gather(unsigned mask, shuffled value);
 int block_barrier(int vote, int kind); // kind 0: nothing; 1: or; 2: and; 3: count
-int lane_number();
 
 // The same functions for kernels compiled at run time (nvrtc.cpp).
 struct services {
     place **here;
     const shuffled *(*gather)(unsigned, shuffled);
     int (*block_barrier)(int, int);
-    int (*lane_number)();
 };
+
+#ifndef DOPL_EMULATED_KERNEL_H
+inline const place &current() {
+    return *here;
+}
+#else
+const place &current();
+#endif
+inline int lane_number() {
+    return current().lane;
+}
 
 } // namespace emulator
 
-#define threadIdx (emulator::here->thread)
-#define blockIdx (emulator::here->block)
-#define blockDim (emulator::here->block_dim)
-#define gridDim (emulator::here->grid_dim)
+#define threadIdx (emulator::current().thread)
+#define blockIdx (emulator::current().block)
+#define blockDim (emulator::current().block_dim)
+#define gridDim (emulator::current().grid_dim)
 enum { warpSize = 32 };
 
 #define DOPL_DYNAMIC_SHARED(T, name) T *name = static_cast<T *>(emulator::dynamic_shared())
