@@ -17,10 +17,10 @@ constexpr int MMA_THREADS = 4 * WARP;
 // Blocks that a multiprocessor should have registers for, of a pass over queries and of one over
 // keys, which sums twice as much: with one more, the compiler spills a few.
 constexpr int query_blocks(int width) {
-    return width <= 64 ? 4 : 2;
+    return width <= 32 ? 5 : width <= 64 ? 4 : width <= 96 ? 3 : 2;
 }
 constexpr int key_blocks(int width) {
-    return width <= 32 ? 4 : width <= 64 ? 3 : 2;
+    return width <= 32 ? 5 : width <= 64 ? 3 : 2;
 }
 constexpr float LOG2_E = 1.44269504088896341f, LN_2 = 0.693147180559945309f;
 
