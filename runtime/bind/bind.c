@@ -23,7 +23,17 @@ dopl_rt *dopl_check_rt(lua_State *L) {
 
 // On the main thread, which outlives all that is under way on others.
 static void collect_garbage(dopl_rt *rt) {
-    lua_gc(dopl_state_of(rt)->main, LUA_GCCOLLECT);
+    dopl_bind_state *s = dopl_state_of(rt);
+    bool outer = s->collecting; // then a finalizer is what asks, and Lua does nothing
+    s->collecting = true;
+    lua_gc(s->main, LUA_GCCOLLECT);
+    s->collecting = outer;
+}
+
+void dopl_check_between(lua_State *L) {
+    if (dopl_state(L)->collecting)
+        dopl_raise_text(L, "__gc: called because memory ran out, where it can use no tensor or "
+                           "scope; use __close");
 }
 
 // Runs last of all finalizers when the state closes, since it was the first object marked for one.

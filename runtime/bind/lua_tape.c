@@ -195,6 +195,7 @@ static int with_grad(lua_State *L) {
 // ---- scopes
 
 static int scope_close(lua_State *L) {
+    dopl_check_between(L);
     close_scope(dopl_state(L), luaL_checkudata(L, 1, SCOPE), true);
     return 0;
 }
@@ -219,6 +220,7 @@ static int scope_keep(lua_State *L) {
 // local scope <close> = dopl.scope(): tensors made until the end of the block are freed there
 static int scope_new(lua_State *L) {
     dopl_bind_state *s = dopl_state(L);
+    dopl_check_between(L);
     dopl_scope *scope = lua_newuserdatauv(L, sizeof *scope, 0);
     *scope = (dopl_scope){ .outer = s->scope, .open = true };
     luaL_setmetatable(L, SCOPE);

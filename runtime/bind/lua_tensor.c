@@ -51,6 +51,7 @@ static void pace_collector(lua_State *L, dopl_bind_state *s) {
 
 dopl_tensor *dopl_push_tensor(lua_State *L) {
     dopl_bind_state *s = dopl_state(L);
+    dopl_check_between(L);
     pace_collector(L, s);
     dopl_box *box = lua_newuserdatauv(L, sizeof *box, 0);
     memset(box, 0, sizeof *box);
@@ -65,6 +66,7 @@ dopl_tensor *dopl_test_tensor(lua_State *L, int arg) {
 }
 
 dopl_tensor *dopl_check_tensor(lua_State *L, int arg) {
+    dopl_check_between(L);
     dopl_box *box = luaL_testudata(L, arg, TENSOR);
     if (!box) {
         luaL_tolstring(L, arg, NULL);
@@ -79,12 +81,17 @@ dopl_tensor *dopl_check_tensor(lua_State *L, int arg) {
     return &box->t;
 }
 
-// __gc, __close, :close(); may run twice, or on an empty box
+// __gc; may run twice, or on an empty box
 static int tensor_release(lua_State *L) {
     dopl_box *box = luaL_checkudata(L, 1, TENSOR);
     dopl_box_leave(box);
     dopl_tensor_release(dopl_check_rt(L), &box->t);
     return 0;
+}
+
+static int tensor_close(lua_State *L) {
+    dopl_check_between(L);
+    return tensor_release(L);
 }
 
 // ---- constructors
@@ -559,7 +566,7 @@ static int tensor_set_grad(lua_State *L) {
 // ---- table
 
 static const luaL_Reg methods[] = {
-    { "close", tensor_release },
+    { "close", tensor_close },
     { "item", tensor_item },
     { "tolist", tensor_tolist },
     { "at", tensor_at },
@@ -583,7 +590,7 @@ static const luaL_Reg methods[] = {
 
 static const luaL_Reg metamethods[] = {
     { "__gc", tensor_release },
-    { "__close", tensor_release },
+    { "__close", tensor_close },
     { "__tostring", tensor_tostring },
     { "__len", tensor_len },
     { NULL, NULL },

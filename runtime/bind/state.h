@@ -23,9 +23,14 @@ typedef struct {
     size_t live_at_sweep; // bytes alive after the last collection that memory asked for
     lua_State *walking;   // the thread whose backward is running: operators in Lua run on it
     lua_State *main;      // NULL once the state is closing
+    bool collecting;      // in the middle of something that needs memory
 } dopl_bind_state;
 
 dopl_bind_state *dopl_state(lua_State *L);
+
+// Raises in a finalizer that runs while the core is in the middle of something: of what that uses,
+// it must release nothing, and add nothing.
+void dopl_check_between(lua_State *L);
 
 static inline dopl_bind_state *dopl_state_of(dopl_rt *rt) {
     return (dopl_bind_state *)rt; // rt is its first member

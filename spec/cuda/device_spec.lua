@@ -174,6 +174,28 @@ describe("memory of the device", function()
     assert.equal(1, x:grad():at(quarter))
   end)
 
+  it("lets no finalizer change what that backward walks", function()
+    if not emulated then return end
+    collectgarbage()
+    collectgarbage "stop"
+    local scope <close> = core.scope()
+    local x = core.zeros(quarter):requires_grad(true)
+    local y = core.ops.sum(x)
+    local refused = {}
+    local function at_end(use)
+      setmetatable({}, { __gc = function() refused[#refused + 1] = select(2, pcall(use)) end })
+    end
+    for _ = 1, 2 do lose(quarter) end
+    at_end(function() scope:close() end)
+    at_end(function() y:backward() end)
+    at_end(function() x:close() end)
+    y:backward()
+    collectgarbage "restart"
+    assert.equal(3, #refused)
+    for _, message in ipairs(refused) do assert.truthy(message:find("__gc", 1, true), message) end
+    assert.equal(1, x:grad():at(quarter))
+  end)
+
   it("fails cleanly wherever it fails", function()
     local function step()
       local scope <close> = core.scope() -- luacheck: ignore scope
