@@ -183,6 +183,10 @@ describe("the launcher", function()
     assert.truthy(err:find(": lua-busted\n", 1, true), err)
     _, _, err = shell.sh(run .. " --setup lua-busted")
     assert.equal("", err)
+    status, _, err = shell.sh(run:gsub("/own", "/o,wn") .. " --setup lua-busted")
+    assert.equal(1, status)
+    assert.truthy(err:find("packages cannot be used from " .. tree .. "/o,wn: DOPL_PACKAGES", 1,
+      true), err)
   end)
 
   it("adds less than a fifth of a second", function()
