@@ -254,6 +254,25 @@ __global__ void __launch_bounds__(MMA_THREADS, query_blocks(D))
 
 // ---- backward: P = exp(S - lse), dS = P (dO V' - delta); dq and dk are scaled at the end
 
+// s = x X' and d = y Y' for the 16 rows of the tiles X and Y from `row` on.
+template <int D>
+__device__ __forceinline__ void
+both_products(float s[2][4], float d[2][4], const uint32_t x[D / 16][4],
+              const uint32_t y[D / 16][4], const bf16 *xs, const bf16 *ys, int row) {
+    clear<2>(s);
+    clear<2>(d);
+#pragma unroll
+    for (int k = 0; k < D / 16; k++) {
+        uint32_t b[4];
+        load_b_transposed(b, xs, D + 8, row, 16 * k);
+        mma_m16n8k16(s[0], x[k], b[0], b[1]);
+        mma_m16n8k16(s[1], x[k], b[2], b[3]);
+        load_b_transposed(b, ys, D + 8, row, 16 * k);
+        mma_m16n8k16(d[0], y[k], b[0], b[1]);
+        mma_m16n8k16(d[1], y[k], b[2], b[3]);
+    }
+}
+
 // dq += dS K for one tile of keys and the 16 queries of a warp; c and lse2 for powers of 2.
 template <int D>
 __device__ __forceinline__ void query_gradient(float dq[D / 8][4], const uint32_t q[D / 16][4],
@@ -265,18 +284,7 @@ __device__ __forceinline__ void query_gradient(float dq[D / 8][4], const uint32_
 #pragma unroll 1                                // more at a time would not fit registers
     for (int n = 0; n <= last; n++) {
         float s[2][4], ds[2][4];
-        clear<2>(s);
-        clear<2>(ds);
-#pragma unroll
-        for (int k = 0; k < D / 16; k++) {
-            uint32_t b[4];
-            load_b_transposed(b, ks, D + 8, 16 * n, 16 * k);
-            mma_m16n8k16(s[0], q[k], b[0], b[1]);
-            mma_m16n8k16(s[1], q[k], b[2], b[3]);
-            load_b_transposed(b, vs, D + 8, 16 * n, 16 * k);
-            mma_m16n8k16(ds[0], dout[k], b[0], b[1]);
-            mma_m16n8k16(ds[1], dout[k], b[2], b[3]);
-        }
+        both_products<D>(s, ds, q, dout, ks, vs, 16 * n);
         bool edge = diagonal && n == warp;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
@@ -393,18 +401,7 @@ key_gradient(float dk[D / 8][4], float dv[D / 8][4], const uint32_t k[D / 16][4]
 #pragma unroll 1 // more at a time would not fit registers
     for (int n = first; n < end; n++) {
         float s[2][4], dp[2][4];
-        clear<2>(s);
-        clear<2>(dp);
-#pragma unroll
-        for (int i = 0; i < D / 16; i++) {
-            uint32_t b[4];
-            load_b_transposed(b, qs, D + 8, 16 * n, 16 * i);
-            mma_m16n8k16(s[0], k[i], b[0], b[1]);
-            mma_m16n8k16(s[1], k[i], b[2], b[3]);
-            load_b_transposed(b, ds, D + 8, 16 * n, 16 * i);
-            mma_m16n8k16(dp[0], v[i], b[0], b[1]);
-            mma_m16n8k16(dp[1], v[i], b[2], b[3]);
-        }
+        both_products<D>(s, dp, k, v, qs, ds, 16 * n);
         bool edge = diagonal && n == warp;
 #pragma unroll
         for (int i = 0; i < 2; i++) {

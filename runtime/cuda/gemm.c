@@ -5,8 +5,8 @@
 // columns, as its epilogues want it.
 //
 // The library's heuristic names the algorithms worth trying; the first, usually within a tenth of
-// the best, is taken and remembered. It takes the host some ten microseconds to name one, and token
-// counts change from batch to batch: so the count is rounded up to eight steps an octave, the
+// the best, is taken and remembered. To name one costs the host time, and token counts change from
+// batch to batch: so the count is rounded up to eight steps an octave, the
 // heuristic is asked for that, and the counts in between take its answer over where cuBLAS confirms
 // that they can. Which count came first makes no difference: a run repeats to the bit, and so does
 // one that goes on from a checkpoint. With DOPL_GEMM_TIMING=1 the first product of a kind times all
