@@ -290,7 +290,7 @@ local function restore_states(self, about, tensors)
   local best = {}
   t.best.weights = {}
   for i, p in ipairs(self.parameters) do
-    t.best.weights[i] = p.tensor:clone()
+    t.best.weights[i] = p.tensor:detach():clone()
     best[i] = { name = p.name, tensor = t.best.weights[i] }
   end
   fill(best, "best.")

@@ -234,7 +234,7 @@ local function restore_best(self, o, training)
   if not (o.keep_best and about.best.score) then return end
   local list, weights = {}, {}
   for i, p in ipairs(o.model.parameters) do
-    weights[i] = p.tensor:clone()
+    weights[i] = p.tensor:detach():clone()
     list[i] = { name = p.name, tensor = weights[i] }
   end
   checkpoint.fill(self.tensors, list, "best.", self.what)

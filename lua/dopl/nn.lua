@@ -87,7 +87,7 @@ end
 --- Copies of all values, to come back to with `restore`.
 function Parameters:snapshot()
   local copy = {}
-  for i, p in ipairs(self) do copy[i] = p.tensor:clone() end
+  for i, p in ipairs(self) do copy[i] = p.tensor:detach():clone() end
   return copy
 end
 

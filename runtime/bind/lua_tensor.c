@@ -254,8 +254,8 @@ static int tensor_i32(lua_State *L) {
     return from_table(L, DOPL_I32);
 }
 
-// dopl.concat { t, ... }: tensors of one type end to end along the first dimension, outside the
-// gradient graph
+// dopl.concat { t, ... }: a copy of tensors of one type end to end along the first dimension,
+// through which gradients flow
 static int tensor_concat(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_Integer n = (lua_Integer)lua_rawlen(L, 1);
@@ -279,18 +279,16 @@ static int tensor_concat(lua_State *L) {
     dopl_tensor *out = dopl_push_tensor(L);
     make(L, out, whole.device, whole.dtype, whole.n_dim, whole.dim);
     dopl_rt *rt = dopl_check_rt(L);
-    dopl_tensor part = *out; // borrowed
-    size_t left = (size_t)dopl_tensor_numel(out) * dopl_dtype_bytes(out->dtype);
+    out->dim[0] = 0;
     for (lua_Integer i = 1; i <= n; i++, lua_pop(L, 1)) {
         lua_rawgeti(L, 1, i);
         const dopl_tensor *t = dopl_check_tensor(L, -1);
-        size_t bytes = (size_t)dopl_tensor_numel(t) * dopl_dtype_bytes(t->dtype);
-        if (bytes > left) // a finalizer ran while memory was made
+        whole.dim[0] = t->dim[0];
+        if (!dopl_shape_same(t, &whole) || t->dtype != whole.dtype || t->device != whole.device ||
+            t->dim[0] > rows) // a finalizer ran while memory was made
             return dopl_raise_text(L, "concat: the list has changed");
-        left -= bytes;
-        part.dim[0] = t->dim[0];
-        if (dopl_tensor_copy(rt, &part, t) != DOPL_OK) return dopl_raise(L, rt);
-        part.offset += (int64_t)bytes;
+        rows -= t->dim[0];
+        if (dopl_tape_append(rt, out, t) != DOPL_OK) return dopl_raise(L, rt);
     }
     return 1;
 }
@@ -504,12 +502,13 @@ static int tensor_to(lua_State *L) {
     return dopl_result(L, rt, dopl_tape_to(rt, dopl_push_tensor(L), t, device, dtype), 1);
 }
 
-// t:clone(): a copy with memory of its own, outside the gradient graph
+// t:clone(): a copy with memory of its own, through which gradients flow; t:detach():clone() is one
+// outside the gradient graph
 static int tensor_clone(lua_State *L) {
-    dopl_tensor *t = dopl_check_tensor(L, 1), *out = dopl_push_tensor(L);
-    make(L, out, t->device, t->dtype, t->n_dim, t->dim);
+    const dopl_tensor *t = dopl_check_tensor(L, 1);
+    dopl_tensor *out = dopl_push_tensor(L);
     dopl_rt *rt = dopl_check_rt(L);
-    return dopl_result(L, rt, dopl_tensor_copy(rt, out, t), 1);
+    return dopl_result(L, rt, dopl_tape_to(rt, out, t, t->device, t->dtype), 1);
 }
 
 // t:detach(): the same memory, outside the gradient graph

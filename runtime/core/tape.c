@@ -152,15 +152,17 @@ static dopl_status to_backward(dopl_rt *rt, dopl_node *n) {
     return status;
 }
 
-dopl_status dopl_tape_to(dopl_rt *rt, dopl_tensor *out, const dopl_tensor *t, dopl_device device,
-                         dopl_dtype dtype) {
-    DOPL_TRY(dopl_tensor_to(rt, out, t, device, dtype));
-    if (!t->var || !rt->grad_enabled) return DOPL_OK;
-    dopl_node n = { .name = "to", .backward = to_backward, .n_in = 1 };
+// Records that `out`, which is new, was made of `in`. Backward reads no data. On failure out is
+// released.
+static dopl_status record_move(dopl_rt *rt, dopl_tensor *out, const char *name,
+                               dopl_backward_fn *backward, int n_in, const dopl_tensor *const *in) {
+    dopl_node n = { .name = name, .backward = backward, .n_in = n_in };
     dopl_status status = dopl_var_new(rt, &out->var);
     if (status == DOPL_OK) {
-        dopl_tensor_share(&n.in[0], t);
-        dopl_tensor_drop_data(rt, &n.in[0]);
+        for (int i = 0; i < n_in; i++) {
+            dopl_tensor_share(&n.in[i], in[i]);
+            dopl_tensor_drop_data(rt, &n.in[i]);
+        }
         dopl_tensor_share(&n.out, out);
         dopl_tensor_drop_data(rt, &n.out);
         status = dopl_tape_record(rt, &n);
@@ -168,6 +170,43 @@ dopl_status dopl_tape_to(dopl_rt *rt, dopl_tensor *out, const dopl_tensor *t, do
     }
     if (status != DOPL_OK) dopl_tensor_release(rt, out);
     return status;
+}
+
+dopl_status dopl_tape_to(dopl_rt *rt, dopl_tensor *out, const dopl_tensor *t, dopl_device device,
+                         dopl_dtype dtype) {
+    DOPL_TRY(dopl_tensor_to(rt, out, t, device, dtype));
+    if (!t->var || !rt->grad_enabled) return DOPL_OK;
+    return record_move(rt, out, "to", to_backward, 1, &t);
+}
+
+// The rows before the part hand their gradient on as it lies; the part's is copied, so that it
+// begins where memory of its own does, as kernels that read 16 bytes at a time like it.
+static dopl_status append_backward(dopl_rt *rt, dopl_node *n) {
+    dopl_tensor front = n->dout, part = n->dout; // borrowed windows
+    front.dim[0] = n->in[0].dim[0];
+    part.dim[0] = n->in[1].dim[0];
+    part.offset += dopl_tensor_numel(&front) * (int64_t)dopl_dtype_bytes(front.dtype);
+    if (dopl_grad_wants(n, 0)) DOPL_TRY(dopl_grad_share(rt, n, 0, &front));
+    if (!dopl_grad_wants(n, 1)) return DOPL_OK;
+    dopl_tensor *d;
+    float beta;
+    DOPL_TRY(dopl_grad_into(rt, n, 1, &d, &beta));
+    return beta == 0.0f ? dopl_tensor_copy(rt, d, &part) : accumulate(rt, d, &part);
+}
+
+dopl_status dopl_tape_append(dopl_rt *rt, dopl_tensor *t, const dopl_tensor *part) {
+    dopl_tensor room = *t, longer; // room: borrowed
+    room.dim[0] = part->dim[0];
+    room.offset += dopl_tensor_numel(t) * (int64_t)dopl_dtype_bytes(t->dtype);
+    DOPL_TRY(dopl_tensor_copy(rt, &room, part));
+    dopl_tensor_detach(&longer, t);
+    longer.dim[0] += part->dim[0];
+    if (rt->grad_enabled && (t->var || part->var))
+        DOPL_TRY(record_move(rt, &longer, "concat", append_backward, 2,
+                             (const dopl_tensor *[]){ t, part }));
+    dopl_tensor_release(rt, t);
+    *t = longer;
+    return DOPL_OK;
 }
 
 static dopl_status seed_root(dopl_rt *rt, const dopl_tensor *root, const dopl_tensor *seed) {

@@ -48,9 +48,12 @@ int64_t dopl_tape_size(const dopl_tape *tape);
 DOPL_CHECKED dopl_status dopl_tape_record(dopl_rt *rt, const dopl_node *node);
 void dopl_node_release(dopl_rt *rt, dopl_node *node);
 
-// `out`: t on a device and of a type (dopl_tensor_to), in the graph where t is.
+// `out`: a copy of t on a device and of a type (dopl_tensor_to), in the graph where t is.
 DOPL_CHECKED dopl_status dopl_tape_to(dopl_rt *rt, dopl_tensor *out, const dopl_tensor *t,
                                       dopl_device device, dopl_dtype dtype);
+// Adds a copy of part's rows to those of t, whose storage has the room; in the graph where one of
+// them is. Type, device and the other dimensions are the same.
+DOPL_CHECKED dopl_status dopl_tape_append(dopl_rt *rt, dopl_tensor *t, const dopl_tensor *part);
 
 // Adds d(root . seed)/d(leaf) to every leaf's gradient. seed NULL: 1, and root must have one
 // element.

@@ -212,7 +212,7 @@ describe("states", function()
     end
     local copies, saved = {}, {}
     for i, p in ipairs(params) do
-      copies[i] = { name = p.name, tensor = p.tensor:clone(), kind = p.kind }
+      copies[i] = { name = p.name, tensor = p.tensor:detach():clone(), kind = p.kind }
       copies[i].tensor:requires_grad(true)
     end
     for _, s in ipairs(o:states()) do saved[s.name] = s.tensor:clone() end
