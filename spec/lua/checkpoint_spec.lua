@@ -19,6 +19,13 @@ local function objective(name, l, mark)
   return small.objective(name, l, mark, name == "forget" and { "No.", "I forget." })
 end
 
+-- Answers against their refusals, beside what is retained; on a device one pass holds all three.
+local function joint_preference(cut)
+  return { objectives = { objective("forget", loss.dpo()), objective("retain", loss.gd()) },
+    schedule = schedule.joint(), steps = 7, micro_tokens = cut and 40 or nil,
+    optimizer = optim.adamw { lr = 1e-2 }:with(scheme.joint {}) }
+end
+
 local function narrow_model()
   return models.to(small.model(), "bf16")
 end
@@ -78,6 +85,10 @@ describe("a checkpoint", function()
     ["a joint schedule"] = function()
       return { schedule = schedule.joint(), optimizer = adamw:with(scheme.joint {}) }
     end,
+    ["a joint schedule of twins"] = function() return joint_preference(false) end,
+    ["a joint schedule of twins, cut into micro-batches"] = function()
+      return joint_preference(true)
+    end,
     ["the best weights so far"] = function()
       return { evaluate = evaluate, every = 3, keep_best = "score" }
     end,
@@ -101,7 +112,7 @@ describe("a checkpoint", function()
   for name, more in pairs(trainings) do
     it("brings back " .. name, function()
       local whole, fit = trained(dir .. "/whole", more)
-      local weights, resumed = trained(dir, more, { 1, 4, 5, 9 > fit.steps - 1 and 7 or 9 })
+      local weights, resumed = trained(dir, more, { 1, 4, 5, math.min(9, fit.steps - 1) })
       assert.equal(whole, weights)
       for _, key in ipairs { "steps", "losses", "tokens", "best_step", "stopped" } do
         assert.same(fit[key], resumed[key])
@@ -110,6 +121,36 @@ describe("a checkpoint", function()
       assert.same({}, notes)
       assert.equal("done.json done.safetensors", folder.names(dir .. "/c"))
       assert.equal(whole, (trained(dir, more))) -- had ended: nothing is left to do
+    end)
+  end
+
+  for _, cut in ipairs { false, true } do
+    it("of a step that died half way" .. (cut and ", between micro-batches" or ""), function()
+      local whole = trained(dir .. "/whole", function() return joint_preference(cut) end)
+      local asked, dies, ends = 0, nil, { [0] = 0 }
+      local function mortal() -- whose losses are asked so often, in the training under way
+        asked = 0
+        local o = joint_preference(cut)
+        o.on_step = function(live) ends[live.step] = ends[live.step] or asked end
+        for _, each in ipairs(o.objectives) do
+          local l = each.loss
+          each.loss = loss.new { name = l.name, needs = l.needs, text = l.text, value = function(s)
+            asked = asked + 1
+            if asked == dies then error "killed" end
+            return l.value(s)
+          end }
+        end
+        return o
+      end
+      trained(dir .. "/counted", mortal)
+      assert.is_true(cut and ends[7] > 3 * 7 or ends[7] == 2 * 7)
+      for _, death in ipairs { { 2, 0 }, { 3, 0 }, { 6, 2 } } do -- of a step; begun behind another
+        dies = ends[death[1]] - ends[death[2]] -- at its last loss
+        assert.match("killed", message(train.fit, options_of(dir, mortal())))
+      end
+      assert.match("step%-000004", folder.names(dir .. "/c"))
+      dies = nil
+      assert.equal(whole, (trained(dir, mortal)))
     end)
   end
 

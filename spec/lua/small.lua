@@ -27,7 +27,8 @@ function small.objective(name, loss, mark, refusals)
     rows[i] = { question = name .. i, answer = name:rep(1 + i % 3) .. (mark or "") }
   end
   return { name = name, loss = loss, data = loader.new { samples = chat.encode_all(tok, rows),
-    batch_size = 3, seed = 1, stream = name, refusals = refusals } }
+    batch_size = 3, seed = 1, stream = name, refusals = refusals,
+    refuse = loss.needs.twin and "twin" or nil } }
 end
 
 -- A hash of a model's weights.
