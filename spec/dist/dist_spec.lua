@@ -4,10 +4,19 @@ local core = require "dopl.core"
 
 local engines = core.device() == "cuda" and { "local", "nccl" } or { "local" }
 
+-- A world of one; nil where it needs NCCL, a package that a machine with a GPU need not have.
+local function open(engine)
+  local ok, world = pcall(dopl.dist.open, { engine = engine })
+  if ok then return world end
+  local absent = world:find "built without NCCL" or world:find "libnccl%S+ cannot open"
+  if not absent then error(world, 0) end
+end
+
 describe("a world of one", function()
   for _, engine in ipairs(engines) do
     it("sums and broadcasts to what there was, over " .. engine, function()
-      local world <close> = dopl.dist.open { engine = engine }
+      local world <close> = open(engine)
+      if not world then return pending "no NCCL" end
       assert.equal(0, world:rank())
       assert.equal(1, world:size())
       local a, b = dopl.tensor { 1, 2, 3 }, dopl.tensor { { 4, 5 } }
@@ -32,7 +41,8 @@ describe("a world of one", function()
         end
         return w:tolist()
       end
-      local world <close> = dopl.dist.open { engine = engine }
+      local world <close> = open(engine)
+      if not world then return pending "no NCCL" end
       assert.same(train(nil), train(world))
     end)
   end
