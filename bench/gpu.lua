@@ -67,6 +67,9 @@ end
 
 print(("%s; %s"):format(described, p.python == "" and "no PyTorch beside it: --python names one"
   or p.python))
+if work.judges and not described:find("H200", 1, true) then
+  print "the goals are for an H200; --datasheet names another GPU's rate"
+end
 print "ceilings"
 local ceiling = ceilings()
 for _, name in ipairs(ORDER) do

@@ -4,12 +4,18 @@ Weights carry Hugging Face names in a flat dict, so a safetensors file loads as 
 embedding in the rotate-half convention. `Llama` takes any dtype, float64 included (transformers'
 own class computes its norms in float32 whatever the weights are, too coarse for golden values).
 
-Layouts of a batch: padded [n, T], to the longest or to a fixed length, or "packed" (linear layers
-see real tokens only, attention alone is padded), which is the best plain PyTorch can do.
+Layouts of a batch: padded [n, T], to the longest or to a fixed length, or "packed": linear layers
+see real tokens only, and so does attention where PyTorch has kernels for that (bf16 on a GPU, from
+2.11 on); elsewhere attention alone is padded, which is the best plain PyTorch can do.
 """
 
 import torch
 import torch.nn.functional as F
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None
 
 
 def weight_shapes(config):
@@ -50,8 +56,13 @@ def masked_attention(q, k, v, mask):
     return scores.masked_fill(~mask, float("-inf")).softmax(-1) @ v
 
 
+def attends_packed(x):
+    """Whether PyTorch has attention over sequences that lie end to end, for rows like x."""
+    return varlen_attn is not None and x.is_cuda and x.dtype == torch.bfloat16
+
+
 def rotate(x, cos, sin):
-    """x: [..., T, width]; rotates the pairs (i, i + width / 2)."""
+    """x: [..., T, width], or with cos and sin to match; rotates the pairs (i, i + width / 2)."""
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-b, a), dim=-1) * sin
 
@@ -69,6 +80,7 @@ class Batch:
         self.n, self.packed = len(lengths), layout == "packed"
         self.length = layout if isinstance(layout, int) else max(lengths)
         self.n_tokens = len(ids)
+        self.offsets = torch.as_tensor(offsets, dtype=torch.int32)
         # Place of every real token in the flattened [n, T] rectangle.
         self.place = torch.cat([i * self.length + torch.arange(k) for i, k in enumerate(lengths)])
         self.position = self.place % self.length
@@ -136,6 +148,15 @@ class Llama:
     def norm(self, x, weight):
         return rms_norm(x, weight, self.eps)
 
+    def packed_attention(self, x, w, cos, sin, offsets, length):
+        def heads(name, count):
+            return F.linear(x, w[f"self_attn.{name}_proj"]).view(-1, count, self.width)
+
+        q, k, v = heads("q", self.heads), heads("k", self.kv), heads("v", self.kv)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        y = varlen_attn(q, k, v, offsets, offsets, length, length, window_size=(-1, 0))
+        return F.linear(y.flatten(1), w["self_attn.o_proj"])
+
     def attention(self, x, w, cos, sin, n, length, place, mask):
         """place: where packed rows go in the rectangle, or None where x is the rectangle."""
 
@@ -157,9 +178,12 @@ class Llama:
             y = y.index_select(0, place)
         return F.linear(y, w["self_attn.o_proj"])
 
-    def eager_layer(self, x, w, cos, sin, n, length, place, mask):
+    def eager_layer(self, x, w, cos, sin, n, length, place, mask, offsets):
         y = self.norm(x, w["input_layernorm"])
-        x = x + self.attention(y, w, cos, sin, n, length, place, mask)
+        if offsets is None:
+            x = x + self.attention(y, w, cos, sin, n, length, place, mask)
+        else:
+            x = x + self.packed_attention(y, w, cos, sin, offsets, length)
         y = self.norm(x, w["post_attention_layernorm"])
         gate, up = F.silu(F.linear(y, w["mlp.gate_proj"])), F.linear(y, w["mlp.up_proj"])
         return x + F.linear(gate * up, w["mlp.down_proj"])
@@ -170,8 +194,11 @@ class Llama:
         place = batch.place if batch.packed else None
         x = F.embedding(batch.ids, self.weights["model.embed_tokens.weight"])
         cos, sin = self.rotation(batch.length, x.dtype)
+        offsets = batch.offsets if batch.packed and attends_packed(x) else None
+        if offsets is not None:  # a row for each token, the same for all heads
+            cos, sin = cos[batch.position][:, None], sin[batch.position][:, None]
         for w in self.layers:
-            x = self.layer(x, w, cos, sin, batch.n, batch.length, place, mask)
+            x = self.layer(x, w, cos, sin, batch.n, batch.length, place, mask, offsets)
         return self.norm(x, self.weights["model.norm.weight"])
 
     def logits(self, batch, labelled_rows=False):
