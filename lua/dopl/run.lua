@@ -121,6 +121,37 @@ local function remove_all(path)
   if kind then core.files.remove(path) end
 end
 
+-- Whether the run in a folder has come to something: it ended well, or holds weights or results.
+local function has_work(path)
+  local about = json.read(path .. "/run.json")
+  if type(about) == "table" and about.status == "finished" then return true end
+  for _, name in ipairs { "checkpoints", "results" } do
+    if #(core.files.list(path .. "/" .. name) or {}) > 0 then return true end
+  end
+  return false
+end
+
+local ELSEWHERE <const> = { out = true, device = true, threads = true } -- where, not what
+
+-- What the run in a folder was that this one is not, as text; nil where this one does it again.
+local function difference(path, options, resolved)
+  local text = options.recipe and options.recipe.text
+  if core.files.read(path .. "/recipe.lua") ~= text then return "another recipe, or other text" end
+  local was, values = json.read(path .. "/params.json"), json.decode(json.encode(resolved))
+  if type(was) ~= "table" then return "one whose parameters cannot be read" end
+  local names = {}
+  for _, values_of in ipairs { was, values } do
+    for _, key in ipairs(check.keys(values_of)) do names[key] = true end
+  end
+  for _, key in ipairs(check.keys(names)) do
+    local there = was[key] == nil and "absent" or json.encode(was[key])
+    local here = values[key] == nil and "absent" or json.encode(values[key])
+    if not ELSEWHERE[key] and there ~= here then
+      return ("one whose %s is %s, here %s"):format(key, there, here)
+    end
+  end
+end
+
 local function now()
   return os.date("!%Y-%m-%dT%H:%M:%SZ")
 end
@@ -171,14 +202,14 @@ local function refuse_parent(path, level)
     :format(path), level + 1)
 end
 
--- Whether a parameter other than `out` names the folder of a path.
+-- Whether a parameter other than `out` names the folder of a path, or what lies in it.
 local function is_named(path, values)
   for _, key in ipairs(check.keys(values)) do
     local value = values[key]
     if type(value) == "table" and is_named(path, value) then return true end
     if type(value) == "string" and value ~= "" and key ~= "out" then
       local is_path, real = pcall(core.files.resolve, value) -- a text may be too long for one
-      if is_path and real == path then return true end
+      if is_path and (real .. "/"):find(path .. "/", 1, true) == 1 then return true end
     end
   end
   return false
@@ -204,7 +235,8 @@ end
 -- recipe, --seed, --threads, --device) need not be repeated. With --resume RUN it goes on with that
 -- run.
 -- @tparam table options
--- @tparam ?string options.out exactly this folder; without it runs/<name>-<date>-<time>
+-- @tparam ?string options.out exactly this folder; without it runs/<name>-<date>-<time>. What a run of
+-- another recipe or other parameters came to is not written over
 -- @tparam ?string options.name the recipe's file name where not given
 -- @tparam ?table options.recipe { path =, text = }
 -- @tparam ?table options.params resolved parameters; default: those of dopl.params
@@ -231,6 +263,12 @@ function run.open(options)
   if parents[real] or older and is_named(real, resolved) then refuse_parent(path, 2) end
   local self = setmetatable({ path = path, name = name, rows = 0, clock = core.clock(), names = {},
     resumed = false, lock = claim(path, "--out") }, Run)
+  local other = older and has_work(path) and difference(path, options, resolved)
+  if other then
+    local _ <close> = self.lock
+    error(("out: %s holds what another run came to (%s), and would be written over; name another "
+      .. "folder, or remove this one first"):format(path, other), 2)
+  end
   self.about = {
     name = name, status = "running", started = now(), seed = options.seed,
     versions = options.versions, threads = options.threads, device = options.device,

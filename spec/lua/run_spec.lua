@@ -109,6 +109,50 @@ describe("dopl.run", function()
     assert.equal("precious r", folder.names(dir))
   end)
 
+  it("writes over what came to something where it does the same again, and only there", function()
+    local text = "local p = dopl.params { lr = 1 }\n"
+    local function again(given)
+      local o = { seed = 1, params = { lr = 1, seed = 1, out = "a", threads = 1, of = { 1, 2 } },
+        recipe = { path = "x.lua", text = text } }
+      for key, value in pairs(given or {}) do o[key] = value end
+      return open(o)
+    end
+    do
+      local r <close> = again()
+      r:log { step = 1 }
+    end
+    local before = folder.content(dir .. "/r")
+    for says, given in pairs {
+      ["whose lr is 1, here 2"] = { params = { lr = 2, seed = 1, of = { 1, 2 } } },
+      ["whose of is %[1, 2%], here absent"] = { params = { lr = 1, seed = 1 } },
+      ["whose seed is 1, here 2"] = { params = { lr = 1, seed = 2, of = { 1, 2 } } },
+      ["whose more is absent, here true"] = {
+        params = { lr = 1, seed = 1, of = { 1, 2 }, more = true } },
+      ["another recipe, or other text"] = { recipe = { path = "x.lua", text = text .. "-- y" } },
+      ["another recipe"] = { recipe = { path = "y.lua" } },
+    } do
+      assert.match("out: .*/r holds what another run came to %(.*" .. says .. ".*%), and would be "
+        .. "written over; name another folder, or remove", message(again, given))
+      assert.equal(before, folder.content(dir .. "/r"))
+    end
+    do
+      local _ <close> = again { params = { lr = 1, seed = 1, out = "b", threads = 2, of = { 1, 2 } } }
+    end
+    assert.equal(0, #run.load(dir .. "/r").metrics)
+    -- one that came to nothing makes room; one that was stopped with weights does not
+    assert.match("boom", message(function()
+      local r <close> = again()
+      r:log { step = 1 }
+      error "boom"
+    end))
+    assert.match("boom", message(function()
+      local r <close> = again { params = { lr = 3 } }
+      core.files.mkdir(r:folder("checkpoints", "a"))
+      error "boom"
+    end))
+    assert.match("whose lr is 3, here 1", message(again))
+  end)
+
   it("has its folder to itself, until it ends or its process does", function()
     do
       local _ <close> = open()
