@@ -7,10 +7,12 @@
 --    }
 --
 -- `./dopl recipe.lua --steps 100 --adamw.lr 1e-5` sets two of them, `--help` lists them all. A default
--- gives the type: integer, number, string or boolean (`--flag`, `--no-flag`). A table whose first
--- element is the default and whose second is a text adds that text to the help, and with `least = 0`
--- what is below is refused; any other table is a group. Every recipe also has seed, out, device and
--- threads, and `--resume RUN`, which takes all values from the run's params.json.
+-- gives the type: integer, number, string, boolean (`--flag`, `--no-flag`) or list (`{ 1, 2 }`,
+-- `--sizes 1,2`). A table whose first element is the default and whose second is a text adds that text
+-- to the help, and with `least = 0` what is below is refused. So two strings are a default and its
+-- text, and a list of two strings stands in braces of its own: `{ { "a", "b" } }`, or
+-- `{ { "a", "b" }, "text" }`. A table of named values is a group. Every recipe also has seed, out,
+-- device and threads, and `--resume RUN`, which takes all values from the run's params.json.
 -- @module dopl.params
 
 local core = require "dopl.core"
@@ -50,9 +52,27 @@ local function kind_of(value)
   return math.type(value) or type(value)
 end
 
-local function is_documented(value) -- { default, "text" }
-  return type(value) == "table" and type(value[2]) == "string" and #value == 2
-    and type(value[1]) ~= "table"
+local function is_documented(value) -- { default, "text" }, or a list in braces of its own
+  if type(value) ~= "table" then return false end
+  return #value == 2 and type(value[2]) == "string" or #value == 1 and type(value[1]) == "table"
+end
+
+-- What the elements of a list are: all of one type.
+local function element_type(name, list)
+  local found
+  for i, item in ipairs(list) do
+    local kind = kind_of(item)
+    if kind == "float" then kind = "number" end
+    if kind == "integer" and found == "number" or kind == "number" and found == "integer" then
+      kind, found = "number", "number"
+    end
+    if kind == "table" or found and kind ~= found then
+      error(("dopl.params: %s: element %d of the list is a %s%s"):format(name, i, kind,
+        found and (", those before it are of type " .. found) or ""), 5)
+    end
+    found = kind
+  end
+  return found
 end
 
 -- Flattens declarations into `list`, an array of { name, path, default, type, help }.
@@ -66,9 +86,13 @@ local function declare(list, declared, prefix, path)
     local kind = kind_of(value)
     if kind == "float" then kind = "number" end
     if kind == "table" and #value == 0 then
+      if declared[key] ~= value then
+        error(("dopl.params: %s: a group takes no text; its fields do"):format(name), 4)
+      end
       declare(list, value, name .. ".", where)
     elseif kind == "table" then
-      list[#list + 1] = { name = name, path = where, default = value, type = "list", help = help }
+      list[#list + 1] = { name = name, path = where, default = value, type = "list", help = help,
+        of = element_type(name, value) }
     elseif kind == "integer" or kind == "number" or kind == "string" or kind == "boolean" then
       list[#list + 1] = { name = name, path = where, default = value, type = kind, help = help,
         least = least }
@@ -85,11 +109,8 @@ local function convert(entry, text)
     if text == "true" or text == "1" or text == "yes" then return true end
     if text == "false" or text == "0" or text == "no" then return false end
   elseif entry.type == "list" then
-    local items, kind = {}, kind_of(entry.default[1])
-    for item in text:gmatch("[^,]+") do
-      local one = { name = entry.name, type = kind == "float" and "number" or kind }
-      items[#items + 1] = convert(one, item)
-    end
+    local items, one = {}, { name = entry.name, type = entry.of }
+    for item in text:gmatch("[^,]+") do items[#items + 1] = convert(one, item) end
     if #items > 0 then return items end
   else
     local number = tonumber(text)

@@ -181,6 +181,32 @@ describe("a recipe's parameters", function()
     end
   end)
 
+  it("are lists of numbers, or of texts: two of these in braces of their own", function()
+    local recipe = [[
+      local p = dopl.params { a = { "x", "y" }, b = { { "x", "y" } }, c = { { "x", "y" }, "letters" },
+        d = { "x", "y", "z" }, e = { 1, 0.5 }, f = { { 8 }, "sizes" } }
+      for _, key in ipairs { "a", "b", "c", "d", "e", "f" } do
+        print(type(p[key]) == "table" and table.concat(p[key], "+") or p[key])
+      end]]
+    assert.equal("x\nx+y\nx+y\nx+y+z\n1+0.5\n8\n", select(2, shell.recipe(recipe)))
+    local _, out, err = shell.recipe(recipe, "--a", "p,q", "--b", "p", "--c", "p,q", "--e", "0.25,2",
+      "--f", "1,2")
+    assert.equal("p,q\np\np+q\nx+y+z\n0.25+2\n1+2\n", out, err)
+    _, out = shell.recipe(recipe, "--help")
+    assert.truthy(out:find "%-%-a +y %(default: x%)")
+    assert.truthy(out:find "%-%-b +list %(default: x,y%)")
+    assert.truthy(out:find "%-%-c +letters %(default: x,y%)")
+    for text, says in pairs {
+      ["{ l = { 1, 'x', 2 } }"] = "l: element 2 of the list is a string, those before it are of type "
+        .. "integer",
+      ["{ l = { { 1 }, 2 } }"] = "l: element 1 of the list is a table",
+      ["{ g = { { lr = 1 }, 'rates' } }"] = "g: a group takes no text; its fields do",
+    } do
+      _, _, err = shell.recipe("dopl.params " .. text)
+      assert.truthy(err:find(":1: dopl.params: " .. says, 1, true), err)
+    end
+  end)
+
   it("refuse values of another type", function()
     for _, words in ipairs { { "--steps", "1.5" }, { "--rate", "fast" }, { "--fast=maybe" },
       { "--steps" }, { "loose" }, { "--threads", "0" }, { "--seed", "-3" },
