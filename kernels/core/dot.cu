@@ -2,24 +2,9 @@
 //
 // The elements are divided over a number of blocks that depends on nothing but their number, and
 // every sum is taken in a fixed order: the same on every device.
-#include "../common.cuh"
+#include "../row.cuh"
 
 constexpr int BLOCK = 256, PARTS = 512;
-
-__device__ static double warp_sum_f64(double x) {
-    for (int lane = WARP / 2; lane; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
-    return x;
-}
-
-// All threads of the block get the sum.
-__device__ static double block_sum_f64(double x) {
-    __shared__ double part[WARP];
-    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    x = warp_sum_f64(x);
-    if (lane == 0) part[warp] = x;
-    __syncthreads();
-    return warp_sum_f64(lane < BLOCK / WARP ? part[lane] : 0.0);
-}
 
 // Block k sums elements k * span .. (k + 1) * span - 1, neighbouring threads neighbouring elements.
 // Bound by memory for long arrays.
@@ -32,7 +17,7 @@ __global__ void dot_kernel(double *__restrict__ part, // [gridDim.x]
     double sum = 0;
     for (int64_t i = first + threadIdx.x; i < end; i += BLOCK)
         sum += (double)to_float(a[i]) * (double)to_float(b[i]);
-    sum = block_sum_f64(sum);
+    sum = row_sum<BLOCK>(sum);
     if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }
 
@@ -42,7 +27,7 @@ __global__ void sum_parts_kernel(double *__restrict__ y,          // [1]
                                  int n) {
     double sum = 0;
     for (int i = threadIdx.x; i < n; i += BLOCK) sum += part[i];
-    sum = block_sum_f64(sum);
+    sum = row_sum<BLOCK>(sum);
     if (threadIdx.x == 0) y[0] = sum;
 }
 

@@ -56,8 +56,7 @@ __device__ __forceinline__ void keep_larger(float *x, int *at, float y, int y_at
     }
 }
 
-// Bound by memory. A row that begins with NaN
-// gives 0: nothing is larger than its first element.
+// Bound by memory. A row that begins with NaN gives 0: nothing is larger than its first element.
 template <class T>
 __global__ void __launch_bounds__(CHOICE_THREADS)
     argmax_kernel(int32_t *__restrict__ out, // [rows]

@@ -1,18 +1,7 @@
 // norm.cu - the global norm of gradients, and the factor that clips it, without the host.
-#include "../common.cuh"
+#include "../row.cuh"
 
 static constexpr int THREADS = 256;
-
-__device__ __forceinline__ double block_sum_double(double x) {
-    __shared__ double part[THREADS];
-    part[threadIdx.x] = x;
-    __syncthreads();
-    for (int half = THREADS / 2; half; half /= 2) {
-        if ((int)threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
-        __syncthreads();
-    }
-    return part[0];
-}
 
 // One block a part. Each thread adds every 256th element in double precision: one fused
 // multiply-add for four bytes read, so it is bound by memory wherever doubles run at 1/64 of the
@@ -26,7 +15,7 @@ __global__ void __launch_bounds__(THREADS)
         double x = part.x[i];
         sum += x * x;
     }
-    sum = block_sum_double(sum);
+    sum = row_sum<THREADS>(sum);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
@@ -36,7 +25,7 @@ __global__ void __launch_bounds__(THREADS)
                 double max_norm) {
     double sum = 0;
     for (int64_t i = threadIdx.x; i < n; i += THREADS) sum += partial[i];
-    sum = block_sum_double(sum);
+    sum = row_sum<THREADS>(sum);
     if (threadIdx.x != 0) return;
     double norm = sqrt(sum), factor = max_norm / (norm + 1e-6); // torch's clip_grad_norm_
     bool finite = norm == norm && norm <= 1.7976931348623157e308;
