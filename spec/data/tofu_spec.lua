@@ -156,9 +156,31 @@ describe("data.tofu", function()
     put("retain90.json", '{"question": "", "answer": "A."}\n')
     fails({}, "given an empty one")
     put("retain90.json", '["question"]\n')
-    fails({}, dir .. "/retain90.json:1", "object")
+    fails({}, dir .. "/retain90.json: row 1", "object")
     put("retain90.json", '"question"\n')
     fails({}, dir .. "/retain90.json:1")
+  end)
+
+  it("reads a file that is one array of rows", function()
+    local of_lines = tofu.open(dir, { task = 2 })
+    for _, name in ipairs { "forget01", "retain90", "retain_perturbed" } do
+      local rows = {}
+      for text in core.files.lines(dir .. "/" .. name .. ".json") do rows[#rows + 1] = text end
+      put(name .. ".json", "\n [\n" .. table.concat(rows, ",\n") .. "\n]\n")
+    end
+    local set = tofu.open(dir, { task = 2 })
+    for _, list in ipairs { "forget", "retain", "forget_perturbed", "retain_perturbed" } do
+      assert.same(questions(of_lines[list]), questions(set[list]))
+    end
+    assert.equal(dir .. "/forget01.json: row 3", set.forget[1].source)
+    put("retain90.json", '[{"question": "Q?", "answer": "A."},\n{"question": "Q?"}]')
+    fails({}, dir .. "/retain90.json: row 2: the row has no field 'answer'")
+    put("retain90.json", '[{"question": "Q?", "answer": "A."}, null]')
+    fails({}, dir .. "/retain90.json: row 2: a row must be an object")
+    put("retain90.json", '[{"question": "Q?", "answer": "A."},\n{"question": "Q?"')
+    fails({}, dir .. "/retain90.json:2")
+    put("forget01.json", "[]")
+    fails({}, "the forget set is empty: the file has no rows")
   end)
 
   it("wants perturbed answers to be a list of texts", function()

@@ -1,16 +1,20 @@
 --- tofu.lua - reads TOFU folders (and the real-world set in the same form) as row lists.
 --
--- A folder holds JSON Lines files: forgetNN.json with task ids, retainMM.json (forget01 goes with
--- retain90, forget05 with retain50, forget10 with retain10) and their perturbed companions. The
+-- A folder holds files of JSON Lines, or of one JSON array each, as data sets are exported too:
+-- forgetNN.json with task ids, retainMM.json (forget01 goes with retain90, forget05 with retain50,
+-- forget10 with retain10) and their perturbed companions. The
 -- forget set of task i is its rows; its retain set is retainMM plus the forget rows of all other
 -- tasks. A real-world folder has forget.json and neighbor.json instead; without a task its forget
 -- set is every row, and there the facts people are asked for have no companion fact sets.
 --
--- Every row keeps its `source` ("file:line"), so that a complaint about a row can name it.
+-- Every row keeps its `source` ("file:line"; of an array "file: row 3"), so that a complaint about a
+-- row can name it.
 --
 -- @module dopl.data.tofu
 
 local check = require "dopl.check"
+local core = require "dopl.core"
+local json = require "dopl.json"
 
 local tofu = {}
 
@@ -61,21 +65,40 @@ local function read_task(row, where, level)
   row.task_id = id
 end
 
---- Reads a JSON Lines file of rows.
+-- Rows and where each stands. What is broken is an error that names path and line.
+local function rows_of(path)
+  for line in core.files.lines(path) do
+    local mark = line:match "%S"
+    if mark == "[" then
+      local list, i = json.decode(core.files.read(path), path), 0
+      return function()
+        i = i + 1
+        if list[i] ~= nil then return list[i], ("%s: row %d"):format(path, i) end
+      end
+    elseif mark then
+      break
+    end
+  end
+  local next_row = core.json.lines(path)
+  return function()
+    local row, line = next_row()
+    if line then return row, path .. ":" .. line end
+  end
+end
+
+--- Reads a file of rows: JSON Lines, one object a line, or one JSON array of objects.
 -- @tparam string path
 -- @tparam[opt] {string,...} fields that every row must have (default question, answer)
 -- @tparam[opt] string hint what to say besides when the file is not there
 -- @tparam[opt=1] integer level where an error points, as for `error`
--- @treturn {table,...} rows with `source` = "path:line"
+-- @treturn {table,...} rows with `source` = "path:line" or "path: row 3"
 function tofu.read(path, fields, hint, level)
-  local core = require "dopl.core"
   level = (level or 1) + 1
   if core.files.exists(path) ~= "file" then
     error(("there is no file %s%s"):format(path, hint and "; " .. hint or ""), level)
   end
   local rows = {}
-  for row, line in core.json.lines(path) do -- a broken line is an error that names path:line
-    local where = path .. ":" .. line
+  for row, where in rows_of(path) do
     if type(row) ~= "table" or #row > 0 then
       error(where .. ": a row must be an object with fields", level)
     end
@@ -159,7 +182,7 @@ end
 -- split, task, name }; the last two lists are absent for the real-world set
 function tofu.open(dir, opts)
   local o = read_options(dir, opts, 2)
-  if require("dopl.core").files.exists(dir) ~= "directory" then
+  if core.files.exists(dir) ~= "directory" then
     error("data.tofu.open: there is no folder " .. dir, 2)
   end
   local real = o.split == "real_world"
