@@ -24,6 +24,10 @@ typedef enum {
 
 enum { DOPL_MAX_DIM = 4 };
 
+typedef struct dopl_tensor dopl_tensor;
+// Writes a table of `bytes` that index tensor t alone decides.
+typedef void dopl_table_fn(void *table, size_t bytes, const dopl_tensor *t);
+
 typedef struct dopl_storage {
     int refs;
     dopl_device device;
@@ -33,14 +37,15 @@ typedef struct dopl_storage {
     void *mirror; // of indices: the back end's copy, NULL until it is needed
     struct {      // what it made of some of them beside that (cuda/memory.c)
         void *data;
+        dopl_table_fn *make; // what it was made by, ...
         size_t bytes;
-        int64_t offset, n; // of the indices
+        int64_t offset, n; // ... and of which indices
     } derived;
 } dopl_storage;
 
 typedef struct dopl_var dopl_var;
 
-typedef struct dopl_tensor {
+struct dopl_tensor {
     dopl_storage *storage; // NULL: shape only, or empty
     int64_t offset;        // bytes into the storage
     dopl_dtype dtype;
@@ -48,7 +53,7 @@ typedef struct dopl_tensor {
     int n_dim;                 // 0: a scalar
     int64_t dim[DOPL_MAX_DIM]; // elements, outermost first
     dopl_var *var;             // NULL: no gradient flows here
-} dopl_tensor;
+};
 
 // The identity of a value in the gradient graph. Shared by every tensor struct that names the
 // value.

@@ -86,10 +86,9 @@ void dopl_cuda_staging_release(dopl_rt *rt);                  // idempotent
 // The device's copy of an index tensor (i32, in host memory), made on first use.
 DOPL_CHECKED dopl_status dopl_cuda_index(dopl_rt *rt, const dopl_tensor *t, const int32_t **out);
 // `bytes` that `make` writes, from an index tensor alone: made once, and kept on the device as long
-// as the indices stay. One kind of table for a tensor.
-typedef void dopl_cuda_table_fn(void *table, size_t bytes, const dopl_tensor *t);
-DOPL_CHECKED dopl_status dopl_cuda_table(dopl_rt *rt, const dopl_tensor *t,
-                                         dopl_cuda_table_fn *make, size_t bytes, const void **out);
+// as the indices stay and no other table is asked for.
+DOPL_CHECKED dopl_status dopl_cuda_table(dopl_rt *rt, const dopl_tensor *t, dopl_table_fn *make,
+                                         size_t bytes, const void **out);
 
 // A new tensor on the device, for temporaries of a backward.
 DOPL_CHECKED dopl_status dopl_cuda_tensor(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype,

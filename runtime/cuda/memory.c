@@ -360,22 +360,24 @@ dopl_status dopl_cuda_index(dopl_rt *rt, const dopl_tensor *t, const int32_t **o
     return DOPL_OK;
 }
 
-dopl_status dopl_cuda_table(dopl_rt *rt, const dopl_tensor *t, dopl_cuda_table_fn *make,
-                            size_t bytes, const void **out) {
+dopl_status dopl_cuda_table(dopl_rt *rt, const dopl_tensor *t, dopl_table_fn *make, size_t bytes,
+                            const void **out) {
     dopl_storage *s = t->storage;
     int64_t n = dopl_tensor_numel(t);
-    if (!s->derived.data || s->derived.offset != t->offset || s->derived.n != n) {
+    if (!s->derived.data || s->derived.make != make || s->derived.bytes != bytes ||
+        s->derived.offset != t->offset || s->derived.n != n) {
         void *table, *copy;
         DOPL_TRY(dopl_rt_alloc(rt, &table, bytes));
         make(table, bytes, t);
         dopl_status status = send_copy(rt, &copy, table, bytes);
         dopl_rt_free(rt, table);
         if (status != DOPL_OK) return status;
-        if (s->derived.data) { // of other indices in the same storage
+        if (s->derived.data) { // another table, or of other indices in the same storage
             dopl_cuda_free(rt, s->derived.data);
             dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_OTHER, -(int64_t)s->derived.bytes);
         }
         s->derived.data = copy;
+        s->derived.make = make;
         s->derived.bytes = bytes;
         s->derived.offset = t->offset;
         s->derived.n = n;
