@@ -163,7 +163,10 @@ template <class... P> static dopl_status issue_launch(dopl_rt *rt, const void *d
                                 address, l->shared_bytes, stream);
 #endif
     };
-    return dopl_cuda_result(rt, std::apply(launch, l->arguments), l->name);
+    dopl_cuda_piece_begins(rt, l->name);
+    cudaError_t e = std::apply(launch, l->arguments);
+    dopl_cuda_piece_ends(rt);
+    return dopl_cuda_result(rt, e, l->name);
 }
 
 // Zeroes what lies between the fields of an argument, so that equal launches are equal bytes.

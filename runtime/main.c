@@ -34,6 +34,7 @@ static const char USAGE[] =
     "  --out DIR       folder for runs (default: runs)\n"
     "  --resume RUN    go on with the run in the folder RUN, which this recipe began\n"
     "  --plan          say what the recipe will need, memory and time; write nothing\n"
+    "  --profile       say at the end where time went, by operator (to standard error)\n"
     "  --trust         give the recipe Lua's standard libraries, files and processes included\n"
     "  --help          print this text; after a recipe, the recipe's parameters\n"
     "  -               run standard input; --  ends the options\n"
@@ -58,7 +59,7 @@ typedef struct {
     const char *resume; // "": begin a run
     long long seed;
     int threads; // 0: all cores
-    bool help, version, interactive, trust, prompt, plan;
+    bool help, version, interactive, trust, prompt, plan, profile;
 } options;
 
 // --- options
@@ -83,8 +84,9 @@ static int edit_distance(const char *a, const char *b) {
 }
 
 static bool unknown_option(const char *given) {
-    static const char *const known[] = { "--device", "--threads", "--seed",    "--out",  "--resume",
-                                         "--trust",  "--help",    "--version", "--plan", NULL };
+    static const char *const known[] = { "--device", "--threads", "--seed", "--out",
+                                         "--resume", "--trust",   "--help", "--version",
+                                         "--plan",   "--profile", NULL };
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)strcspn(given, "="), given);
     const char *nearest = NULL;
@@ -152,6 +154,7 @@ static bool read_long(options *o, int *i) {
     }
     if (!strcmp(arg, "--trust")) return o->trust = true;
     if (!strcmp(arg, "--plan")) return o->plan = true;
+    if (!strcmp(arg, "--profile")) return o->profile = true;
     if (!strcmp(arg, "--help")) return o->help = true;
     if (!strcmp(arg, "--version")) return o->version = true;
     return unknown_option(arg);
@@ -309,6 +312,15 @@ static int run_recipe(lua_State *L, const options *o) {
     return status ? status : planned;
 }
 
+#define PROFILE "require('dopl.profile')."
+
+// After an error or a stop too. Returns the status, or its own failure where that is none.
+static int tell_profile(lua_State *L, int status) {
+    dopl_stop_clear(L);
+    int told = run_chunk(L, luaL_loadstring(L, PROFILE "finish()"), 0);
+    return status ? status : told;
+}
+
 // --- the state
 // ---------------------------------------------------------------------------------------
 
@@ -427,13 +439,16 @@ static int run(lua_State *L, options *o) {
         return 1;
     }
     dopl_stop_install(L);
-    int status = 0;
-    for (int i = 0; i < o->n_actions && !status; i++) status = run_action(L, &o->actions[i]);
+    int status = o->profile ? run_chunk(L, luaL_loadstring(L, PROFILE "start()"), 0) : 0;
     if (status) return status;
-    if (o->recipe < o->argc) {
-        status = run_recipe(L, o);
-        if (!o->interactive) return status;
+    for (int i = 0; i < o->n_actions && !status; i++) status = run_action(L, &o->actions[i]);
+    bool has_recipe = !status && o->recipe < o->argc;
+    if (has_recipe) status = run_recipe(L, o);
+    if (o->profile) status = tell_profile(L, status);
+    if (has_recipe && o->interactive) {
         dopl_stop_clear(L);
+    } else if (has_recipe || status) {
+        return status;
     } else if (!o->prompt && !o->n_actions && !o->version) {
         return run_chunk(L, luaL_loadfilex(L, NULL, "t"), 0);
     }
@@ -475,9 +490,11 @@ int main(int argc, char **argv) {
         fputs(USAGE, stdout);
         goto out;
     }
-    if ((o.plan || *o.resume) && o.recipe >= argc && !o.n_actions) {
+    if ((o.plan || o.profile || *o.resume) && o.recipe >= argc && !o.n_actions) {
         fprintf(stderr, "dopl: %s: which recipe? It comes after the options (- for stdin)\n",
-                o.plan ? "--plan" : "--resume");
+                o.plan      ? "--plan"
+                : o.profile ? "--profile"
+                            : "--resume");
         status = 2;
         goto out;
     }

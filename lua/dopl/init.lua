@@ -28,6 +28,8 @@ dopl.modules = {
   optim = "optimizer rules",
   params = "parameters of a recipe",
   plan = "what a recipe will need, before it is paid for",
+  profile = "local p <close> = dopl.profile(): where time goes, by operator; print(p), p:rows(), "
+    .. "p:launches() on a device",
   reference = "what the frozen starting model says, asked once",
   report = "tables, curves, the HTML report",
   rng = "random numbers that depend on nothing but seed, name and position",

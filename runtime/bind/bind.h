@@ -16,6 +16,7 @@
     BIND(tensor)                                                                                   \
     BIND(op)                                                                                       \
     BIND(tape)                                                                                     \
+    BIND(profile)                                                                                  \
     BIND(terminal)                                                                                 \
     BIND(io)                                                                                       \
     BIND(json)                                                                                     \

@@ -20,6 +20,7 @@
 #include "../optim/pass.h"
 #include "../optim/transpose.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -178,18 +179,20 @@ static int program_cuda_source(lua_State *L) {
     return 1;
 }
 
+// plan({ program, ... }, { job, ... }, name): the name is what a profile calls its runs
 static int plan_new(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
     luaL_checktype(L, 2, LUA_TTABLE);
-    lua_settop(L, 2);
+    const char *name = luaL_optstring(L, 3, "optimizer");
     dopl_rt *rt = dopl_check_rt(L);
     int n_pass = (int)lua_rawlen(L, 1), n_job = (int)lua_rawlen(L, 2);
     plan_box *box = lua_newuserdatauv(L, sizeof *box, 1);
     box->plan = NULL;
     luaL_setmetatable(L, PLAN);
     lua_pushvalue(L, 1);
-    lua_setiuservalue(L, 3, 1);
+    lua_setiuservalue(L, -2, 1);
     if (dopl_plan_new(rt, &box->plan, n_pass, n_job) != DOPL_OK) return dopl_raise(L, rt);
+    snprintf(box->plan->name, sizeof box->plan->name, "%s", name);
     for (int p = 0; p < n_pass; p++) {
         lua_rawgeti(L, 1, p + 1);
         program_box *program = luaL_checkudata(L, -1, PROGRAM);
@@ -274,7 +277,7 @@ static int plan_clip(lua_State *L) {
     dopl_rt *rt = dopl_check_rt(L);
     if (plan->device == DOPL_CPU)
         return dopl_raise_text(L, "optimizer plan: clip is for a device; use norm");
-    return dopl_result(L, rt, rt->backend->plan_clip(rt, plan, luaL_checknumber(L, 2)), 0);
+    return dopl_result(L, rt, dopl_plan_clip(rt, plan, luaL_checknumber(L, 2)), 0);
 }
 
 // plan:clip_norm(): the norm that plan:clip asked for

@@ -58,6 +58,7 @@ static dopl_status open_backend(dopl_rt *rt) {
     else
         status = open.function(rt, &rt->backend, DOPL_BACKEND_ABI);
     if (status != DOPL_OK) rt->backend = NULL;
+    if (status == DOPL_OK && rt->profile) status = rt->backend->watch(rt);
     return status; // the library stays, whatever came of it: CUDA does not unload cleanly
 }
 

@@ -9,6 +9,7 @@
 #ifndef DOPL_CORE_DEVICE_H
 #define DOPL_CORE_DEVICE_H
 
+#include "profile.h"
 #include "tape.h"
 
 struct dopl_op_call;
@@ -49,6 +50,15 @@ typedef struct dopl_backend {
     dopl_status (*plan_clip)(dopl_rt *rt, struct dopl_plan *plan, double max_norm);
     dopl_status (*plan_clip_norm)(dopl_rt *rt, struct dopl_plan *plan, double *norm);
     void (*plan_release)(dopl_rt *rt, struct dopl_plan *plan); // what the back end kept for it
+
+    // For profiles (core/profile.h). watch: waits for what was queued, then times every piece of
+    // work until unwatch. read_times: adds what was timed to the rows of rt->profile, and waits.
+    // mark: tells a profiler outside where a range begins, or, name NULL, that the innermost ends;
+    // NULL where there is none.
+    dopl_status (*watch)(dopl_rt *rt);
+    void (*unwatch)(dopl_rt *rt);
+    dopl_status (*read_times)(dopl_rt *rt);
+    void (*mark)(const char *name, dopl_part part);
 
     const struct dopl_dist_engine *collectives; // dist/dist.h; NULL: built without
 

@@ -84,6 +84,8 @@ typedef struct dopl_rt {
     int64_t n_waits;                    // times the host has waited for the device
     int64_t n_launched, n_replayed;     // pieces of work sent to it; those of them by a graph
     int n_graphs;                       // held
+    bool ranges;                        // somebody wants to know of them (core/profile.h)
+    struct dopl_profile *profile;       // the one that is open, or NULL
     dopl_memory memory[DOPL_N_DEVICE];  // of tensors
     dopl_memory_kind kind;              // what memory of new tensors is for
     bool grad_enabled;                  // operators record on the tape

@@ -250,7 +250,10 @@ static dopl_status consume(dopl_rt *rt, dopl_node *n) {
     }
     n->dout = n->out.var->grad;
     memset(&n->out.var->grad, 0, sizeof n->out.var->grad);
-    return n->backward(rt, n);
+    int outer = dopl_range_enter(rt, n->name, DOPL_PART_BACKWARD, n->out.device);
+    dopl_status status = n->backward(rt, n);
+    dopl_range_leave(rt, outer);
+    return status;
 }
 
 static void close_gaps(dopl_tape *tape) {

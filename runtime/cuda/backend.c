@@ -115,6 +115,7 @@ static void close_device(dopl_rt *rt) {
     dopl_cuda *cuda = dopl_cuda_of(rt);
     if (!cuda) return;
     if (cuda->queue && dopl_cuda_flush(rt) == DOPL_OK) (void)cudaStreamSynchronize(cuda->stream);
+    dopl_cuda_unwatch(rt);
     dopl_cuda_jit_release(rt);
     dopl_cuda_gemm_release(rt);
     dopl_cuda_staging_release(rt);
@@ -155,6 +156,9 @@ static const dopl_backend table = {
     .plan_clip = dopl_cuda_plan_clip,
     .plan_clip_norm = dopl_cuda_plan_clip_norm,
     .plan_release = dopl_cuda_plan_release,
+    .watch = dopl_cuda_watch,
+    .unwatch = dopl_cuda_unwatch,
+    .read_times = dopl_cuda_read_times,
     .describe = describe,
     .tell_product = dopl_cuda_gemm_tell,
     .close = close_device,
@@ -176,11 +180,11 @@ dopl_backend_open(dopl_rt *rt, const dopl_backend **out, int abi) {
         close_device(rt);
         return status;
     }
-    const dopl_cuda_operators *operators = is_set("DOPL_NVTX") ? dopl_cuda_named_operators() : NULL;
-    if (!operators) operators = &dopl_cuda_plain_operators;
     with_operators = table;
-    with_operators.forward = operators->forward;
-    with_operators.backward = operators->backward;
+    with_operators.forward = dopl_cuda_all_operators.forward;
+    with_operators.backward = dopl_cuda_all_operators.backward;
+    with_operators.mark = is_set("DOPL_NVTX") ? dopl_cuda_mark() : NULL;
+    if (with_operators.mark) rt->ranges = true;
     with_operators.collectives = dopl_cuda_collectives();
     *out = &with_operators;
     return DOPL_OK;

@@ -24,9 +24,10 @@ typedef struct dopl_cuda {
     struct dopl_cuda_queue *queue; // launches on their way; queue.c
     struct dopl_cuda_pool *pool;   // memory.c
     struct dopl_cuda_staging
-        *staging;                // pinned memory on the way to and from the device; transfer.c
-    struct dopl_cuda_gemm *gemm; // handle and the algorithms found so far; gemm.c
-    struct dopl_cuda_jit *jit;   // compiled optimizer passes; jit.c
+        *staging;                    // pinned memory on the way to and from the device; transfer.c
+    struct dopl_cuda_gemm *gemm;     // handle and the algorithms found so far; gemm.c
+    struct dopl_cuda_jit *jit;       // compiled optimizer passes; jit.c
+    struct dopl_cuda_events *events; // of a profile, while one is open; events.c
     char description[160];
 } dopl_cuda;
 
@@ -57,6 +58,25 @@ DOPL_CHECKED dopl_status dopl_cuda_move(dopl_rt *rt, void *to, const void *from,
 void dopl_cuda_forget_graphs(dopl_rt *rt); // which hold kilobytes of the device for each launch
 DOPL_CHECKED dopl_status dopl_cuda_queue_init(dopl_rt *rt, bool direct); // fills cuda->queue
 void dopl_cuda_queue_release(dopl_rt *rt);                               // idempotent
+void dopl_cuda_queue_one_by_one(dopl_rt *rt, bool on);                   // no batches, no graphs
+
+// Around each piece of work where it goes to the stream: a profile's clock. name: NULL for the one
+// that name_next gave. events.c.
+void dopl_cuda_event_begin(dopl_rt *rt, const char *name);
+void dopl_cuda_event_end(dopl_rt *rt);
+void dopl_cuda_name_next(dopl_rt *rt, const char *name);
+static inline bool dopl_cuda_timed(const dopl_rt *rt) {
+    return dopl_cuda_of(rt)->events != NULL;
+}
+static inline void dopl_cuda_piece_begins(dopl_rt *rt, const char *name) {
+    if (dopl_cuda_timed(rt)) dopl_cuda_event_begin(rt, name);
+}
+static inline void dopl_cuda_piece_ends(dopl_rt *rt) {
+    if (dopl_cuda_timed(rt)) dopl_cuda_event_end(rt);
+}
+DOPL_CHECKED dopl_status dopl_cuda_watch(dopl_rt *rt); // these three: core/device.h
+void dopl_cuda_unwatch(dopl_rt *rt);
+DOPL_CHECKED dopl_status dopl_cuda_read_times(dopl_rt *rt);
 
 // Functions of a shared library that is opened while the program runs. to: the address of a pointer
 // to each. The library stays open.
@@ -164,14 +184,15 @@ DOPL_CHECKED dopl_status dopl_cuda_norm_of(dopl_rt *rt, dopl_cuda_norm *out,
 
 const struct dopl_dist_engine *dopl_cuda_collectives(void); // nccl.c; NULL: built without NCCL
 
-// The operators by dopl_op_id; named in a profiler's timeline where DOPL_NVTX=1. ranges.c.
+// The operators by dopl_op_id, and what names ranges in a profiler's timeline. ranges.c.
 typedef dopl_status dopl_cuda_forward_fn(dopl_rt *rt, dopl_op_call *c);
 typedef struct {
     dopl_cuda_forward_fn *forward[DOPL_OP_COUNT];
     dopl_backward_fn *backward[DOPL_OP_COUNT]; // NULL: no gradient
 } dopl_cuda_operators;
-extern const dopl_cuda_operators dopl_cuda_plain_operators;
-const dopl_cuda_operators *dopl_cuda_named_operators(void); // NULL: built without NVTX
+extern const dopl_cuda_operators dopl_cuda_all_operators;
+typedef void dopl_cuda_mark_fn(const char *name, dopl_part part);
+dopl_cuda_mark_fn *dopl_cuda_mark(void); // NULL: built without NVTX
 
 #define BACKWARD(id) dopl_status op_##id##_cuda_backward(dopl_rt *rt, dopl_node *n);
 #define NO_BACKWARD(id)

@@ -522,8 +522,11 @@ static dopl_status issue(dopl_rt *rt, const void *data) {
                                   .y = q->y,
                                   .alpha = q->alpha,
                                   .beta = q->beta };
-    return result(
-        rt, multiply(dopl_cuda_of(rt), &q->request, &p, p.y, &q->algo, q->workspace, q->bytes), &p);
+    dopl_cuda_piece_begins(rt, NULL);
+    cublasStatus_t s =
+        multiply(dopl_cuda_of(rt), &q->request, &p, p.y, &q->algo, q->workspace, q->bytes);
+    dopl_cuda_piece_ends(rt);
+    return result(rt, s, &p);
 }
 
 dopl_status dopl_cuda_gemm(dopl_rt *rt, const dopl_cuda_product *p) {
@@ -538,6 +541,7 @@ dopl_status dopl_cuda_gemm(dopl_rt *rt, const dopl_cuda_product *p) {
         return dopl_fail(rt, DOPL_EDEVICE, "%s: cuBLAS has no algorithm for it", describe(p).s);
     void *workspace = NULL;
     if (c->workspace) DOPL_TRY(dopl_cuda_alloc(rt, &workspace, c->workspace));
+    if (dopl_cuda_timed(rt)) dopl_cuda_name_next(rt, describe_kind(&c->kind).s);
     queued *q = dopl_cuda_queue_work(rt, issue, sizeof *q);
     *q = (queued){ .request = r,
                    .algo = c->algo,

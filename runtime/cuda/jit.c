@@ -276,10 +276,11 @@ dopl_status dopl_cuda_jit_launch(dopl_rt *rt, void *function, int grid, int bloc
                                  const char *what) {
     const dopl_cuda *cuda = dopl_cuda_of(rt);
     DOPL_TRY(dopl_cuda_flush(rt)); // with its step's scalars: no two are alike
-    DOPL_TRY(result(rt,
-                    cuda->jit->launch((CUfunction)function, (unsigned)grid, 1, 1, (unsigned)block,
-                                      1, 1, 0, cuda->stream, arguments, NULL),
-                    what));
+    dopl_cuda_piece_begins(rt, what);
+    CUresult e = cuda->jit->launch((CUfunction)function, (unsigned)grid, 1, 1, (unsigned)block, 1,
+                                   1, 0, cuda->stream, arguments, NULL);
+    dopl_cuda_piece_ends(rt);
+    DOPL_TRY(result(rt, e, what));
     rt->n_launched++;
     return dopl_cuda_launched(rt, what);
 }

@@ -103,10 +103,12 @@ static dopl_status run_group(dopl_rt *rt, const dopl_world *world, dopl_tensor *
     DOPL_TRY(check_device(rt, tensor, n));
     DOPL_TRY(dopl_cuda_flush(rt));
     DOPL_TRY(result(rt, nccl.group_start(), what));
+    dopl_cuda_piece_begins(rt, what);
     ncclResult_t first = ncclSuccess;
     for (int i = 0; i < n && first == ncclSuccess; i++)
         first = each(world, tensor[i], root, dopl_cuda_stream(rt));
     ncclResult_t end = nccl.group_end(); // a group that began must end
+    dopl_cuda_piece_ends(rt);
     return result(rt, first != ncclSuccess ? first : end, what);
 }
 

@@ -41,6 +41,7 @@ typedef struct {
 } known;
 
 struct dopl_cuda_queue {
+    bool always;  // direct, profile or not
     bool direct;  // every piece at once
     bool graphs;  // otherwise every batch piece by piece
     int n, limit; // pieces that wait; how many may
@@ -64,7 +65,7 @@ dopl_status dopl_cuda_queue_init(dopl_rt *rt, bool direct) {
     DOPL_TRY(dopl_rt_alloc_zero(rt, &memory, sizeof(struct dopl_cuda_queue)));
     struct dopl_cuda_queue *q = dopl_cuda_of(rt)->queue = memory;
     const char *graphs = getenv("DOPL_GRAPHS");
-    q->direct = direct;
+    q->always = q->direct = direct;
     q->graphs = !direct && !(graphs && strcmp(graphs, "0") == 0);
     q->limit = FIRST;
     DOPL_TRY(dopl_rt_alloc(rt, &memory, ROOM));
@@ -76,6 +77,11 @@ void dopl_cuda_forget_graphs(dopl_rt *rt) {
     struct dopl_cuda_queue *q = dopl_cuda_of(rt)->queue;
     for (int i = 0; i < q->n_known; i++) (void)cudaGraphExecDestroy(q->known[i].graph);
     rt->n_graphs = q->n_known = 0;
+}
+
+void dopl_cuda_queue_one_by_one(dopl_rt *rt, bool on) {
+    struct dopl_cuda_queue *q = dopl_cuda_of(rt)->queue;
+    q->direct = on || q->always;
 }
 
 void dopl_cuda_queue_release(dopl_rt *rt) {
@@ -251,10 +257,13 @@ typedef struct {
 static dopl_status issue_transfer(dopl_rt *rt, const void *data) {
     const transfer *t = data;
     cudaStream_t stream = dopl_cuda_stream(rt);
-    if (!t->from)
-        return dopl_cuda_result(rt, cudaMemsetAsync(t->to, t->value, t->bytes, stream), "filling");
-    return dopl_cuda_result(
-        rt, cudaMemcpyAsync(t->to, t->from, t->bytes, cudaMemcpyDeviceToDevice, stream), "copy");
+    const char *what = t->from ? "copy" : "filling";
+    dopl_cuda_piece_begins(rt, what);
+    cudaError_t e =
+        t->from ? cudaMemcpyAsync(t->to, t->from, t->bytes, cudaMemcpyDeviceToDevice, stream)
+                : cudaMemsetAsync(t->to, t->value, t->bytes, stream);
+    dopl_cuda_piece_ends(rt);
+    return dopl_cuda_result(rt, e, what);
 }
 
 static dopl_status queue_transfer(dopl_rt *rt, transfer t) {

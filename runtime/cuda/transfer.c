@@ -60,10 +60,11 @@ dopl_status dopl_cuda_to_device(dopl_rt *rt, void *to, const void *from, size_t 
         char *place = s->half[s->filling] + s->used;
         memcpy(place, (const char *)from + done, n);
         s->used += (n + ALIGN - 1) / ALIGN * ALIGN;
-        DOPL_TRY(dopl_cuda_result(rt,
-                                  cudaMemcpyAsync((char *)to + done, place, n,
-                                                  cudaMemcpyHostToDevice, dopl_cuda_stream(rt)),
-                                  "copy to the device"));
+        dopl_cuda_piece_begins(rt, "copy to the device");
+        cudaError_t e = cudaMemcpyAsync((char *)to + done, place, n, cudaMemcpyHostToDevice,
+                                        dopl_cuda_stream(rt));
+        dopl_cuda_piece_ends(rt);
+        DOPL_TRY(dopl_cuda_result(rt, e, "copy to the device"));
         done += n;
     }
     return DOPL_OK;
@@ -73,9 +74,10 @@ dopl_status dopl_cuda_to_device(dopl_rt *rt, void *to, const void *from, size_t 
 static dopl_status fetch(dopl_rt *rt, struct dopl_cuda_staging *s, int half, const char *from,
                          size_t n) {
     cudaStream_t stream = dopl_cuda_stream(rt);
-    DOPL_TRY(dopl_cuda_result(
-        rt, cudaMemcpyAsync(s->half[half], from, n, cudaMemcpyDeviceToHost, stream),
-        "copy from the device"));
+    dopl_cuda_piece_begins(rt, "copy from the device");
+    cudaError_t e = cudaMemcpyAsync(s->half[half], from, n, cudaMemcpyDeviceToHost, stream);
+    dopl_cuda_piece_ends(rt);
+    DOPL_TRY(dopl_cuda_result(rt, e, "copy from the device"));
     return dopl_cuda_result(rt, cudaEventRecord(s->taken[half], stream), "event");
 }
 

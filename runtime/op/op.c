@@ -95,6 +95,7 @@ dopl_status dopl_op_apply(dopl_rt *rt, dopl_op_id id, dopl_op_call *c) {
     if (rt->stop) return dopl_fail(rt, DOPL_ESTOP, "stopped");
     DOPL_TRY(check_inputs(rt, c));
     DOPL_TRY(find_device(rt, c));
+    int outer = dopl_range_enter(rt, c->op->name, DOPL_PART_FORWARD, c->device);
     dopl_memory_kind kind = rt->kind;
     rt->kind = DOPL_MEMORY_ACTIVATION;
     dopl_status status = c->op->shape(rt, c);
@@ -111,5 +112,6 @@ out:
     rt->kind = kind;
     for (int i = 0; i < DOPL_MAX_SAVED; i++) dopl_tensor_release(rt, &c->saved[i]);
     if (status != DOPL_OK) dopl_tensor_release(rt, c->out);
+    dopl_range_leave(rt, outer);
     return status;
 }

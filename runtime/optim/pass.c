@@ -218,8 +218,7 @@ static void set_scalars(dopl_plan *plan, const double *const *scalars) {
     }
 }
 
-dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *scalars, int *n_run) {
-    if (plan->device != DOPL_CPU) return rt->backend->plan_run(rt, plan, scalars, n_run);
+static void run(const dopl_rt *rt, dopl_plan *plan, const double *const *scalars, int *n_run) {
     int64_t n_tile = 0;
     *n_run = 0;
     for (int j = 0; j < plan->n_job; j++) {
@@ -239,7 +238,17 @@ dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *sca
         for (int64_t t = 0; t < n_tile; t += CHUNK)
             run_chunk(isa, plan, t, t + CHUNK < n_tile ? t + CHUNK : n_tile, reg);
     }
-    return DOPL_OK;
+}
+
+dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *scalars, int *n_run) {
+    int outer = dopl_range_enter(rt, plan->name, DOPL_PART_PASS, plan->device);
+    dopl_status status = DOPL_OK;
+    if (plan->device == DOPL_CPU)
+        run(rt, plan, scalars, n_run);
+    else
+        status = rt->backend->plan_run(rt, plan, scalars, n_run);
+    dopl_range_leave(rt, outer);
+    return status;
 }
 
 dopl_status dopl_plan_repeat(dopl_rt *rt, dopl_plan *plan, const double *const *scalars, int times,
@@ -275,8 +284,7 @@ static double sum_squares(const float *x, int64_t n) {
     return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
 }
 
-dopl_status dopl_plan_norm(dopl_rt *rt, dopl_plan *plan, double *norm, int *n_found) {
-    if (plan->device != DOPL_CPU) return rt->backend->plan_norm(rt, plan, norm, n_found);
+static void find_norm(const dopl_rt *rt, dopl_plan *plan, double *norm, int *n_found) {
     int64_t n_chunk = 0;
     *n_found = 0;
     for (int j = 0; j < plan->n_job; j++) { // first_tile serves as first chunk here
@@ -296,5 +304,24 @@ dopl_status dopl_plan_norm(dopl_rt *rt, dopl_plan *plan, double *norm, int *n_fo
     double sum = 0;
     for (int64_t c = 0; c < n_chunk; c++) sum += plan->partial[c];
     *norm = sqrt(sum);
-    return DOPL_OK;
+}
+
+static const char GRADIENT_NORM[] = "gradient norm";
+
+dopl_status dopl_plan_norm(dopl_rt *rt, dopl_plan *plan, double *norm, int *n_found) {
+    int outer = dopl_range_enter(rt, GRADIENT_NORM, DOPL_PART_PASS, plan->device);
+    dopl_status status = DOPL_OK;
+    if (plan->device == DOPL_CPU)
+        find_norm(rt, plan, norm, n_found);
+    else
+        status = rt->backend->plan_norm(rt, plan, norm, n_found);
+    dopl_range_leave(rt, outer);
+    return status;
+}
+
+dopl_status dopl_plan_clip(dopl_rt *rt, dopl_plan *plan, double max_norm) {
+    int outer = dopl_range_enter(rt, GRADIENT_NORM, DOPL_PART_PASS, plan->device);
+    dopl_status status = rt->backend->plan_clip(rt, plan, max_norm);
+    dopl_range_leave(rt, outer);
+    return status;
 }

@@ -42,6 +42,7 @@ typedef struct dopl_plan {
         draw;        // of stochastic rounding: set before a run; a draw is used for one run only
     double *partial; // of the norm, one per chunk of every gradient
     int64_t n_partial;
+    char name[48]; // of its rules, for profiles
 } dopl_plan;
 
 // The gradient a job's parameter holds, or NULL.
@@ -85,5 +86,7 @@ DOPL_CHECKED dopl_status dopl_plan_repeat(dopl_rt *rt, dopl_plan *plan,
                                           int64_t *n_element);
 // The 2-norm over all gradients, in double. n_found: jobs that have one.
 DOPL_CHECKED dopl_status dopl_plan_norm(dopl_rt *rt, dopl_plan *plan, double *norm, int *n_found);
+// On a device alone: the next run clips gradients at this norm (core/device.h).
+DOPL_CHECKED dopl_status dopl_plan_clip(dopl_rt *rt, dopl_plan *plan, double max_norm);
 
 #endif

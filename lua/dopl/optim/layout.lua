@@ -68,8 +68,18 @@ function set:add(cx, config, param, state_of, scratch)
   }
 end
 
+-- The names of the rules, for profiles.
+local function name_of(passes)
+  local names, seen = {}, {}
+  for _, pass in ipairs(passes) do
+    local name = pass.config.rule.name
+    if not seen[name] then names[#names + 1], seen[name] = name, true end
+  end
+  return table.concat(names, ", ")
+end
+
 function set:seal()
-  self.plan = core.optim.plan(self.programs, self.jobs)
+  self.plan = core.optim.plan(self.programs, self.jobs, name_of(self.passes))
   self.programs, self.jobs, self.pass_of = nil, nil, nil
   return self
 end
