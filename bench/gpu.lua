@@ -46,7 +46,8 @@ if p.only ~= "all" and not sections[p.only] then
   error(("--only %s: there are %s"):format(p.only, table.concat(ORDER, ", ")), 0)
 end
 
--- What the machine itself does: bytes a second of a copy, operations a second of a square product.
+-- What the machine itself does: bytes a second of a copy, the driver's or a kernel's, whichever is
+-- faster; operations a second of a square product.
 local function ceilings()
   local _ <close> = core.scope()
   local _ <close> = core.no_grad()
@@ -56,13 +57,15 @@ local function ceilings()
   local b = core.randn(p.seed, 4, 1.0, n, n):to "bf16"
   local theirs = work.ask(p, "ceilings", { elements = size.elements, side = n })
   local copy = work.time(function() to:copy(from) end, p.rounds)
+  local kernel = work.time(function() core.ops.scale(from, 0.5) end, p.rounds)
   local product = work.time(function() core.ops.linear(a, b) end, p.rounds)
-  work.row("copy", ("%.0f GB/s"):format(8 * size.elements / copy / 1e9))
+  work.row("copy, and by a kernel", ("%.0f and %.0f GB/s"):format(8 * size.elements / copy / 1e9,
+    8 * size.elements / kernel / 1e9))
   work.versus("copy", copy, theirs.copy)
   work.row(("product of %d x %d in bf16"):format(n, n),
     ("%.0f TFLOP/s"):format(2 * n ^ 3 / product / 1e12))
   work.versus("product", product, theirs.product)
-  return { bandwidth = 8 * size.elements / copy, rate = 2 * n ^ 3 / product }
+  return { bandwidth = 8 * size.elements / math.min(copy, kernel), rate = 2 * n ^ 3 / product }
 end
 
 print(("%s; %s"):format(described, p.python == "" and "no PyTorch beside it: --python names one"

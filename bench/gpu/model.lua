@@ -32,6 +32,27 @@ local function host_time(step, rounds)
   return work.median(all)
 end
 
+-- Seconds a token of steps on batches that come once, as in training: with their lengths the shapes of
+-- products change, and which memory fits; no graph has been made of them.
+local function unseen_time(p, size, n_samples, step)
+  local WARM <const>, TIMED <const> = 4, 12
+  local batches, tokens, begin = {}, 0, nil
+  for i = 1, WARM + TIMED do batches[i] = pack(samples(p.seed + i, size.vocab, n_samples)) end
+  for i, batch in ipairs(batches) do
+    if i == WARM + 1 then
+      core.sync()
+      begin = core.clock()
+    end
+    local _ <close> = core.scope()
+    step(batch:tensors())
+    tokens = tokens + (i > WARM and batch.n_tokens or 0)
+  end
+  core.sync()
+  local seconds = core.clock() - begin
+  for _, batch in ipairs(batches) do batch:close() end
+  return seconds / tokens
+end
+
 local function config_of(size)
   return {
     num_hidden_layers = size.layers, hidden_size = size.width, intermediate_size = size.inner,
@@ -56,11 +77,12 @@ local function step_of(p, size, ceiling, n_samples, goal)
   local t = batch:tensors()
   local o = dopl.optim.adamw { lr = 1e-5, weight_decay = 0.01 }
     :with(dopl.scheme.joint { storage = p.storage, weights = p.weights }):attach(m.parameters)
-  local function step()
-    work.loss(m, t):backward()
+  local function step_on(tensors)
+    work.loss(m, tensors):backward()
     o:step {}
     m.parameters:zero_grad()
   end
+  local function step() step_on(t) end
   core.reset_peak()
   local seconds = work.time(step, p.rounds)
   local queued, rate = host_time(step, p.rounds), work.step_flops(size, batch) / seconds
@@ -77,6 +99,9 @@ local function step_of(p, size, ceiling, n_samples, goal)
     step()
   end)
   work.row("  peak memory", ("%.2f GiB"):format(core.memory("cuda").peak / 2 ^ 30))
+  local unseen = unseen_time(p, size, n_samples, step_on) * batch.n_tokens
+  work.row("  batches that come once, for as many tokens", ("%.3f ms, %.2f of that"):format(
+    1e3 * unseen, unseen / seconds))
   work.versus("as users write it, padded", seconds, theirs.default, size.times[1])
   work.versus("tuned: packed, compiled", seconds, theirs.tuned, size.times[2])
   if theirs.default_bytes then
