@@ -232,9 +232,30 @@ static choice *look_up(struct dopl_cuda_gemm *g, const kind *k) {
 
 // ---- finding an algorithm
 
-static cublasStatus_t put_preference(cublasLtMatmulPreferenceOpaque_t *preference, const kind *k) {
+static uint32_t config(const cublasLtMatmulAlgo_t *algo,
+                       cublasLtMatmulAlgoConfigAttributes_t attribute) {
+    uint32_t value = 0;
+    size_t bytes;
+    cublasStatus_t s =
+        cublasLtMatmulAlgoConfigGetAttribute(algo, attribute, &value, sizeof value, &bytes);
+    return s ? 0 : value;
+}
+
+// Whether each of the k terms of a sum is in one of the parts that are made side by side. cuBLAS's
+// own kernels for sm_90 give a part k / parts terms, rounded up to whole steps, but the quotient is
+// rounded down first: where it is whole steps then, the last terms are in no part. (Others have
+// measured it on an H100, with 12.8 and 13.1: 11,528 ones in 9 parts add up to 11,520.) A step is
+// 64 terms in bf16 and nothing tells others': so it must be well with all that one could be.
+static bool sums_all(const cublasLtMatmulAlgo_t *algo, int64_t k) {
+    int64_t parts = config(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
+    for (int64_t step = 32; parts > 1 && step <= 128; step *= 2)
+        if ((k / parts + step - 1) / step * step * parts < k) return false;
+    return true;
+}
+
+static cublasStatus_t put_preference(cublasLtMatmulPreferenceOpaque_t *preference, const kind *k,
+                                     uint64_t most) {
     cublasStatus_t s = cublasLtMatmulPreferenceInit(preference);
-    uint64_t most = WORKSPACE;
     if (!s)
         s = cublasLtMatmulPreferenceSetAttribute(
             preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof most);
@@ -268,14 +289,14 @@ static bool has_gelu(const kind *k, int arch) {
            (!k->pre || k->align_pre >= 4);
 }
 
-// The heuristic's candidates, best guess first; *n is 0 where cuBLAS has none.
-static dopl_status candidates(dopl_rt *rt, const request *r, const dopl_cuda_product *p,
-                              const kind *k, cublasLtMatmulHeuristicResult_t *found, int most,
-                              int *n) {
+// The heuristic's candidates that may have a workspace of so many bytes, best guess first; *n is 0
+// where cuBLAS has none.
+static dopl_status ask(dopl_rt *rt, const request *r, const dopl_cuda_product *p, const kind *k,
+                       uint64_t workspace, cublasLtMatmulHeuristicResult_t *found, int most,
+                       int *n) {
     cublasLtMatmulPreferenceOpaque_t preference;
     *n = 0;
-    if (k->gelu && !has_gelu(k, dopl_cuda_of(rt)->arch)) return DOPL_OK;
-    DOPL_TRY(result(rt, put_preference(&preference, k), p));
+    DOPL_TRY(result(rt, put_preference(&preference, k, workspace), p));
     cublasStatus_t s = cublasLtMatmulAlgoGetHeuristic(
         dopl_cuda_of(rt)->gemm->handle, (cublasLtMatmulDesc_t)&r->operation,
         (cublasLtMatrixLayout_t)&r->a, (cublasLtMatrixLayout_t)&r->b, (cublasLtMatrixLayout_t)&r->y,
@@ -284,11 +305,29 @@ static dopl_status candidates(dopl_rt *rt, const request *r, const dopl_cuda_pro
         *n = 0;
         return DOPL_OK;
     }
-    DOPL_TRY(result(rt, s, p));
-    int good = 0; // of those it names, each says whether it would do
+    return result(rt, s, p);
+}
+
+// The first *n that will do: each says whether it would.
+static void keep_good(cublasLtMatmulHeuristicResult_t *found, int *n, int64_t k) {
+    int good = 0;
     for (int i = 0; i < *n; i++)
-        if (found[i].state == CUBLAS_STATUS_SUCCESS) found[good++] = found[i];
+        if (found[i].state == CUBLAS_STATUS_SUCCESS && sums_all(&found[i].algo, k))
+            found[good++] = found[i];
     *n = good;
+}
+
+static dopl_status candidates(dopl_rt *rt, const request *r, const dopl_cuda_product *p,
+                              const kind *k, cublasLtMatmulHeuristicResult_t *found, int most,
+                              int *n) {
+    *n = 0;
+    if (k->gelu && !has_gelu(k, dopl_cuda_of(rt)->arch)) return DOPL_OK;
+    DOPL_TRY(ask(rt, r, p, k, WORKSPACE, found, most, n));
+    bool any = *n > 0;
+    keep_good(found, n, p->k);
+    if (*n > 0 || !any) return DOPL_OK;
+    DOPL_TRY(ask(rt, r, p, k, 0, found, most, n)); // parts would need one: sums in one piece
+    keep_good(found, n, p->k);
     return DOPL_OK;
 }
 
@@ -395,6 +434,7 @@ static bool takes(const struct dopl_cuda_gemm *g, const request *r, const dopl_c
     const int64_t shape[] = { p->m, p->n, p->k, p->lda, p->ldb, p->ldy };
     if (memcmp(c->shape, shape, sizeof shape) == 0) return true;
     if (c->none) return has_another_way(p);
+    if (!sums_all(&c->algo, p->k)) return false;
     cublasLtMatmulHeuristicResult_t need;
     cublasStatus_t s = cublasLtMatmulAlgoCheck(
         g->handle, (cublasLtMatmulDesc_t)&r->operation, (cublasLtMatrixLayout_t)&r->a,
@@ -431,14 +471,6 @@ static dopl_status find(dopl_rt *rt, const request *r, const dopl_cuda_product *
 
 // ---- telling what was found
 
-static uint32_t config(const choice *c, cublasLtMatmulAlgoConfigAttributes_t attribute) {
-    uint32_t value = 0;
-    size_t bytes;
-    cublasStatus_t s =
-        cublasLtMatmulAlgoConfigGetAttribute(&c->algo, attribute, &value, sizeof value, &bytes);
-    return s ? 0 : value;
-}
-
 bool dopl_cuda_gemm_tell(dopl_rt *rt, int64_t i, char *text, size_t bytes) {
     const choice *c = dopl_cuda_of(rt)->gemm->table, *end = c + TABLE;
     for (; c < end; c++)
@@ -449,11 +481,11 @@ bool dopl_cuda_gemm_tell(dopl_rt *rt, int64_t i, char *text, size_t bytes) {
         snprintf(text, bytes, "%s: none", what.s);
         return true;
     }
-    int n =
-        snprintf(text, bytes, "%s: algorithm %u, tile %u, stages %u, split %u, workspace %zu",
-                 what.s, config(c, CUBLASLT_ALGO_CONFIG_ID),
-                 config(c, CUBLASLT_ALGO_CONFIG_TILE_ID), config(c, CUBLASLT_ALGO_CONFIG_STAGES_ID),
-                 config(c, CUBLASLT_ALGO_CONFIG_SPLITK_NUM), c->workspace);
+    int n = snprintf(text, bytes, "%s: algorithm %u, tile %u, stages %u, split %u, workspace %zu",
+                     what.s, config(&c->algo, CUBLASLT_ALGO_CONFIG_ID),
+                     config(&c->algo, CUBLASLT_ALGO_CONFIG_TILE_ID),
+                     config(&c->algo, CUBLASLT_ALGO_CONFIG_STAGES_ID),
+                     config(&c->algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM), c->workspace);
     if (c->ms > 0.0f && n < (int)bytes)
         snprintf(text + n, bytes - (size_t)n, ", %.3f ms", (double)c->ms);
     return true;

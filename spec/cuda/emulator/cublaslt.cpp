@@ -4,7 +4,11 @@
 // even number of columns and wants a workspace; 0 takes everything. Row sums beside a product and
 // GELU on it come where the summed dimension is even. As the library does, GELU asks that rows of
 // its input be a multiple of 8 elements long and start at a multiple of 16 bytes. No bias comes to
-// a single column.
+// a single column. Algorithm 1 makes a long sum in parts, and as the library's own kernels for
+// sm_90 do (12.8 and 13.1), it leaves the last terms out where the parts do not reach them.
+//
+// What is described is taken as it comes, and looked at when a product is asked for; the bytes of
+// a descriptor that mean nothing keep what they held. So do 12.4, 12.9 and 13.0.
 #include "memory.h"
 #include <cublasLt.h>
 #include <cuda_bf16.h>
@@ -12,7 +16,12 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <vector>
 
-enum { WORKSPACE = 4096 }; // of algorithm 1
+enum {
+    WORKSPACE = 4096, // of algorithm 1
+    LONG_SUM = 192,   // it makes parts from here on
+    PARTS = 3,
+    STEP = 64, // a part is a multiple of it
+};
 
 static float element(const void *data, cudaDataType type, int64_t i) {
     return type == CUDA_R_16BF ? __bfloat162float(static_cast<const __nv_bfloat16 *>(data)[i])
@@ -63,7 +72,7 @@ struct product {
     void *d, *workspace;
     size_t workspace_bytes;
     float alpha, beta;
-    int64_t m, n, k;
+    int64_t m, n, k; // k: terms that are added up
     bool a_turned, b_turned;
 };
 
@@ -147,11 +156,41 @@ static void multiply(const product &p) {
         for (int64_t i = 0; i < p.m; i++) finish(p, i, j, sums[(size_t)(j * p.m + i)]);
 }
 
+template <typename T> static cublasStatus_t set(T &to, const void *value, size_t bytes) {
+    if (bytes != sizeof to) return CUBLAS_STATUS_INVALID_VALUE;
+    memcpy(&to, value, bytes);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+// An algorithm's number, and the parts that it makes of a sum.
+static cublasLtMatmulAlgo_t algorithm(uint64_t number, int64_t k) {
+    return { { number, number == 1 && k >= LONG_SUM ? PARTS : 1u } };
+}
+
+static int64_t terms_added(const cublasLtMatmulAlgo_t *algo, int64_t k) {
+    int64_t parts = (int64_t)algo->data[1], each = (k / parts + STEP - 1) / STEP * STEP;
+    return parts > 1 && parts * each < k ? parts * each : k;
+}
+
+static bool is_matrix(cublasLtMatrixLayout_t layout) {
+    return layout->rows > 0 && layout->cols > 0 && layout->ld >= (int64_t)layout->rows;
+}
+
 extern "C" {
 
 const char *cublasLtGetStatusString(cublasStatus_t status) {
-    if (status == CUBLAS_STATUS_EXECUTION_FAILED) return "the GPU program failed to execute";
-    return status == CUBLAS_STATUS_SUCCESS ? "success" : "invalid value";
+    switch (status) {
+    case CUBLAS_STATUS_SUCCESS:
+        return "success";
+    case CUBLAS_STATUS_INVALID_VALUE:
+        return "an unsupported value or parameter was passed to the function";
+    case CUBLAS_STATUS_EXECUTION_FAILED:
+        return "the function failed to launch on the GPU";
+    case CUBLAS_STATUS_NOT_SUPPORTED:
+        return "the requested functionality is not supported";
+    default:
+        return "an internal operation failed";
+    }
 }
 
 size_t cublasLtGetVersion(void) {
@@ -170,9 +209,12 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t) {
 
 cublasStatus_t cublasLtMatmulDescInit(cublasLtMatmulDesc_t desc, cublasComputeType_t compute,
                                       cudaDataType_t) {
-    *desc = {
-        compute, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, -1, nullptr, nullptr, 0
-    };
+    desc->compute = compute;
+    desc->a_op = desc->b_op = CUBLAS_OP_N;
+    desc->epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    desc->bias_type = -1;
+    desc->bias = desc->aux = nullptr;
+    desc->aux_ld = 0;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -181,37 +223,29 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
                                               const void *value, size_t bytes) {
     switch (attribute) {
     case CUBLASLT_MATMUL_DESC_TRANSA:
-        memcpy(&desc->a_op, value, sizeof desc->a_op);
-        return CUBLAS_STATUS_SUCCESS;
+        return set(desc->a_op, value, bytes);
     case CUBLASLT_MATMUL_DESC_TRANSB:
-        memcpy(&desc->b_op, value, sizeof desc->b_op);
-        return CUBLAS_STATUS_SUCCESS;
+        return set(desc->b_op, value, bytes);
     case CUBLASLT_MATMUL_DESC_EPILOGUE:
-        memcpy(&desc->epilogue, value, sizeof desc->epilogue);
-        return CUBLAS_STATUS_SUCCESS;
+        return set(desc->epilogue, value, bytes);
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
-        if (bytes != sizeof desc->bias) return CUBLAS_STATUS_INVALID_VALUE;
-        memcpy(&desc->bias, value, sizeof desc->bias);
-        return CUBLAS_STATUS_SUCCESS;
+        return set(desc->bias, value, bytes);
     case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
-        if (bytes != sizeof desc->aux) return CUBLAS_STATUS_INVALID_VALUE;
-        memcpy(&desc->aux, value, sizeof desc->aux);
-        return CUBLAS_STATUS_SUCCESS;
+        return set(desc->aux, value, bytes);
     case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
-        if (bytes != sizeof desc->aux_ld) return CUBLAS_STATUS_INVALID_VALUE;
-        memcpy(&desc->aux_ld, value, sizeof desc->aux_ld);
-        return CUBLAS_STATUS_SUCCESS;
+        return set(desc->aux_ld, value, bytes);
     case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
-        memcpy(&desc->bias_type, value, sizeof desc->bias_type);
-        return CUBLAS_STATUS_SUCCESS;
+        return set(desc->bias_type, value, bytes);
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }
 
 cublasStatus_t cublasLtMatrixLayoutInit(cublasLtMatrixLayout_t layout, cudaDataType type,
                                         uint64_t rows, uint64_t cols, int64_t ld) {
-    if (ld < (int64_t)rows) return CUBLAS_STATUS_INVALID_VALUE;
-    *layout = { type, rows, cols, ld };
+    layout->type = type;
+    layout->rows = rows;
+    layout->cols = cols;
+    layout->ld = ld;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -223,26 +257,23 @@ cublasStatus_t cublasLtMatmulPreferenceInit(cublasLtMatmulPreference_t preferenc
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                     cublasLtMatmulPreferenceAttributes_t attribute,
                                                     const void *value, size_t bytes) {
-    if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES && bytes == sizeof(uint64_t)) {
-        memcpy(&preference->workspace, value, bytes);
-        return CUBLAS_STATUS_SUCCESS;
-    }
-    if (attribute == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK && bytes == sizeof(uint32_t)) {
-        memcpy(&preference->reduction, value, bytes);
-        return CUBLAS_STATUS_SUCCESS;
-    }
+    if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
+        return set(preference->workspace, value, bytes);
+    if (attribute == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK)
+        return set(preference->reduction, value, bytes);
     int which = attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES;
-    if (which < 0 || which > 3 || bytes != sizeof(uint32_t)) return CUBLAS_STATUS_INVALID_VALUE;
-    memcpy(&preference->align[which], value, bytes);
-    return CUBLAS_STATUS_SUCCESS;
+    if (which < 0 || which > 3) return CUBLAS_STATUS_INVALID_VALUE;
+    return set(preference->align[which], value, bytes);
 }
 
 cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
-                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t,
-                                       cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                        const cublasLtMatmulAlgo_t *algo,
                                        cublasLtMatmulHeuristicResult_t *result) {
     uint64_t k = desc->a_op == CUBLAS_OP_T ? a->rows : a->cols;
+    if (!is_matrix(a) || !is_matrix(b) || !is_matrix(c) || !is_matrix(d))
+        return CUBLAS_STATUS_INVALID_VALUE;
     if ((has_bias(desc->epilogue) || desc->epilogue == CUBLASLT_EPILOGUE_BGRADB) && !desc->bias)
         return CUBLAS_STATUS_INVALID_VALUE;
     if ((desc->epilogue & AUX) && (!desc->aux || reinterpret_cast<uintptr_t>(desc->aux) % 16 ||
@@ -260,12 +291,12 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
     return CUBLAS_STATUS_SUCCESS;
 }
 
-// Its number; no tiles, no stages, one part.
+// Its number and parts; no tiles, no stages.
 cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *algo,
                                                     cublasLtMatmulAlgoConfigAttributes_t attribute,
                                                     void *value, size_t bytes, size_t *written) {
     uint32_t answer = attribute == CUBLASLT_ALGO_CONFIG_ID           ? (uint32_t)algo->data[0]
-                      : attribute == CUBLASLT_ALGO_CONFIG_SPLITK_NUM ? 1
+                      : attribute == CUBLASLT_ALGO_CONFIG_SPLITK_NUM ? (uint32_t)algo->data[1]
                                                                      : 0;
     if (bytes != sizeof answer) return CUBLAS_STATUS_INVALID_VALUE;
     memcpy(value, &answer, bytes);
@@ -284,7 +315,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     if (preference->reduction != CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE)
         return CUBLAS_STATUS_INVALID_VALUE;
     for (uint64_t i = 0; i < 2 && *n_results < asked; i++) {
-        cublasLtMatmulAlgo_t algo = { { 1 - i } };
+        cublasLtMatmulAlgo_t algo =
+            algorithm(1 - i, (int64_t)(desc->a_op == CUBLAS_OP_T ? a->rows : a->cols));
         cublasLtMatmulHeuristicResult_t *r = &results[*n_results];
         if (cublasLtMatmulAlgoCheck(handle, desc, a, b, c, d, &algo, r) == CUBLAS_STATUS_SUCCESS &&
             r->workspaceSize <= preference->workspace)
@@ -315,9 +347,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     cudaError_t error = emulator::submit(
         stream, [p = product{ *desc, *a_layout, *b_layout, *c_layout, *d_layout, a, b, c, d,
                               workspace, need.workspaceSize, *static_cast<const float *>(alpha),
-                              *static_cast<const float *>(beta), m, n, k, a_turned, b_turned }] {
-            multiply(p);
-        });
+                              *static_cast<const float *>(beta), m, n, terms_added(algo, k),
+                              a_turned, b_turned }] { multiply(p); });
     return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
