@@ -144,6 +144,15 @@ function check.options(name, given, defaults, level)
   return out
 end
 
+-- A value as a message tells it.
+local function shown(value)
+  local kind = type(value)
+  if kind == "number" or kind == "boolean" then return tostring(value) end
+  if kind == "string" then return ("the string '%s'"):format(value:sub(1, 40)) end
+  if kind == "nil" then return kind end
+  return "a " .. kind
+end
+
 --- Refuses a value of another type.
 -- @tparam string name what the value is, for the message
 -- @param value
@@ -159,11 +168,23 @@ function check.type(name, value, kind, level)
       if found == "function" or (type(meta) == "table" and meta.__call) then return value end
     end
   end
-  local shown = found
-  if found == "number" or found == "boolean" then shown = tostring(value) end
-  if found == "string" then shown = ("the string '%s'"):format(value:sub(1, 40)) end
-  if found == "table" or found == "function" or found == "userdata" then shown = "a " .. found end
-  error(("%s: %s, needs %s"):format(name, shown, (kind:gsub("|", " or "))), level or 3)
+  error(("%s: %s, needs %s"):format(name, shown(value), (kind:gsub("|", " or "))), level or 3)
+end
+
+--- Refuses what lacks a field that is needed of it: what a value can do says what it is.
+-- @tparam string name what the value is, for the message
+-- @param value
+-- @tparam string field
+-- @tparam string need what has it: "one of models.new"
+-- @tparam[opt=3] int level where the error points
+-- @return the value
+function check.has(name, value, field, need, level)
+  local kind = type(value)
+  if kind == "table" or kind == "userdata" then
+    local ok, found = pcall(function() return value[field] end)
+    if ok and found ~= nil then return value end
+  end
+  error(("%s: %s, needs %s"):format(name, shown(value), need), level or 3)
 end
 
 -- A value of the command line is told as such: no line of a recipe is to blame.

@@ -96,6 +96,14 @@ local function run_group(model, group, o)
   while #active > 0 do active = advance(active, step(model, cache, active, o), rows, o) end
 end
 
+local function check_options(o)
+  check.type("generate: eos", o.eos, "integer", 4)
+  for _, name in ipairs { "max_tokens", "batch_size" } do
+    local what = "generate: " .. name
+    check.range(what, check.type(what, o[name], "integer", 4), 1, math.maxinteger, 4)
+  end
+end
+
 --- Continues prompts.
 -- @param model
 -- @tparam {{integer,...},...} prompts token ids
@@ -104,8 +112,11 @@ end
 -- @treturn {{integer,...},...} the new tokens of each prompt, in order
 function generate.run(model, prompts, options)
   local o = check.options("generate", options, defaults)
+  check_options(o)
+  check.has("generate: model", model, "new_cache", "one of models.new")
   local order = {}
-  for i, ids in ipairs(prompts) do
+  for i, ids in ipairs(check.list("generate: prompts", prompts)) do
+    check.type(("generate: prompt %d"):format(i), ids, "table")
     if #ids == 0 then error(("generate: prompt %d is empty"):format(i), 2) end
     order[i] = { ids = ids, index = i, new = {} }
   end

@@ -33,6 +33,7 @@ metrics.keys = {
 
 --- Mean of a list of numbers.
 function metrics.mean(list)
+  check.type("metrics.mean", list, "table")
   local sum = 0
   for _, x in ipairs(list) do sum = sum + x end
   return sum / #list
@@ -40,6 +41,7 @@ end
 
 --- Harmonic mean; 0 where one of them is 0.
 function metrics.harmonic_mean(list)
+  check.type("metrics.harmonic_mean", list, "table")
   local sum = 0
   for _, x in ipairs(list) do
     if x <= 0 then return 0 end
@@ -51,6 +53,7 @@ end
 --- Mean and sample standard deviation.
 -- @treturn table { mean, std, n }; a single number has no deviation
 function metrics.spread(list)
+  check.type("metrics.spread", list, "table")
   local mean, ss = metrics.mean(list), 0
   for _, x in ipairs(list) do ss = ss + (x - mean) ^ 2 end
   return { mean = mean, std = #list > 1 and math.sqrt(ss / (#list - 1)) or nil, n = #list }
@@ -63,6 +66,7 @@ end
 -- @treturn {number,...} l
 -- @treturn {integer,...} n
 function metrics.likelihoods(model, samples, max_tokens)
+  check.has("metrics: model", model, "hidden", "one of models.new")
   check.type("metrics: samples", samples, "table")
   local _ <close> = core.no_grad()
   local l, n = {}, {}
@@ -132,6 +136,7 @@ end
 -- @tparam number q
 -- @tparam string kind of the set
 function metrics.truth_ratio(q, kind)
+  check.type("metrics.truth_ratio: q", q, "number")
   if kind == "forget" then return 1 - math.min(q, 1 / q) end
   return math.max(0, 1 - 1 / q)
 end
@@ -149,6 +154,28 @@ local defaults = {
   batch_size = 64,
 }
 
+-- Texts of a row, said before the first of them is asked for.
+local function check_row(row, where)
+  check.type(where, row, "table", 5)
+  for _, field in ipairs { "question", "answer" } do
+    check.type(("%s: %s"):format(where, field), row[field], "string", 5)
+  end
+  check.type(where .. ": paraphrased_answer", row.paraphrased_answer or "", "string", 5)
+  for _, wrong in ipairs(check.list(where .. ": perturbed_answer", row.perturbed_answer or {}, 4)) do
+    check.type(where .. ": perturbed_answer", wrong, "string", 5)
+  end
+end
+
+local function check_set(set)
+  check.type("metrics.evaluate: set", set, "table", 4)
+  check.choice("metrics.evaluate: kind", set.kind, { "facts", "forget", "retain" }, 4)
+  check.type("metrics.evaluate: rows", set.rows, "table", 4)
+  if #set.rows == 0 then
+    error(("metrics.evaluate: the set '%s' is empty"):format(set.name), 3)
+  end
+  for i, row in ipairs(set.rows) do check_row(row, ("metrics.evaluate: row %d"):format(i)) end
+end
+
 --- Evaluates one set; each answer is generated once.
 -- @param model
 -- @param tok tokenizer
@@ -157,9 +184,11 @@ local defaults = {
 -- @treturn table { name, kind, R, P, TR, TE, refused, n, samples = { one table a row } }
 function metrics.evaluate(model, tok, set, options)
   local o = check.options("metrics.evaluate", options, defaults)
-  check.choice("metrics.evaluate: kind", set.kind, { "facts", "forget", "retain" })
-  if #set.rows == 0 then
-    error(("metrics.evaluate: the set '%s' is empty"):format(set.name), 2)
+  check.has("metrics.evaluate: model", model, "hidden", "one of models.new")
+  check.has("metrics.evaluate: tokenizer", tok, "encode", "one of dopl.text")
+  check_set(set)
+  for _, refusal in ipairs(check.list("metrics.evaluate: refusals", o.refusals or {})) do
+    check.type("metrics.evaluate: refusals", refusal, "string")
   end
   collectgarbage() -- what a training left: to Lua a few bytes, in truth gigabytes
   local prompts = {}
@@ -191,6 +220,7 @@ end
 -- @tparam boolean targeted whether the loss aims at refusals (idk, dpo): OVR then weighs TFE in
 -- @treturn table { [metrics.keys.UFE] = ..., ... }
 function metrics.aggregate(results, targeted)
+  check.type("metrics.aggregate: results", results, "table")
   local keys, utility = metrics.keys, {}
   local out = {}
   for _, r in ipairs(results) do

@@ -108,6 +108,7 @@ end
 -- @tparam table definition { name, forward, backward }
 -- @treturn function
 function nn.operator(definition)
+  check.type("nn.operator", definition, "table")
   check.type("nn.operator: name", definition.name, "string")
   check.type("nn.operator: forward", definition.forward, "function")
   check.type("nn.operator: backward", definition.backward, "function")
@@ -132,8 +133,10 @@ end
 -- @tparam function fn
 -- @param ... tensors, at most eight
 function nn.checkpoint(fn, ...)
+  check.type("nn.checkpoint", fn, "callable")
   local inputs, wanted, any = { ... }, {}, false
   for i, t in ipairs(inputs) do
+    check.has(("nn.checkpoint: argument %d"):format(i + 1), t, "requires_grad", "a tensor")
     wanted[i] = t:requires_grad()
     any = any or wanted[i]
   end

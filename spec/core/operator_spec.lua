@@ -129,6 +129,10 @@ describe("nn.operator", function()
 
   it("checks its definition and what it is given", function()
     assert.error_matches(function() nn.operator { name = "x", forward = print } end, "backward")
+    assert.error_matches(function() nn.operator "x" end, "nn.operator: the string 'x', needs table")
+    assert.error_matches(function() nn.checkpoint(leaf { 1 }) end, "nn.checkpoint: .* needs callable")
+    assert.error_matches(function() nn.checkpoint(print, 3) end,
+      "nn.checkpoint: argument 2: 3, needs a tensor")
     local nine = {}
     for i = 1, 9 do nine[i] = leaf { 1 } end
     local many = nn.operator {

@@ -127,5 +127,9 @@ describe("data.batch", function()
       assert.error_matches(function() b:split(how) end, "max_tokens or n")
     end
     assert.error_matches(function() b:split() end, "max_tokens or n")
+    assert.error_matches(function() b:split(3) end, "max_tokens or n")
+    assert.error_matches(function() batch.pack { samples[1], 1 } end,
+      "samples must be made by data.samples: number 2 is none")
+    assert.error_matches(function() batch.pack(samples, { tags = "x" }) end, "'tags' %(did you mean")
   end)
 end)

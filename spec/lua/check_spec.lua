@@ -18,6 +18,22 @@ describe("check.nearest", function()
   end)
 end)
 
+describe("check.has", function()
+  it("refuses what lacks the field, whatever it is", function()
+    local tensor = require("dopl").zeros(2)
+    assert.equal(tensor, check.has("x", tensor, "numel", "a tensor"))
+    local list = { first = false }
+    assert.equal(list, check.has("x", list, "first", "a list"))
+    for _, wrong in ipairs { true, 3, "model", {}, print, tensor } do
+      assert.match("spec.lua:%d+: fit: model: .+, needs one of models.new$", message(function()
+        local function fit(model) check.has("fit: model", model, "hidden", "one of models.new") end
+        fit(wrong)
+      end))
+    end
+    assert.match("fit: model: nil, needs", message(check.has, "fit: model", nil, "hidden", "one"))
+  end)
+end)
+
 describe("check.options", function()
   local defaults = { lr = 1e-3, betas = check.optional, loss = check.required, nesterov = false }
 

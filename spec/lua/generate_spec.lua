@@ -116,5 +116,17 @@ describe("generate.run", function()
     assert.error_matches(function() generate.run(model, prompts, {}) end, "eos")
     assert.error_matches(function() generate.run(model, { { 99 } }, { eos = 0 }) end,
       "embedding: index 99")
+    assert.error_matches(function() generate.run(nil, prompts, { eos = 0 }) end,
+      "generate: model: nil, needs one of models.new")
+    assert.error_matches(function() generate.run(model, { 1, 2 }, { eos = 0 }) end,
+      "generate: prompt 1: 1, needs table")
+    for name, wrong in pairs { eos = true, max_tokens = 1.5, batch_size = 0 / 0 } do
+      local options = { eos = 0 }
+      options[name] = wrong
+      assert.error_matches(function() generate.run(model, prompts, options) end,
+        "generate: " .. name .. ": .* needs integer")
+    end
+    assert.error_matches(function() generate.run(model, prompts, { eos = 0, batch_size = 0 }) end,
+      "generate: batch_size: 0, needs at least 1")
   end)
 end)

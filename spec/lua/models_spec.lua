@@ -329,5 +329,11 @@ describe("models.new", function()
     assert.error_matches(function() models.new({ architecture = "gpt2" }, "one") end,
       "seed: the string 'one', needs integer")
     assert.error_matches(function() models.load() end, "models.load: folder: nil, needs string")
+    assert.error_matches(function() gpt2 { dropout = 1.5 } end, "dropout: 1.5, needs a number below 1")
+    for _, name in ipairs { "save", "to", "fingerprint" } do
+      assert.error_matches(function() models[name]({}, "f32") end,
+        "models." .. name .. ": model: a table, needs one of models.new")
+    end
+    assert.error_matches(function() models.to(llama {}, "f16") end, "dtype: 'f16' %(did you mean")
   end)
 end)

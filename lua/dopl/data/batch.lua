@@ -18,6 +18,8 @@
 --
 -- @module dopl.data.batch
 
+local check = require "dopl.check"
+
 local batch = {}
 local Batch = {}
 Batch.__index = Batch
@@ -57,9 +59,15 @@ end
 -- refusals; tok = tokenizer, for `show`
 -- @treturn Batch
 function batch.pack(samples, opts)
-  opts = opts or {}
+  opts = check.options("batch.pack", opts, { tag = check.optional, twins = check.optional,
+    tok = check.optional })
   if type(samples) ~= "table" or #samples == 0 then
     error("batch.pack: needs at least one sample", 2)
+  end
+  for i, sample in ipairs(samples) do
+    if type(sample) ~= "table" or not sample.ids or not sample.labels_from then
+      error(("batch.pack: samples must be made by data.samples: number %d is none"):format(i), 2)
+    end
   end
   local b = pack(samples)
   b.tag, b.tok, b.whole = opts.tag, opts.tok or samples.tok, counts(b)
@@ -125,7 +133,8 @@ end
 -- sample stands alone), or n = number of micro-batches (fewer where there are fewer samples)
 -- @treturn {Batch,...} each with the whole's counts in `whole`
 function Batch:split(opts)
-  local max, n = opts and opts.max_tokens, opts and opts.n
+  opts = type(opts) == "table" and opts or {}
+  local max, n = opts.max_tokens, opts.n
   local size = max or n
   if not math.tointeger(size) or size < 1 or (max and n) then
     error("batch:split: give max_tokens or n, an integer of at least 1", 2)

@@ -2,6 +2,8 @@
 --
 -- @module dopl.data.show
 
+local check = require "dopl.check"
+
 local show = {}
 
 local PLAIN <const> = { prompt = "", label = "", dim = "", off = "" }
@@ -38,6 +40,7 @@ end
 -- limit = samples shown (8); tok = tokenizer (default: the batch's; without one ids are shown)
 -- @treturn string
 function show.text(b, opts)
+  check.has("dopl.show", b, "samples", "a batch, as batch.pack and a loader's next give it")
   opts = opts or {}
   local c, tok = opts.colour and COLOUR or PLAIN, opts.tok or b.tok
   local limit = math.min(opts.limit or 8, b.n_samples)

@@ -30,6 +30,9 @@ local function check_field(name, value, default)
       math.maxinteger, 5)
   elseif type(default) == "number" then
     check.type(what, value, "number", 5)
+    if name == "dropout" and value >= 1 then
+      error(("%s: %s, needs a number below 1"):format(what, value), 4)
+    end
     if value ~= value or value == math.huge or value < 0 or (value == 0 and not MAY_BE_ZERO[name]) then
       error(("%s: %s, needs a finite number %s"):format(what, value, MAY_BE_ZERO[name]
         and "of at least 0" or "above 0"), 4)
@@ -70,6 +73,8 @@ end
 
 --- Writes config.json and model.safetensors in Hugging Face's layout.
 function models.save(model, dir)
+  check.has("models.save: model", model, "export", "one of models.new")
+  check.type("models.save: folder", dir, "string")
   core.files.mkdir(dir)
   core.safetensors.save(dir .. "/model.safetensors", model:export(), { format = "pt" })
   core.files.write(dir .. "/config.json", json.encode(model.config, { indent = 2 }) .. "\n")
@@ -99,6 +104,8 @@ end
 -- @param model
 -- @tparam string dtype "f32" or "bf16"
 function models.to(model, dtype)
+  check.has("models.to: model", model, "export", "one of models.new")
+  check.choice("models.to: dtype", dtype, nn.dtypes)
   if model.config.dtype == dtype then return model end
   local config = {}
   for key, value in pairs(model.config) do config[key] = value end -- a copy: the order changes nothing
@@ -110,6 +117,7 @@ end
 
 --- A hash of architecture and weights: what a cache of this model's results is keyed by.
 function models.fingerprint(model)
+  check.has("models.fingerprint: model", model, "parameters", "one of models.new")
   local hash = core.hash(json.encode(model.config))
   for _, p in ipairs(model.parameters) do hash = core.hash(hash, p.name, p.tensor) end
   return hash
