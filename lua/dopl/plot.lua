@@ -11,7 +11,8 @@ local LIGHT = { "#0072b2", "#d55e00", "#009e73", "#b8528f", "#8a6d00", "#3a9bd1"
 local DARK = { "#5fb4ec", "#ff8f4d", "#33c79c", "#e59cc7", "#e8c547", "#9ad4f5", "#b0b0b0" }
 local DASHES = { "", "6 4", "2 3", "9 3 2 3" } -- once the colours are used up
 local FONT = 13
-local GLYPH = 0.56 * FONT -- the mean width of a character
+local GLYPH <const>, DIGIT <const> = 0.56 * FONT, 0.64 * FONT -- mean widths of characters
+local WIDER <const>, NARROWER <const> = 0.25, 0.4 -- capitals and their like; i, l, points and spaces
 
 --- Text as it may stand in HTML or SVG, inside elements and quoted attributes.
 -- Control characters, which neither may hold, become spaces.
@@ -129,7 +130,11 @@ local function make_axis(range, options, n_ticks, tight)
   return axis
 end
 
-local function width_of(text) return (utf8.len(text) or #text) * GLYPH end
+local function width_of(text)
+  local _, wide = text:gsub("[%u%%+&@mw]", "")
+  local _, narrow = text:gsub("[ijl.,:;|'!%s]", "")
+  return ((utf8.len(text) or #text) + WIDER * wide - NARROWER * narrow) * GLYPH
+end
 
 -- The names of the series above the chart, wrapped; returns the SVG and its height.
 local function legend(names, width, top, swatch)
@@ -165,7 +170,7 @@ local function canvas(options, names, swatch, y_axis)
     top = top + 16
   end
   local widest = 0
-  for _, tick in ipairs(y_axis.ticks) do widest = math.max(widest, width_of(tick.text)) end
+  for _, tick in ipairs(y_axis.ticks) do widest = math.max(widest, #tick.text * DIGIT) end
   self.left, self.right = math.max(widest + 10, options.before or 0), options.width - 16
   self.top, self.bottom = top + 4, options.height - (options.below or options.x.label and 42 or 24)
   function self.y(v)
@@ -200,9 +205,32 @@ local function chart_options(name, given, extra)
   local axis = {
     label = check.optional, log = false, min = check.optional, max = check.optional,
   }
-  options.x = check.options(name .. " x", options.x, axis, 4)
-  options.y = check.options(name .. " y", options.y, axis, 4)
+  for _, side in ipairs { "x", "y" } do
+    local what = ("%s %s"):format(name, side)
+    options[side] = check.options(what, options[side], axis, 4)
+    for _, limit in ipairs { "min", "max" } do
+      check.type(("%s: %s"):format(what, limit), options[side][limit] or 0, "number", 4)
+    end
+  end
+  for _, side in ipairs { "width", "height" } do
+    local what = ("%s: %s"):format(name, side)
+    check.range(what, check.type(what, options[side], "integer", 4), 50, 100000, 4)
+  end
+  local given = check.list(name .. ": series", options.series, 4)
+  options.series = table.move(given, 1, #given, 1, {}) -- what is done to it stays here
   return options
+end
+
+-- The fields of one series, its lists lists, its name a text.
+local function series_of(name, series, fields)
+  local out = check.options(name .. " series", series, fields, 4)
+  for _, field in ipairs(check.keys(fields)) do
+    if field ~= "name" then
+      check.type(("%s series: %s"):format(name, field), out[field] or {}, "table", 4)
+    end
+  end
+  out.name = out.name ~= nil and tostring(out.name) or nil
+  return out
 end
 
 -- At most about `limit` points: of every bucket the smallest and the largest, so that spikes stay.
@@ -265,7 +293,7 @@ function plot.line(options)
   options = chart_options("plot.line", options)
   local x_range, y_range, names, all, spread = {}, {}, {}, {}, {}
   for i, series in ipairs(options.series) do
-    check.options("plot.line series", series, { name = check.optional, x = check.optional,
+    series = series_of("plot.line", series, { name = check.optional, x = check.optional,
       y = check.required, low = check.optional, high = check.optional })
     names[i] = series.name
     all[i], spread[i] = runs_of(series), series.low ~= nil and series.high ~= nil
@@ -349,10 +377,16 @@ end
 -- @treturn string SVG
 function plot.bars(options)
   options = chart_options("plot.bars", options, { groups = check.required })
+  local groups = {}
+  for g, group in ipairs(check.list("plot.bars: groups", options.groups)) do
+    groups[g] = tostring(group)
+  end
+  options.groups = groups
   local range, names = { low = 0, high = 0 }, {}
   for i, series in ipairs(options.series) do
-    check.options("plot.bars series", series, { name = check.optional, values = check.required,
+    series = series_of("plot.bars", series, { name = check.optional, values = check.required,
       errors = {} })
+    options.series[i] = series
     names[i] = series.name
     for g = 1, #options.groups do
       local value, spread = series.values[g], series.errors and series.errors[g] or 0

@@ -24,10 +24,23 @@ function report.table(rows, options)
   print((text:gsub("\n$", "")))
 end
 
+-- Whether values are all positive and lie more than two decades apart.
+local function spans_decades(series)
+  local low, high = math.huge, 0
+  for _, s in ipairs(series) do
+    for _, y in ipairs(s.y) do
+      if y <= 0 then return false end
+      if y < math.huge then low, high = math.min(low, y), math.max(high, y) end
+    end
+  end
+  return high > 100 * low
+end
+
 --- Curves of a run, from the rows it logged.
 -- @tparam table metrics rows of metrics.jsonl, or any tables with the same fields
 -- @tparam table options x: the field along the bottom ("step"); fields: the fields to draw;
--- title; y: as for `dopl.plot.line`; by: a field whose values part the rows into series
+-- title; y: as for `dopl.plot.line`, logarithmic over more than two decades unless log = false;
+-- by: a field whose values part the rows into series
 -- @treturn string SVG
 function report.curves(metrics, options)
   options = check.options("report.curves", options, {
@@ -50,8 +63,9 @@ function report.curves(metrics, options)
       end
     end
   end
-  return plot.line { title = options.title, x = { label = options.x }, y = options.y,
-    series = series }
+  local y = { log = spans_decades(series) }
+  for key, value in pairs(options.y) do y[key] = value end
+  return plot.line { title = options.title, x = { label = options.x }, y = y, series = series }
 end
 
 --- Result rows as grouped bars: a group a row, a bar a column, the spread where a cell has one.

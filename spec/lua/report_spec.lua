@@ -59,10 +59,17 @@ b  4    NaN  –
 
   it("marks the best of those that compete", function()
     local g = grid.lay_out(ROWS)
-    assert.equal(2, g.columns[1].best)
-    assert.equal(3, g.columns[2].best) -- the original does not compete
-    assert.equal(2, grid.lay_out({ { x = 3 }, { x = 1 } },
-      { columns = { { key = "x", better = "lower" } } }).columns[1].best)
+    assert.same({ [2] = true }, g.columns[1].best)
+    assert.same({ [3] = true }, g.columns[2].best) -- the original does not compete
+    local function best(digits, better, ...)
+      local rows = {}
+      for i, x in ipairs { ... } do rows[i] = { x = x } end
+      return grid.lay_out(rows, { columns = { { key = "x", better = better, digits = digits } } })
+        .columns[1].best
+    end
+    assert.same({ [2] = true }, best(1, "lower", 3, 1))
+    assert.same({ [1] = true, [3] = true }, best(1, "higher", 1, 0.5, 0.99)) -- as they are printed
+    assert.is_nil(best(1, "higher", 1, 0.99, 0.98))
     assert.is_nil(grid.lay_out({ { UFE = 1 } }).columns[1].best)
     assert.is_nil(grid.lay_out({ { UFE = 1 }, { UFE = 1 } }).columns[1].best) -- none of them is
   end)
@@ -97,6 +104,23 @@ describe("dopl.paper", function()
     for _, row in pairs(paper.table("table5").rows) do
       assert.near(0.25 * (row.UFE + row.TFE) + 0.5 * row.MU, row.OVR, 0.021)
     end
+  end)
+end)
+
+describe("report.curves", function()
+  local function log_of(values, options)
+    local rows = {}
+    for i, x in ipairs(values) do rows[i] = { step = i, loss = x } end
+    local svg = report.curves(rows, { fields = { "loss" }, y = options })
+    return svg:find(">0.01<", 1, true) ~= nil and svg:find(">0.1<", 1, true) ~= nil
+  end
+
+  it("draws more than two decades on a logarithmic axis, unless it is told otherwise", function()
+    assert.is_true(log_of { 3, 0.3, 0.012 })
+    assert.is_false(log_of { 3, 1, 0.04 })
+    assert.is_false(log_of { 3, 0.3, 0.012, -1 })
+    assert.is_false(log_of { 3, 0.3, 0.012, 0 })
+    assert.is_false(log_of({ 3, 0.3, 0.012 }, { log = false }))
   end)
 end)
 

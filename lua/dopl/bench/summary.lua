@@ -84,12 +84,30 @@ function summary.over(results)
   return rows
 end
 
+-- Those of the columns that a row has a figure for: TFE is none of an untargeted loss.
+local function with_figures(columns, rows)
+  local out = {}
+  for _, column in ipairs(columns) do
+    local has = false
+    for _, row in ipairs(rows) do has = has or row[column.key] ~= nil end
+    if has then out[#out + 1] = column end
+  end
+  return out
+end
+
+local LONGEST <const> = 200 -- characters of an answer on the terminal; the report has all of it
+
+local function cut(text)
+  if (utf8.len(text) or #text) <= LONGEST then return text end
+  return text:sub(1, (utf8.offset(text, LONGEST) or LONGEST + 1) - 1) .. "…"
+end
+
 local function print_samples(samples)
   for _, s in ipairs(samples) do
     print(("\n[%s] %s"):format(s.tag, s.question))
     print(("  %-12s %s"):format("(reference)", s.reference))
     for _, answer in ipairs(s.answers) do
-      print(("  %-12s %s"):format(answer.label, answer.text == "" and "(nothing)" or answer.text))
+      print(("  %-12s %s"):format(answer.label, answer.text == "" and "(nothing)" or cut(answer.text)))
     end
   end
 end
@@ -108,7 +126,8 @@ local options_of = {
 function summary.show(bench, rows, options)
   local o = check.options("bench:report", options, options_of)
   -- beside a paper's figures there is room for fewer of ours
-  o.columns = o.columns or o.paper and table.move(summary.columns, 1, 5, 1, {}) or summary.columns
+  o.columns = o.columns or with_figures(
+    o.paper and table.move(summary.columns, 1, 5, 1, {}) or summary.columns, rows)
   print("\n" .. o.title)
   report.table(rows, { columns = o.columns, paper = o.paper })
   print("\n" .. summary.note)

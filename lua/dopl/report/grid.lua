@@ -85,20 +85,26 @@ local function cells_of(rows, column)
   return cells, spreads, widest
 end
 
--- Which row is best in a column; none where no two differ.
-local function best_row(rows, column)
-  local best, best_value, other = nil, nil, false
+-- The rows that are best in a column, as a set: all that print as the best does; nil where all that
+-- compete print alike.
+local function best_rows(rows, column, cells)
+  local best, best_value, alike = nil, nil, true
   for i, row in ipairs(rows) do
     local x = mean_of(row[column.key])
     if x and x == x and not row.reference then
-      other = other or best ~= nil and x ~= best_value
+      alike = alike and (not best or cells[i] == cells[best])
       if not best or (column.better == "higher" and x > best_value)
         or (column.better == "lower" and x < best_value) then
         best, best_value = i, x
       end
     end
   end
-  return other and best or nil
+  if alike then return nil end
+  local set = {}
+  for i, row in ipairs(rows) do
+    if cells[i] == cells[best] and not row.reference then set[i] = true end
+  end
+  return set
 end
 
 -- The columns of a paper's table beside ours: those it shares with our columns.
@@ -131,7 +137,7 @@ end
 -- "lower", paper = the paper's name for it }; paper: "table5" or { "table1", split = "forget05" };
 -- head: what stands above the labels
 -- @treturn table { head =, labels =, reference =, columns = { { label =, cells =, spreads =,
--- spread_width =, best =, number =, paper = } }, paper = { title =, setting = } }
+-- spread_width =, best = { [row] = true }, number =, paper = } }, paper = { title =, setting = } }
 function grid.lay_out(rows, options)
   options = check.options("report.table", options, {
     columns = check.optional, paper = check.optional, head = "", title = check.optional,
@@ -157,7 +163,7 @@ function grid.lay_out(rows, options)
     local cells, spreads, widest = cells_of(rows, column)
     out.columns[i] = { label = column.label, cells = cells, spreads = spreads,
       spread_width = widest, number = number, better = column.better,
-      best = column.better and best_row(rows, column) }
+      best = column.better and best_rows(rows, column, cells) or nil }
   end
   if options.paper then add_paper(out, rows, columns, options.paper) end
   return out

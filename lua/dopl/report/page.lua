@@ -33,7 +33,7 @@ table{border-collapse:collapse;width:100%;font-size:.95rem;font-variant-numeric:
 th,td{padding:.5rem .55rem;text-align:left;border-bottom:1px solid var(--line);white-space:nowrap}
 thead th{color:var(--soft);font-weight:600;font-size:.85rem;vertical-align:bottom;white-space:normal}
 tbody th{font-weight:500;white-space:normal;min-width:7rem;line-height:1.35}
-th:first-child{padding-left:0}
+th:first-child{padding-left:0;position:sticky;left:0;background:var(--back)}
 td.n,th.n{text-align:right}
 .paper{color:var(--soft)}.first-paper{border-left:1px solid var(--line)}
 th.group{text-align:center;border-bottom:0;padding-bottom:0;font-weight:500}
@@ -126,7 +126,8 @@ local function table_head(g)
     else
       ours = ours + 1
     end
-    local arrow = column.better == "higher" and " ↑" or column.better == "lower" and " ↓" or ""
+    local arrow = column.better == "higher" and "&nbsp;↑"
+      or column.better == "lower" and "&nbsp;↓" or ""
     heads[#heads + 1] = ('<th class="%s" scope="col">%s%s</th>'):format(class,
       escape(column.label), arrow)
   end
@@ -147,7 +148,7 @@ function Page:table(g)
     local cells, theirs = {}, 0
     for _, column in ipairs(g.columns) do
       local class = column.number and "n" or ""
-      if column.best == r then class = class .. " best" end
+      if column.best and column.best[r] then class = class .. " best" end
       if column.paper then
         class = class .. " paper" .. (theirs == 0 and " first-paper" or "")
         theirs = theirs + 1
