@@ -239,15 +239,15 @@ local function measure(real_fit, given)
   end
   local more = reference_to_come(o, list, counts)
   fit.peak = memory().peak + more
+  fit.gradients = core.memory((core.device())).at_peak.gradients -- backward makes them one by one
   note_peak(more)
   fit.parameters = bytes_of(o.model.parameters)
-  fit.gradients = 4 * o.model.parameters:numel() -- f32, whatever the parameters are
   fit.states, fit.state_bytes, fit.quantizable = states_of(result.optimizer)
   fit.scheme = result.optimizer.scheme.kind
   fit.held = before - fit.parameters
   fit.reference = more
   fit.best = best and fit.parameters or 0
-  fit.microscope = given.microscope and fit.gradients
+  fit.microscope = given.microscope and 4 * o.model.parameters:numel()
     * (3 + #list + (fit.scheme == "base_delta" and 1 or 0)) or 0
   local rest = fit.peak - before - more - fit.gradients - fit.state_bytes - fit.best - fit.microscope
   fit.logits = math.max(0, math.min(rest, chunk_bytes(),
@@ -353,9 +353,9 @@ local function kind_rows(f)
     end
   end
   add("parameters", f.parameters)
-  add("gradients", f.gradients)
+  add("gradients, at the peak", f.gradients)
   for _, key in ipairs(check.keys(f.states)) do add("state " .. key, f.states[key]) end
-  add("activations, at their peak", f.activations)
+  add("activations, at the peak", f.activations)
   add("chunk of logits", f.logits)
   add("reference, beyond the measured steps", f.reference)
   add("best weights", f.best)
