@@ -40,18 +40,23 @@ DOPL_SIMD static void turn_row(float *restrict y, const float *restrict x, int64
     for (int64_t i = heads * D; i < cols; i++) y[i] = beta == 0.0f ? x[i] : y[i] + x[i];
 }
 
-// Angles of positions 0 .. n-1: cosines then sines, [n, D/2] each.
-static dopl_status angles(dopl_rt *rt, int64_t n, int64_t D, double base, float **out) {
+// Angles of n positions: those of `p`, or where that is NULL 0 .. n-1. Cosines then sines, [n, D/2]
+// each.
+static dopl_status angles(dopl_rt *rt, const int32_t *p, int64_t n, int64_t D, double base,
+                          float **out) {
     int64_t half = D / 2;
     void *memory;
-    DOPL_TRY(dopl_rt_alloc(rt, &memory, (size_t)(2 * n * half) * sizeof **out));
+    size_t bytes = (size_t)(2 * n * half) * sizeof **out;
+    DOPL_TRY(dopl_rt_alloc(rt, &memory, bytes + (size_t)half * sizeof(double)));
     float *table = memory;
+    double *rate = (double *)((char *)memory + bytes); // radians a position
+    for (int64_t i = 0; i < half; i++) rate[i] = pow(base, -2.0 * (double)i / (double)D);
 #pragma omp parallel for schedule(static) if (n * half > 1024)
-    for (int64_t p = 0; p < n; p++)
+    for (int64_t k = 0; k < n; k++)
         for (int64_t i = 0; i < half; i++) {
-            double angle = (double)p * pow(base, -2.0 * (double)i / (double)D);
-            table[p * half + i] = (float)cos(angle);
-            table[(n + p) * half + i] = (float)sin(angle);
+            double angle = (double)(p ? p[k] : k) * rate[i];
+            table[k * half + i] = (float)cos(angle);
+            table[(n + k) * half + i] = (float)sin(angle);
         }
     *out = table;
     return DOPL_OK;
@@ -67,15 +72,18 @@ static dopl_status turn(dopl_rt *rt, float *y, const float *x, const dopl_tensor
                              p[t], (long long)t);
         if (p[t] >= n) n = p[t] + 1;
     }
+    bool by_row = T < n; // few rows far on, as in generation: no table of all positions before them
+    if (by_row) n = T;
     float *table;
-    DOPL_TRY(angles(rt, n, D, attr[2].f, &table));
+    DOPL_TRY(angles(rt, by_row ? p : NULL, n, D, attr[2].f, &table));
     float *sines = table + n * half;
     if (back)
         for (int64_t i = 0; i < n * half; i++) sines[i] = -sines[i];
 #pragma omp parallel for schedule(static) if (T * cols > OP_GRAIN)
-    for (int64_t t = 0; t < T; t++)
-        turn_row(y + t * cols, x + t * cols, cols, heads, D, table + p[t] * half,
-                 sines + p[t] * half, beta);
+    for (int64_t t = 0; t < T; t++) {
+        int64_t at = (by_row ? t : p[t]) * half;
+        turn_row(y + t * cols, x + t * cols, cols, heads, D, table + at, sines + at, beta);
+    }
     dopl_rt_free(rt, table);
     return DOPL_OK;
 }
