@@ -23,6 +23,7 @@ local p = dopl.params {
   rounds = { 15, "times each figure is measured; medians count" },
   python = { "", "a Python with PyTorch (bench/peers/requirements.txt), to run the same there" },
   products = { false, "lists at the end the algorithm that cuBLAS was asked for, by product" },
+  launches = { false, "lists where the time of a step goes, by operator and by kernel or product" },
   cpu_peer = { false, "PyTorch computes on the CPU: for trying this out without a GPU" },
   datasheet = { 989, "bf16 TFLOP/s that the maker names, dense; of an H200" },
   storage = { "bf16", "of AdamW's moments in training steps: f32, bf16 or 8bit" },

@@ -53,6 +53,17 @@ local function unseen_time(p, size, n_samples, step)
   return seconds / tokens
 end
 
+-- Where the time of steps goes: they are launched one by one for that, and take the host longer.
+local function list_launches(step, rounds)
+  local seen <close> = dopl.profile()
+  for _ = 1, rounds do
+    local _ <close> = core.scope()
+    step()
+  end
+  seen:close()
+  print(("%s\n\n%s\n"):format(seen:text(), seen:launches_text()))
+end
+
 local function config_of(size)
   return {
     num_hidden_layers = size.layers, hidden_size = size.width, intermediate_size = size.inner,
@@ -107,6 +118,7 @@ local function step_of(p, size, ceiling, n_samples, goal)
   if theirs.default_bytes then
     work.row("  PyTorch's peak memory, padded", ("%.2f GiB"):format(theirs.default_bytes / 2 ^ 30))
   end
+  if p.launches then list_launches(step, p.rounds) end
   batch:close()
 end
 
