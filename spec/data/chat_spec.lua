@@ -109,7 +109,10 @@ describe("data.chat", function()
     assert.is_true(s.truncated)
     assert.equal(2, s.n_labels)
     assert.error_matches(function() chat.encode(tok, ROW, { max_tokens = 5 }) end,
-      "the prompt takes 5 tokens and leaves no label within max_tokens = 5: Who?")
+      "chat: the prompt takes 5 tokens and leaves no label within max_tokens = 5: Who?")
+    local row = { question = "Who?", answer = "Ada.", source = "my.json:7" }
+    assert.error_matches(function() chat.encode(tok, row, { max_tokens = 5 }) end,
+      "chat: my.json:7: the prompt takes 5 tokens")
   end)
 
   it("encodes lists, reading another field where asked", function()
@@ -126,6 +129,17 @@ describe("data.chat", function()
     assert.error_matches(function() chat.encode_all(tok) end, "data.samples: rows: nil, needs table")
     assert.error_matches(function() chat.encode(tok, ROW, { tags = "llama3" }) end, "llama%-3")
     assert.error_matches(function() chat.encode(tok, ROW, { tags = {} }) end, "start_tag")
+    for _, field in ipairs { "eos", "bos" } do
+      assert.error_matches(function()
+        chat.encode(tok, ROW, { tags = { start_tag = "", end_tag = "", [field] = 3 } })
+      end, "chat: tags." .. field .. ": 3, needs string")
+    end
+    assert.error_matches(function()
+      chat.encode(tok, ROW, { tags = { start_tag = "", end_tag = "", bos = "<|begin|>" } })
+    end, "the tokenizer has no token <|begin|>, which tags.bos names")
+    assert.error_matches(function() chat.prompt(nil, "Who?") end, "the tokenizer is a nil")
+    assert.error_matches(function() chat.prompt(tok) end, "chat.prompt: question: nil, needs string")
+    assert.error_matches(function() chat.answer(tok, 3) end, "chat.answer: answer: 3, needs string")
     assert.error_matches(function() chat.encode(tok, ROW, { mask = "some" }) end, "mask")
     assert.error_matches(function() chat.encode(tok, ROW, { maks = "all" }) end,
       "did you mean 'mask'")

@@ -195,6 +195,13 @@ describe("data.tofu", function()
     fails({ task = 4 }, "the forget set of task 4 is empty", "tasks 1 to 3")
     fails({ task = 0 }, "task must be")
     fails({ task = 1.5 }, "task must be")
+    for _, name in ipairs { "retain_perturbed", "world_facts_perturbed" } do
+      local path = dir .. "/" .. name .. ".json"
+      local whole = core.files.read(path)
+      put(name .. ".json", "")
+      fails({}, path .. ": the set is empty: the file has no rows")
+      put(name .. ".json", whole)
+    end
     put("forget01.json", '{"question":"Q?","answer":"A."}')
     fails({}, "the forget set of task 1 is empty: no row has a task_id")
     put("forget01.json", "\n")

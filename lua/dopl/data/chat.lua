@@ -49,6 +49,9 @@ function chat.find_tags(tags, level)
         error(("chat: tags.%s must be a string, given %s"):format(field, type(tags[field])), level)
       end
     end
+    for _, field in ipairs { "eos", "bos" } do
+      check.type("chat: tags." .. field, tags[field] or "", "string", level + 1)
+    end
     return tags
   end
   return chat.tags[check.choice("chat: tags", tags, TAG_NAMES, level + 1)]
@@ -110,9 +113,10 @@ local function finish(sample, max_tokens, level)
   sample.labels_from = sample.mask == "all" and 2 or math.max(2, sample.n_prompt + 1)
   sample.n_labels = #ids - sample.labels_from + 1
   if sample.n_labels < 1 then
-    error(("chat: the prompt takes %d tokens and leaves no label within max_tokens = %d: %s")
-      :format(sample.n_prompt, max_tokens, (sample.row and sample.row.question or ""):sub(1, 60)),
-      level + 1)
+    local row = sample.row or {}
+    error(("chat: %sthe prompt takes %d tokens and leaves no label within max_tokens = %d: %s")
+      :format(row.source and row.source .. ": " or "", sample.n_prompt, max_tokens,
+        (row.question or ""):sub(1, 60)), level + 1)
   end
   sample.key = content_key(ids, sample.labels_from)
   return sample
@@ -146,6 +150,15 @@ local function check_tokenizer(tok, level)
   end
 end
 
+-- The id that goes before a prompt, if any does. One that tags name is there.
+local function start_of_text(tok, tags, level)
+  local id = tok.bos or tags.bos and tok:id(tags.bos)
+  if tags.bos and not id then
+    error(("chat: the tokenizer has no token %s, which tags.bos names"):format(tags.bos), level + 1)
+  end
+  return id
+end
+
 --- The ids of a prompt: what generation starts from.
 -- @param tok tokenizer
 -- @tparam string question
@@ -153,8 +166,9 @@ end
 -- @treturn {integer,...} 0-based ids
 function chat.prompt(tok, question, tags)
   tags = chat.find_tags(tags or "plain", 2)
-  local ids = {}
-  ids[1] = tok.bos or (tags.bos and tok:id(tags.bos)) or nil
+  check_tokenizer(tok, 2)
+  check.type("chat.prompt: question", question, "string")
+  local ids = { start_of_text(tok, tags, 2) }
   append_tag(ids, tok, tags.start_tag)
   append(ids, encode(tok, question))
   append_tag(ids, tok, tags.end_tag)
@@ -165,6 +179,8 @@ end
 -- @treturn {integer,...} 0-based ids
 function chat.answer(tok, answer, tags)
   tags = chat.find_tags(tags or "plain", 2)
+  check_tokenizer(tok, 2)
+  check.type("chat.answer: answer", answer, "string")
   local ids = {}
   append(ids, encode(tok, answer))
   ids[#ids + 1] = end_of_text(tok, tags, 2)

@@ -193,6 +193,12 @@ function tofu.open(dir, opts)
     :format(o.split, names[1], names[2], names[1], names[3],
       real and "" or ", real_authors_perturbed.json, world_facts_perturbed.json")
 
+  local function read_set(name, fields) -- of an evaluation, which needs a row
+    local rows = tofu.read(path(name), fields, hint, 3)
+    if #rows == 0 then error(path(name) .. ": the set is empty: the file has no rows", 3) end
+    return first(rows, o.rows)
+  end
+
   local forget, others = forget_rows(path(names[1]), PLAIN, o.task, hint, 2)
   local retain = append(tofu.read(path(names[2]), PLAIN, hint, 2), others)
   if #retain == 0 then error(path(names[2]) .. ": the retain set is empty", 2) end
@@ -201,13 +207,13 @@ function tofu.open(dir, opts)
     retain = first(retain, o.retain_rows),
     forget_perturbed = first(
       (forget_rows(path(names[1] .. "_perturbed"), PERTURBED, o.task, hint, 2)), o.rows),
-    retain_perturbed = first(tofu.read(path(names[3]), PERTURBED, hint, 2), o.rows),
+    retain_perturbed = read_set(names[3], PERTURBED),
     split = o.split, task = o.task,
     name = o.split .. (o.task and "/task" .. o.task or ""),
   }
   if not real then
     for _, name in ipairs { "real_authors", "world_facts" } do
-      set[name] = first(tofu.read(path(name .. "_perturbed"), FACTS, hint, 2), o.rows)
+      set[name] = read_set(name .. "_perturbed", FACTS)
     end
   end
   return set
