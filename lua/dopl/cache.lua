@@ -3,6 +3,7 @@
 -- entry depends on. Entries are written whole; one that cannot be read back is made again. A cache
 -- that cannot be written costs time only: the value is returned with the reason beside it.
 -- @module dopl.cache
+local check = require("dopl.check")
 local core = require("dopl.core")
 local json = require("dopl.json")
 
@@ -56,7 +57,9 @@ local function fetch(kind, key, ending, load, save, make)
   end
   local value, extra = make()
   if ok then ok, path = pcall(save, path, value, extra) end
-  if not ok then return value, extra, path end
+  if not ok then -- the reason, without the line of whoever asked
+    return value, extra, (tostring(path):gsub("^[^\n]-:%d+: ", ""))
+  end
   return value, extra
 end
 
@@ -66,6 +69,7 @@ end
 -- @tparam function make returns the value
 -- @treturn table the value; then nil and, where it could not be kept, the reason
 function cache.value(kind, key, make)
+  check.type("cache.value: make", make, "function")
   local function save(path, value) json.save(path, value) end
   return fetch(kind, key, "json", json.load, save, function() return (make()) end)
 end
@@ -76,6 +80,7 @@ end
 -- @tparam function make returns { name = tensor } and, optionally, metadata { key = string }
 -- @treturn table the tensors; then the metadata and, where they could not be kept, the reason
 function cache.tensors(kind, key, make)
+  check.type("cache.tensors: make", make, "function")
   return fetch(kind, key, "safetensors", core.safetensors.load, core.safetensors.save, make)
 end
 

@@ -216,8 +216,8 @@ local function chart_options(name, given, extra)
     local what = ("%s: %s"):format(name, side)
     check.range(what, check.type(what, options[side], "integer", 4), 50, 100000, 4)
   end
-  local given = check.list(name .. ": series", options.series, 4)
-  options.series = table.move(given, 1, #given, 1, {}) -- what is done to it stays here
+  local series = check.list(name .. ": series", options.series, 4)
+  options.series = table.move(series, 1, #series, 1, {}) -- what is done to it stays here
   return options
 end
 

@@ -114,6 +114,7 @@ local function check_order(order, names, counts)
   local seen = {}
   check.list("schedule.alternate: order", order, 4)
   for _, name in ipairs(order) do
+    check.type("schedule.alternate: order", name, "string", 4)
     if seen[name] then
       error(("schedule.alternate: '%s' is in the order twice"):format(name), 3)
     end
@@ -265,7 +266,7 @@ local function includes(list, name)
   return false
 end
 
-local MOST_LENGTH <const> = 10000000 -- steps of one objective that a length in passes may mean
+local MOST_LENGTH <const> = 10000000 -- steps: what a length can mean, who counts them gets to an end
 local PATIENCE <const> = 1000000 -- steps without the objective: it will not come
 
 --- A length in steps.
@@ -275,7 +276,11 @@ local PATIENCE <const> = 1000000 -- steps without the objective: it will not com
 function Schedule:length(length, sizes, what)
   what = what or "length"
   if getmetatable(length) ~= Passes then
-    if math.type(length) == "integer" and length >= 0 then return length end
+    if math.type(length) == "integer" and length >= 0 then
+      if length <= MOST_LENGTH then return length end
+      error(("%s = %d, needs at most %d; `stop` ends a training before"):format(what, length,
+        MOST_LENGTH), 3)
+    end
     error(("%s = %s, needs an integer of at least 0 or schedule.passes(n)"):format(what,
       tostring(length)), 3)
   end

@@ -62,7 +62,7 @@ describe("dopl.cache", function()
   end)
 
   it("gives the value and the reason where the cache cannot be written", function()
-    assert.match("^1\tnil\t.*Not a directory", with_cache(
+    assert.match("^1\tnil\t/dev/null/cache/t: Not a directory", with_cache(
       [[ local v, _, reason = cache.value("t", "k", make) print(v.made, nil, reason) ]],
       "/dev/null/cache"))
   end)
@@ -76,5 +76,7 @@ describe("dopl.cache", function()
     ]]
     assert.equal(4, select(2, out:gsub("letters, digits, _ and %- are needed", "")))
     assert.match("boom\n$", out)
+    assert.match("cache.value: make: nil, needs function",
+      with_cache [[ print((select(2, pcall(cache.value, "t", "k")))) ]])
   end)
 end)

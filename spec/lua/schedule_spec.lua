@@ -36,6 +36,8 @@ describe("schedule.alternate", function()
       "the order leaves out an objective")
     assert.error_matches(function() schedule.alternate({ a = 1, b = 1 }, { "a", "a" }) end,
       "'a' is in the order twice")
+    assert.error_matches(function() schedule.alternate({ a = 1 }, { 0 / 0 }) end,
+      "schedule.alternate: order: .*nan, needs string")
   end)
 
   it("passes over nothing that was given", function()
@@ -176,6 +178,8 @@ describe("schedule.passes", function()
     assert.error_matches(function() schedule.passes(0) end, "positive number")
     assert.error_matches(function() steps(schedule.joint(), 1.5) end,
       "steps = 1.5, needs an integer of at least 0 or schedule.passes%(n%)")
+    assert.error_matches(function() steps(schedule.joint(), math.maxinteger) end,
+      "steps = 9223372036854775807, needs at most 10000000; `stop` ends a training before")
     assert.error_matches(function()
       steps(schedule.phases { { serve = "forget", steps = 1 }, { serve = "retain" } },
         schedule.passes(1))

@@ -148,6 +148,11 @@ describe("what is refused", function()
     end
     attach(with_rule { b = 1 }) -- each objective has the rate of the rule that it follows
     refuses("has none for 'b'", function() attach(with_rule { a = 1 }) end)
+    refuses("optim.rule: name: true, needs string", function()
+      optim.rule { name = true, hyper = { lr = 1 }, direction = print }
+    end)
+    refuses("optim.sqrt: a nil, needs a number or a value of the rule", function() optim.sqrt() end)
+    refuses("optim.max: a table, needs a number", function() optim.max(1, {}) end)
   end)
 
   it("is not what a scheme prints itself as", function()
@@ -159,6 +164,8 @@ describe("what is refused", function()
     refuses("lr", function() optim.adamw { lr = -1 } end)
     refuses("beta1 = 1,", function() optim.adamw { betas = { 1, 0.9 } } end)
     refuses("lr", function() optim.adamw { lr = 0 / 0 } end)
+    refuses("lion: beta1 = %-1, need", function() optim.lion { beta1 = -1 } end)
+    refuses("lion: beta1 = 2, need", function() optim.lion { betas = { 2, 0.9 } } end)
     refuses("lr = inf, need .* finite", function() optim.adamw { lr = math.huge } end)
     refuses("eps = inf, need .* finite", function() optim.adamw { eps = { forget = math.huge } } end)
     refuses("lr: inf, needs a finite number", function() scheme.shared { lr = math.huge } end)

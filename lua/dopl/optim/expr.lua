@@ -158,13 +158,20 @@ end
 
 --- The functions a rule may call, on numbers and symbolic values alike.
 expr.functions = {}
+local function check_value(op, x)
+  if type(x) == "number" or is_node(x) then return end
+  error(("optim.%s: a %s, needs a number or a value of the rule"):format(op, type(x)), 3)
+end
 for _, op in ipairs { "sqrt", "abs", "sign", "exp", "log", "tanh" } do
   expr.functions[op] = function(x)
+    check_value(op, x)
     return is_node(x) and x.graph:make(op, x) or expr.fold[op](x)
   end
 end
 for _, op in ipairs { "min", "max" } do
   expr.functions[op] = function(a, b)
+    check_value(op, a)
+    check_value(op, b)
     local n = is_node(a) and a or is_node(b) and b
     return n and n.graph:make(op, a, b) or expr.fold[op](a, b)
   end

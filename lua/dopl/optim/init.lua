@@ -67,6 +67,7 @@ optim.adamw = optim.rule {
 optim.lion = optim.rule {
   name = "lion",
   hyper = { lr = 1e-4, beta1 = 0.9, beta2 = 0.99, weight_decay = 0 },
+  ranges = { beta1 = { 0, 1 } }, -- no moment's decay, which would say it
   moments = { m = { decay = "beta2", correct = false } },
   lagged = true,
   decay = shrink,

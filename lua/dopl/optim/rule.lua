@@ -96,7 +96,7 @@ function rule.new(given)
     decay = check.optional, couple = check.optional, correct = true, lagged = false, ranges = {},
     transform = check.optional, otherwise = check.optional,
   }, 3)
-  local where = ("optim rule '%s'"):format(self.name)
+  local where = ("optim rule '%s'"):format(check.type("optim.rule: name", self.name, "string", 3))
   check.type(where .. ": hyper", self.hyper, "table", 3)
   check.type(where .. ": moments", self.moments, "table", 3)
   if type(self.hyper.lr) ~= "number" then
