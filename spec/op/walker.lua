@@ -298,6 +298,7 @@ local function device_slack(name, args, wants, upstream, grads, narrow)
   end
   return nil, slack
 end
+walker.device_slack = device_slack
 
 -- The device against the CPU.
 local function check_device(name, row, args, wants, upstream, narrow)
