@@ -404,7 +404,7 @@ static void remember_shape(choice *c, const dopl_cuda_product *p) {
 // Fills `c` afresh; `timed`: by the clock, if there is memory for it.
 static dopl_status choose(dopl_rt *rt, const request *r, const dopl_cuda_product *p, const kind *k,
                           bool timed, choice *c) {
-    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+    cublasLtMatmulHeuristicResult_t found[CANDIDATES] = { 0 }; // equal answers are equal bytes
     int n, best = 0;
     float ms = 0.0f;
     DOPL_TRY(candidates(rt, r, p, k, found, timed ? CANDIDATES : 1, &n));
