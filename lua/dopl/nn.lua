@@ -179,12 +179,28 @@ function nn.export(layout, grads)
   return out
 end
 
---- Overwrites a model's weights. Nothing is written unless every one is there and fits. f32 becomes
--- bf16 by rounding, bf16 f32 as it is.
+-- Refuses weights that the model has no place for: without them it would be another model.
+-- `copies[name]` is the weight that one may be there a second time of.
+local function check_spare(targets, weights, what, copies)
+  for _, name in ipairs(check.keys(weights)) do
+    local first = copies[name]
+    if first and weights[first] and core.hash(weights[name]) ~= core.hash(weights[first]) then
+      error(("%s: the weight '%s' is another than '%s', which this model has in its place")
+        :format(what, name, first), 4)
+    elseif not first and not targets[name] and not name:find "rotary_emb%.inv_freq$" then
+      error(("%s: the weight '%s' has no place in this model"):format(what, name), 4)
+    end
+  end
+end
+
+--- Overwrites a model's weights. Nothing is written unless every one is there and fits, and no other
+-- is. f32 becomes bf16 by rounding, bf16 f32 as it is.
 -- @tparam table layout as for nn.export
 -- @tparam table weights tensors by name
 -- @tparam string what for messages
-function nn.import(layout, weights, what)
+-- @tparam[opt] table copies { [name] = name }: weights that files may hold a second time
+function nn.import(layout, weights, what, copies)
+  check.type(what .. ": weights", weights, "table", 4)
   local targets = nn.export(layout)
   local names = {}
   for name in pairs(targets) do names[#names + 1] = name end
@@ -198,6 +214,7 @@ function nn.import(layout, weights, what)
         shape, want), 3)
     end
   end
+  check_spare(targets, weights, what, copies or {})
   for _, name in ipairs(names) do targets[name]:copy(weights[name]) end
 end
 

@@ -193,7 +193,7 @@ for _, entry in ipairs(architectures) do
       local again = models.load(dir)
       assert.equal(models.fingerprint(model), models.fingerprint(again))
       assert.same(model.config, again.config)
-      core.files.write(dir .. "/config.json", '{"model_type": "llama"}')
+      core.files.write(dir .. "/config.json", "{}")
       assert.error_matches(function() models.load(dir) end,
         "models.load: .*/config.json names no architecture: it is not one that models.save wrote")
       os.remove(dir .. "/config.json")
@@ -279,11 +279,40 @@ for _, entry in ipairs(architectures) do
       assert.error_matches(function() model:import(weights) end, "is f32 %[3, 3, 3%], needs f32")
       assert.equal(before, models.fingerprint(model))
       weights[some] = kept
+      weights["model.layers.0.self_attn.q_proj.bias"] = core.zeros(3)
+      assert.error_matches(function() model:import(weights) end,
+        "the weight 'model.layers.0.self_attn.q_proj.bias' has no place in this model")
+      weights["model.layers.0.self_attn.q_proj.bias"] = nil
+      assert.error_matches(function() model:import() end, "weights: nil, needs table")
+      assert.equal(before, models.fingerprint(model))
       model:import(weights)
       assert.not_equal(before, models.fingerprint(model))
     end)
   end)
 end
+
+describe("llama with tied embeddings", function()
+  it("takes a head that is the embedding again, and no other; and the angles of old files", function()
+    local model = llama { tie_embeddings = true }
+    local weights = model:export()
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]:clone()
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = core.zeros(4)
+    model:import(weights)
+    weights["lm_head.weight"]:fill(1)
+    assert.error_matches(function() model:import(weights) end,
+      "'lm_head.weight' is another than 'model.embed_tokens.weight'")
+  end)
+end)
+
+describe("models.load", function()
+  it("says whose folder it is", function()
+    local dir = require("spec.io.folder").new()
+    core.files.write(dir .. "/config.json", '{"model_type":"qwen2"}')
+    assert.error_matches(function() models.load(dir) end,
+      "config.json is Hugging Face's %(model_type 'qwen2'%), not one that models.save wrote")
+    require("spec.io.folder").remove(dir)
+  end)
+end)
 
 describe("gpt2 with dropout", function()
   it("drops while a seed is set, the same for the same seed", function()

@@ -90,8 +90,13 @@ function models.load(dir, options)
   if not text then error(("models.load: %s"):format(reason), 2) end
   local config = json.decode(text, path)
   if type(config) ~= "table" or config.architecture == nil then
-    error(("models.load: %s names no architecture: it is not one that models.save wrote"):format(path),
-      2)
+    local other = type(config) == "table" and config.model_type
+    local what = "names no architecture: it is not one that models.save wrote"
+    if other then
+      what = ("is Hugging Face's (model_type '%s'), not one that models.save wrote; the weights of a "
+        .. "llama come by models.new { ... } with its sizes, and model:import"):format(tostring(other))
+    end
+    error(("models.load: %s %s"):format(path, what), 2)
   end
   config.dtype = o.dtype or config.dtype
   local model = models.blank(config)

@@ -139,7 +139,10 @@ end
 function Llama:export() return nn.export(layout(self)) end
 
 --- Overwrites the weights with those of a table of Hugging Face names.
-function Llama:import(weights) nn.import(layout(self), weights, "llama") end
+function Llama:import(weights)
+  nn.import(layout(self), weights, "llama",
+    not self.lm_head and { ["lm_head.weight"] = "model.embed_tokens.weight" } or nil)
+end
 
 --- The gradients under Hugging Face's names; those of parameters that have none are left out.
 function Llama:export_grads() return nn.export(layout(self), true) end
