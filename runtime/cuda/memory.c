@@ -2,11 +2,12 @@
 //
 // Two levels. Blocks given back are kept by size, and one of the same size is handed out again: the
 // next step finds what the last one had, at the same addresses, which is what lets a CUDA graph
-// launch it (queue.c), and at no cost. Below is the driver's pool (cudaMallocAsync), told to give
-// nothing back by itself while there is enough: sequences are packed, so sizes change from batch to
-// batch, and where kept blocks do not fit they go there, oldest first, for the driver to map their
-// pages to one new address. Kept and used blocks together never are more than was once used at a
-// time, and SLACK.
+// launch it (queue.c), and at no cost. Sequences are packed, so batches differ in their tokens, and
+// with them what a step makes: that has eight sizes an octave, and takes the next where none of its
+// own is kept. Below is the driver's pool (cudaMallocAsync), told to give nothing back by itself
+// while there is enough: where kept blocks do not fit they go there, oldest first, for the driver
+// to map their pages to one new address. Kept and used blocks together never are more than was once
+// used at a time, and SLACK.
 //
 // Everything is queued on one stream, so a block that the host gives back can be used again at
 // once; it may leave for the driver only when the launches that use it have been sent off.
@@ -246,11 +247,20 @@ static dopl_status out_of_memory(dopl_rt *rt, size_t bytes) {
 
 // ---- taking and giving back
 
+// The size of a block of so many bytes; one even for nothing, which needs an address.
+static size_t size_of(const struct dopl_cuda_pool *pool, size_t bytes, bool varies) {
+    size_t unit = GRAIN;
+    if (pool->direct) return bytes ? bytes : 1; // for tools to see what goes beyond
+    while (varies && bytes > 16 * unit) unit *= 2;
+    return (bytes + unit - (bytes > 0)) / unit * unit;
+}
+
 // A block that is used from now on: a kept one, or one of the driver's.
-static dopl_status take(dopl_rt *rt, struct dopl_cuda_pool *pool, size_t bytes, int *out) {
-    size_t whole = (bytes + GRAIN - (bytes > 0)) / GRAIN * GRAIN; // an address even for nothing
-    if (pool->direct) whole = bytes ? bytes : 1; // for tools to see what goes beyond
+static dopl_status take(dopl_rt *rt, struct dopl_cuda_pool *pool, size_t bytes, bool varies,
+                        int *out) {
+    size_t whole = size_of(pool, bytes, varies);
     *out = take_kept(pool, whole);
+    if (*out == NONE && varies) *out = take_kept(pool, size_of(pool, whole + 1, true));
     if (*out == NONE) {
         size_t used = pool->used + whole, most = (used > pool->peak ? used : pool->peak) + SLACK;
         DOPL_TRY(keep_at_most(rt, pool, most - used));
@@ -274,7 +284,7 @@ static dopl_status take(dopl_rt *rt, struct dopl_cuda_pool *pool, size_t bytes, 
         b->next_by_data = *first;
         *first = *out;
     }
-    pool->used += whole;
+    pool->used += pool->block[*out].bytes;
     if (pool->used > pool->peak) pool->peak = pool->used;
     pool->block[*out].asked = bytes;
     return DOPL_OK;
@@ -282,15 +292,17 @@ static dopl_status take(dopl_rt *rt, struct dopl_cuda_pool *pool, size_t bytes, 
 
 static dopl_status take_for(dopl_rt *rt, void **out, size_t bytes, bool is_scratch) {
     struct dopl_cuda_pool *pool = pool_of(rt);
+    bool varies =
+        is_scratch || rt->kind == DOPL_MEMORY_ACTIVATION || rt->kind == DOPL_MEMORY_SCRATCH;
     int i;
     *out = NULL;
     if (rt->fail_at > 0 && --rt->fail_at == 0)
         return dopl_fail(rt, DOPL_ENOMEM, "out of memory on cuda: %zu bytes asked (simulated)",
                          bytes);
-    dopl_status status = take(rt, pool, bytes, &i);
+    dopl_status status = take(rt, pool, bytes, varies, &i);
     if (status == DOPL_ENOMEM && rt->collect) {
         rt->collect(rt);
-        status = take(rt, pool, bytes, &i);
+        status = take(rt, pool, bytes, varies, &i);
     }
     DOPL_TRY(status);
     rt->n_blocks++;

@@ -164,4 +164,24 @@ describe("memory of the device", function()
       print(core.memory("cuda").live == 0)
     ]]))
   end)
+
+  it("is found again by batches of about as many tokens", function()
+    if not emulated then return end -- whose driver counts
+    local function asked(steps)
+      return tonumber(select(3, shell.sh(("DOPL_EMULATOR_BLOCKS=1 %s -e %s"):format(
+        shell.quote(shell.dopl), shell.quote(([[
+        local core = require "dopl.core"
+        local w = core.zeros(64, 64):requires_grad(true)
+        for k = 1, %d do
+          local rows = 2000 + 37 * k %% 80
+          local _ <close> = core.scope()
+          local h = core.zeros(rows, 64)
+          for _ = 1, 6 do h = core.ops.gelu(core.ops.linear(h, w)) end
+          core.ops.sum(h):backward()
+          w:set_grad(nil)
+        end
+      ]]):format(steps))))):match "emulator: (%d+) blocks")
+    end
+    assert.is_true(asked(30) < asked(5) + 30)
+  end)
 end)

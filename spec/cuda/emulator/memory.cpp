@@ -174,7 +174,15 @@ static void *take_far(size_t bytes) {
     return block;
 }
 
+// DOPL_EMULATOR_BLOCKS=1: says at the end how many blocks the driver was asked for.
+static void count_block() {
+    static int n;
+    if (n++ == 0 && getenv("DOPL_EMULATOR_BLOCKS"))
+        atexit([] { fprintf(stderr, "emulator: %d blocks\n", n); });
+}
+
 void *take(size_t bytes) {
+    count_block();
     if (!GUARDED) {
         void *block;
         if (posix_memalign(&block, GRAIN, bytes)) return nullptr;
