@@ -252,6 +252,12 @@ function run.open(options)
     seed = check.optional, versions = check.optional, threads = check.optional,
     device = check.optional, command = check.optional,
   })
+  for _, name in ipairs { "out", "name" } do
+    check.type("run.open: " .. name, options[name] or "", "string")
+  end
+  for _, name in ipairs { "recipe", "params", "versions", "command" } do
+    check.type("run.open: " .. name, options[name] or {}, "table")
+  end
   from_command_line(options)
   local old = core.options and core.options.resume or ""
   if old ~= "" then return resume(options, old) end
@@ -365,7 +371,7 @@ end
 
 -- A name for a file, the same in each execution of the recipe.
 local function name_for(self, kind, label)
-  local name, n = plain(label), 1
+  local name, n = plain(check.type("run: label", label, "string", 5)), 1
   if name == "" then name = "unnamed" end
   local stem = name
   while self.names[kind .. "/" .. name] do
@@ -416,6 +422,8 @@ end
 -- @tparam string text
 -- @treturn string its path
 function Run:write(name, text)
+  check.type("run:write: name", name, "string")
+  check.type("run:write: text", text, "string")
   for part in (name .. "/"):gmatch("([^/]*)/") do
     if part == "" or part == "." or part == ".." then
       error(("run:write: '%s': a name inside the run's folder is needed"):format(name), 2)

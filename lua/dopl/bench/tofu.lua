@@ -31,6 +31,7 @@ Bench.__index = Bench
 -- @tparam[opt] table more
 -- @treturn table for dopl.params
 function tofu.params(more)
+  check.type("bench.tofu.params", more or {}, "table")
   local p = {
     data = { "", "folder of TOFU files; default: fictitious authors made here" },
     split = { "forget01", "forget01, forget05, forget10, or real_world (with --data)" },
@@ -100,6 +101,13 @@ end
 -- @treturn Bench
 function tofu.open(p, options)
   local o = check.options("bench.tofu.open", options, { run = check.optional, note = core.note })
+  check.type("bench.tofu.open", p, "table")
+  for _, name in ipairs(check.keys(tofu.params())) do
+    if p[name] == nil then
+      error(("bench.tofu.open: no parameter '%s': give dopl.params(tofu.params { ... })")
+        :format(name), 2)
+    end
+  end
   for name, least in pairs { rows = 1, steps = 0, epochs = 0, authors = 2, questions = 1, task = 1,
     retain_rows = 1, checkpoint = 0, keep_checkpoints = 0 } do -- known now, or after minutes
     if p[name] ~= nil then check.range("--" .. name, p[name], least, math.huge, 3) end
@@ -276,6 +284,7 @@ end
 -- @tparam[opt=true] boolean targeted whether refusals are what is wanted (metrics.aggregate)
 -- @treturn table a row: label, aggregates, forget_R, retain_R, refused, results
 function Bench:evaluate(model, label, targeted)
+  check.type("bench:evaluate: label", label, "string")
   local function work() return evaluate(self, model, label, targeted) end
   return self.run and self.run:once(label, work) or work()
 end

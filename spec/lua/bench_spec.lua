@@ -1,0 +1,31 @@
+-- bench_spec.lua - what the bench needs, said before a model is trained.
+local message = require("spec.io.folder").message
+local tofu = require "dopl.bench.tofu"
+
+local function parameters(given)
+  local p = {}
+  for key, value in pairs(tofu.params()) do p[key] = type(value) == "table" and value[1] or value end
+  p.authors, p.questions = 4, 2
+  for key, value in pairs(given or {}) do p[key] = value end
+  return p
+end
+
+describe("bench.tofu.open", function()
+  it("names the parameter that is missing or makes no sense", function()
+    local p = parameters()
+    p.epochs = nil
+    assert.match("bench_spec.lua:%d+: bench.tofu.open: no parameter 'epochs': give dopl.params",
+      message(function() tofu.open(p) end))
+    assert.match("bench.tofu.open: nil, needs table", message(tofu.open))
+    assert.match("%-%-rows: 0, needs at least 1", message(tofu.open, parameters { rows = 0 }))
+    assert.match("%-%-split: 'forget1' %(did you mean 'forget01'", message(tofu.open,
+      parameters { split = "forget1" }))
+    assert.match("there is no folder nowhere", message(tofu.open, parameters { data = "nowhere" }))
+    assert.match("there are at most 2 tasks", message(tofu.open, parameters { task = 3 }))
+  end)
+
+  it("asks for a label before it evaluates", function()
+    local bench = tofu.open(parameters())
+    assert.match("bench:evaluate: label: nil, needs string", message(bench.evaluate, bench, {}))
+  end)
+end)
