@@ -1,5 +1,5 @@
 --- How fast is a GPU at what dopl asks of it, held against that GPU's own measured speeds, and against
--- PyTorch on it? (Some minutes; one section alone: --only step)
+-- PyTorch on it? (Some minutes; sections alone: --only passes,step)
 --
 -- Ceilings, optimizer passes, training steps of a model of 1.3 billion random parameters on batches of
 -- TOFU's lengths, generation, memory by kind, operators, compilation while the program runs. Goals and
@@ -19,7 +19,7 @@ local ORDER <const> = { "passes", "step", "generation", "memory", "operators", "
 
 local p = dopl.params {
   size = { "1b", "of the model: 1b or 360m; tiny and deep for the emulator" },
-  only = { "all", table.concat(ORDER, ", ") .. " or all" },
+  only = { "all", table.concat(ORDER, ", ") .. "; several by commas; or all" },
   rounds = { 15, "times each figure is measured; medians count" },
   python = { "", "a Python with PyTorch (bench/peers/requirements.txt), to run the same there" },
   products = { false, "lists at the end the algorithm that cuBLAS was asked for, by product" },
@@ -43,8 +43,10 @@ local sections = {
   operators = require "gpu.operators",
   compile = require "gpu.compile",
 }
-if p.only ~= "all" and not sections[p.only] then
-  error(("--only %s: there are %s"):format(p.only, table.concat(ORDER, ", ")), 0)
+local wanted = {}
+for name in (p.only == "all" and table.concat(ORDER, ",") or p.only):gmatch "[^,]+" do
+  wanted[name] = sections[name]
+    or error(("--only %s: there are %s"):format(name, table.concat(ORDER, ", ")), 0)
 end
 
 -- What the machine itself does: bytes a second of a copy, the driver's or a kernel's, whichever is
@@ -77,11 +79,11 @@ end
 print "ceilings"
 local ceiling = ceilings()
 for _, name in ipairs(ORDER) do
-  if p.only == "all" or p.only == name then
+  if wanted[name] then
     print(name)
     do
       local _ <close> = core.scope()
-      sections[name](p, size, ceiling)
+      wanted[name](p, size, ceiling)
     end
     collectgarbage()
     core.trim()

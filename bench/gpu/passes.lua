@@ -29,6 +29,8 @@ local function list(weights)
     add("AdamW bf16, bf16 weights, " .. how,
       optim.adamw(adam):with(scheme.shared { storage = "bf16", weights = how }), "bf16")
   end
+  add("DO+ 8bit, bf16 weights, stochastic", -- what 8 billion parameters take
+    optim.adamw(adam):with(scheme.base_delta { storage = "8bit", weights = "stochastic" }), "bf16")
   return subjects
 end
 
