@@ -207,6 +207,8 @@ end
 -- @param batch from dopl.data.batch
 -- @treturn table scores
 function loss.score(model, batch)
+  check.has("loss.score: model", model, "hidden", "one of models.new")
+  check.has("loss.score: batch", batch, "tensors", "a batch, as data.batch.pack gives it")
   local hidden, v = forward(model, batch)
   return scores_of(model, batch, hidden, v, 0, batch:tensors())
 end
@@ -273,8 +275,14 @@ end
 -- @treturn table scalars in the gradient graph, one for each of the list
 -- @treturn table the scores they came from
 function loss.of_batches(model, list, reference)
+  check.has("loss.of_batches: model", model, "hidden", "one of models.new", 4)
   local batches, values, scores = {}, {}, {}
   for _, item in ipairs(list) do
+    if not loss.is_loss(item.loss) then
+      error(("loss.of_batches: a %s, needs a loss like loss.gd()"):format(type(item.loss)), 3)
+    end
+    check.has("loss.of_batches: batch", item.batch, "tensors", "a batch, as data.batch.pack gives it",
+      4)
     batches[#batches + 1] = item.batch
     if item.loss.needs.twin then
       batches[#batches + 1] = item.batch.twin

@@ -31,9 +31,14 @@ metrics.keys = {
   UFE = "UFE(R,P,TR)", TFE = "TFE(TE)", MU = "MU(R,P,TR,TE)", OVR = "OVR(R,P,TR,TE)",
 }
 
+local function check_numbers(name, list)
+  check.type(name, list, "table", 4)
+  for _, x in ipairs(list) do check.type(name, x, "number", 4) end
+end
+
 --- Mean of a list of numbers.
 function metrics.mean(list)
-  check.type("metrics.mean", list, "table")
+  check_numbers("metrics.mean", list)
   local sum = 0
   for _, x in ipairs(list) do sum = sum + x end
   return sum / #list
@@ -41,7 +46,7 @@ end
 
 --- Harmonic mean; 0 where one of them is 0.
 function metrics.harmonic_mean(list)
-  check.type("metrics.harmonic_mean", list, "table")
+  check_numbers("metrics.harmonic_mean", list)
   local sum = 0
   for _, x in ipairs(list) do
     if x <= 0 then return 0 end
@@ -53,7 +58,7 @@ end
 --- Mean and sample standard deviation.
 -- @treturn table { mean, std, n }; a single number has no deviation
 function metrics.spread(list)
-  check.type("metrics.spread", list, "table")
+  check_numbers("metrics.spread", list)
   local mean, ss = metrics.mean(list), 0
   for _, x in ipairs(list) do ss = ss + (x - mean) ^ 2 end
   return { mean = mean, std = #list > 1 and math.sqrt(ss / (#list - 1)) or nil, n = #list }
@@ -224,6 +229,7 @@ function metrics.aggregate(results, targeted)
   local keys, utility = metrics.keys, {}
   local out = {}
   for _, r in ipairs(results) do
+    check.type("metrics.aggregate: a result", r, "table")
     if not r.TR then
       error(("metrics.aggregate: the set '%s' has no truth ratio: its rows need perturbed answers")
         :format(r.name), 2)

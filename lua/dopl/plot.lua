@@ -226,7 +226,8 @@ local function series_of(name, series, fields)
   local out = check.options(name .. " series", series, fields, 4)
   for _, field in ipairs(check.keys(fields)) do
     if field ~= "name" then
-      check.type(("%s series: %s"):format(name, field), out[field] or {}, "table", 4)
+      local list = out[field]
+      check.type(("%s series: %s"):format(name, field), list == nil and {} or list, "table", 4)
     end
   end
   out.name = out.name ~= nil and tostring(out.name) or nil

@@ -92,10 +92,11 @@ function Reference:prepare(loader, steps, kind, max_tokens)
   loader:restore(state)
 end
 
-local function known(map, key)
+local function known(map, key, kind)
   local value = map[key]
   if value == nil then
-    error("reference: a sample that was not prepared (its content key is " .. key .. ")", 3)
+    error(("reference: a sample that was not prepared (its content key is %s): reference:add(batch, "
+      .. "\"%s\") asks the starting model"):format(key, kind), 3)
   end
   return value
 end
@@ -103,14 +104,14 @@ end
 --- Negative log-likelihoods of a batch's samples, [B].
 function Reference:nll(batch)
   local values = {}
-  for i, key in ipairs(batch.keys) do values[i] = known(self.nlls, key) end
+  for i, key in ipairs(batch.keys) do values[i] = known(self.nlls, key, "nll") end
   return core.tensor(values)
 end
 
 --- Hidden states of a batch's labelled positions, [n, C].
 function Reference:hidden(batch)
   local parts = {}
-  for i, key in ipairs(batch.keys) do parts[i] = known(self.states, key) end
+  for i, key in ipairs(batch.keys) do parts[i] = known(self.states, key, "hidden") end
   return core.concat(parts)
 end
 

@@ -113,6 +113,8 @@ end
 -- @tparam table options as for `report.html`
 -- @treturn string the page's path
 function report.write(run, options)
+  check.has("report.write: run", run, "about", "one of dopl.run.open")
+  check.type("report.write: options", options, "table")
   local about, full = run.about, {}
   for key, value in pairs(options) do full[key] = value end
   full.title = full.title or about.name

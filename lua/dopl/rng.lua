@@ -70,6 +70,7 @@ end
 -- @tparam string text
 -- @treturn integer
 function rng.hash(text)
+  if type(text) ~= "string" then error("rng.hash: a string is needed, given " .. type(text), 2) end
   return mix(hash(text))
 end
 

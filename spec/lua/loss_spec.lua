@@ -224,7 +224,12 @@ describe("loss.new", function()
       "loss.npo: needs a reference")
     assert.error_matches(function()
       loss.of_batch(model, loss.npo(), b, reference.new(model))
-    end, "a sample that was not prepared")
+    end, "a sample that was not prepared .* reference:add%(batch, \"nll\"%)")
+    assert.error_matches(function() loss.score(model, {}) end, "loss.score: batch: a table, needs")
+    assert.error_matches(function() loss.of_batch(model, loss.gd, b) end,
+      "a function, needs a loss like loss.gd()")
+    assert.error_matches(function() loss.of_batch(nil, loss.gd(), b) end,
+      "model: nil, needs one of models.new")
   end)
 end)
 

@@ -157,6 +157,7 @@ describe("a list of numbers", function()
     assert.same({ mean = 2, std = 1, n = 3 }, metrics.spread { 1, 2, 3 })
     assert.is_nil(metrics.spread({ 5 }).std)
     assert.match("metrics.mean: 3, needs table", message(metrics.mean, 3))
+    assert.match("metrics.spread: the string 'x', needs number", message(metrics.spread, { 1, "x" }))
   end)
 
   it("of samples is the probability of their answers", function()

@@ -75,6 +75,7 @@ b  4    NaN  –
   end)
 
   it("refuses rows and columns that are none", function()
+    assert.error_matches(function() report.write({}, {}) end, "report.write: run: a table, needs")
     assert.error_matches(function() report.text { 1, 2 } end, "report.table: row 1: 1, needs table")
     assert.error_matches(function() report.text({ { x = 1 } }, { columns = "x" }) end,
       "report.table: columns: the string 'x', needs table")

@@ -99,6 +99,7 @@ describe("dopl.rng", function()
       "rng.restore: not a state of a random stream: rng1:xyz:1")
     assert.has_error(function() rng.restore(nil) end,
       "rng.restore: not a state of a random stream: nil")
+    assert.has_error(function() rng.hash(3) end, "rng.hash: a string is needed, given number")
     assert.has_error(function() rng.new(1):integer(0) end,
       "rng:integer: needs an integer of at least 1, given 0")
     assert.has_error(function() rng.new(1):pick {} end, "rng:pick: the array is empty")

@@ -43,6 +43,23 @@ describe("order", function()
   end)
 end)
 
+describe("study.run", function()
+  it("looks at all variants before it trains the first", function()
+    local function says(pattern, second)
+      assert.error_matches(function()
+        study.run({ data = "", tasks = 1, seeds = 1 }, nil,
+          { { label = "a", optimizer = dopl.optim.sgd {} }, second })
+      end, "study.run: variant 2: " .. pattern)
+    end
+    says("unknown field 'optimiser' %(did you mean 'optimizer'", { label = "b", optimiser = 1 })
+    says("optimizer: a function, needs one like optim.adamw", { label = "b", optimizer = print })
+    says("forget is a function, needs a loss like loss.gd",
+      { label = "b", optimizer = dopl.optim.sgd {}, forget = dopl.loss.idk })
+    says("label: 3, needs string", { label = 3, optimizer = dopl.optim.sgd {} })
+    assert.error_matches(function() study.run(nil, nil, {}) end, "study.run: parameters: nil")
+  end)
+end)
+
 describe("study", function()
   it("takes a forget set, not a seed of it, for what chance draws", function()
     local s = example()

@@ -71,6 +71,25 @@ function study.each(p, run, f)
   end
 end
 
+-- All variants, looked at before the first of them is trained.
+local function read_variants(variants)
+  local out = {}
+  for i, given in ipairs(check.list("study.run: variants", variants, 4)) do
+    local where = ("study.run: variant %d"):format(i)
+    out[i] = check.options(where, given, variant_defaults, 4)
+    check.type(where .. ": label", out[i].label, "string", 4)
+    check.has(where .. ": optimizer", out[i].optimizer, "attach",
+      "one like optim.adamw { lr = 1e-4 }", 4)
+    for _, name in ipairs { "forget", "retain" } do
+      if out[i][name] ~= nil and not loss.is_loss(out[i][name]) then
+        error(("%s: %s is a %s, needs a loss like loss.gd()"):format(where, name,
+          type(out[i][name])), 3)
+      end
+    end
+  end
+  return out
+end
+
 -- What `watch` says before the first step, as a row of every training.
 local function log_first(run, label, numbers)
   local row = { label = label, step = 0, kind = "evaluation" }
@@ -92,13 +111,14 @@ end
 function study.run(p, run, variants, options)
   local o = check.options("study.run", options, { prefix = "", after = check.optional,
     watch = check.optional, every = check.optional, microscope = check.optional })
+  check.type("study.run: parameters", p, "table")
+  variants = read_variants(variants)
   local self = setmetatable({ p = p, results = {}, repetitions = p.tasks * p.seeds, path = run
     and run.path, trainings = {} }, Study)
   study.each(p, run, function(bench, seed, name)
     local function watch(model) return o.watch(bench, model) end
     local first = o.watch and run and watch(bench:original())
-    for i, given in ipairs(variants) do
-      local v = check.options(("study.run: variant %d"):format(i), given, variant_defaults, 5)
+    for _, v in ipairs(variants) do
       local label = ("%s%s, %s"):format(o.prefix, v.label, name)
       self.trainings[#self.trainings + 1] = { name = label, label = v.label }
       if first then log_first(run, label, first) end

@@ -41,6 +41,8 @@ summary.note = NOTE:format(metrics.dialect)
 -- @tparam table counts questions of each set: { forget = 2, retain = 1 }
 -- @treturn {table,...} { tag, question, reference, answers = { { label, text } } }
 function summary.side_by_side(rows, counts)
+  check.type("summary.side_by_side: rows", rows, "table")
+  check.type("summary.side_by_side: counts", counts, "table")
   local out = {}
   for k, result in ipairs(rows[1].results) do
     local n = counts[result.name] or 0
@@ -61,6 +63,7 @@ end
 -- @tparam {table,...} results rows of bench:compare, several with the same label
 -- @treturn {table,...} rows in the order in which labels first came
 function summary.over(results)
+  check.list("summary.over: results", results)
   local rows, by_label = {}, {}
   for _, result in ipairs(results) do
     local list = by_label[result.label]

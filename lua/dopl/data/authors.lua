@@ -268,7 +268,7 @@ end
 -- @treturn {table,...} retain rows
 function authors.split(rows, opts)
   local o = check.options("authors.split", opts, { forget = 1, task = 1 })
-  local total = count_authors(rows)
+  local total = count_authors(check.list("authors.split: rows", rows))
   if type(o.forget) ~= "number" or o.forget <= 0 or o.forget ~= o.forget then
     error("authors.split: the forget set is empty: forget must be a number of authors or a " ..
       "fraction of them, given " .. tostring(o.forget), 2)

@@ -50,7 +50,7 @@ function chat.find_tags(tags, level)
       end
     end
     for _, field in ipairs { "eos", "bos" } do
-      check.type("chat: tags." .. field, tags[field] or "", "string", level + 1)
+      check.type("chat: tags." .. field, tags[field], "string|nil", level + 1)
     end
     return tags
   end
@@ -230,6 +230,8 @@ end
 -- @tparam[opt=500] integer max_tokens
 -- @treturn table a new sample; its key differs from the first's, as its content does
 function chat.with_answer(sample, answer, max_tokens)
+  check.has("chat.with_answer: sample", sample, "n_prompt", "one of data.samples")
+  check.type("chat.with_answer: answer", answer, "table")
   local ids = table.move(sample.ids, 1, sample.n_prompt, 1, {})
   append(ids, answer)
   return finish({ ids = ids, n_prompt = sample.n_prompt, mask = sample.mask, row = sample.row },

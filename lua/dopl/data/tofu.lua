@@ -94,6 +94,7 @@ end
 -- @treturn {table,...} rows with `source` = "path:line" or "path: row 3"
 function tofu.read(path, fields, hint, level)
   level = (level or 1) + 1
+  check.type("data.tofu.read: path", path, "string", level + 1)
   if core.files.exists(path) ~= "file" then
     error(("there is no file %s%s"):format(path, hint and "; " .. hint or ""), level)
   end
