@@ -182,6 +182,18 @@ describe("a profile", function()
     assert.equal(before, core.blocks())
   end)
 
+  it("asks for no memory by operator", function()
+    local x = core.zeros(3)
+    local function allocations()
+      core.fail_alloc(1000)
+      local y <close> = core.ops.exp(x) -- luacheck: ignore y
+      return 1000 - core.fail_alloc(0)
+    end
+    local without = allocations()
+    local p <close> = dopl.profile() -- luacheck: ignore p
+    for _ = 1, 2 do assert.equal(without, allocations()) end -- with a new row, and without
+  end)
+
   it("is a table on paper", function()
     local p <close> = dopl.profile()
     train()
