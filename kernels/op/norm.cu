@@ -226,7 +226,9 @@ __global__ void __launch_bounds__(ROW_THREADS, 4 / PACKS)
         for (int p = 0; p < PACKS; p++) {
             int c = pack_column<T, THREADS>(p);
             if (c >= cols) continue;
-            for (int i = 0; i < N; i++) partial[s * cols + c + i] = sums[s][p * N + i];
+            float of_pack[N];
+            for (int i = 0; i < N; i++) of_pack[i] = sums[s][p * N + i];
+            store_elements<N>(partial + s * cols + c, of_pack);
         }
 }
 

@@ -39,7 +39,7 @@ __global__ void rotary_kernel(G *__restrict__ y,                    // [T, cols]
                               int64_t cols, int heads, int half,    // half: pairs of a head
                               int first, int n_pair,                // those of this launch
                               float sign, float beta, const frequencies f) {
-    __shared__ float cosines[STRIP], sines[STRIP];
+    __shared__ __align__(16) float cosines[STRIP], sines[STRIP];
     int64_t row = blockIdx.x;
     for (int i = threadIdx.x; i < n_pair; i += blockDim.x) {
         cosine_sine((double)position[row] * f.turns[i], &cosines[i], &sines[i]);
@@ -52,7 +52,7 @@ __global__ void rotary_kernel(G *__restrict__ y,                    // [T, cols]
     int64_t rest = (int64_t)heads * 2 * half; // the first column to copy
     int64_t items = turning + (first == 0 ? (cols - rest) / N : 0);
     for (int64_t k = threadIdx.x; k < items; k += blockDim.x) {
-        float a[N], b[N];
+        float a[N], b[N], cosine[N], sine[N];
         if (k >= turning) {
             int64_t c = rest + (k - turning) * N;
             load_elements<N>(a, x + c);
@@ -63,10 +63,12 @@ __global__ void rotary_kernel(G *__restrict__ y,                    // [T, cols]
         int64_t c = (int64_t)head * 2 * half + first + i;
         load_elements<N>(a, x + c);
         load_elements<N>(b, x + c + half);
+        load_elements<N>(cosine, cosines + i);
+        load_elements<N>(sine, sines + i);
         for (int j = 0; j < N; j++) {
-            float p = a[j], q = b[j], cs = cosines[i + j], sn = sines[i + j];
-            a[j] = p * cs - q * sn;
-            b[j] = q * cs + p * sn;
+            float p = a[j], q = b[j];
+            a[j] = p * cosine[j] - q * sine[j];
+            b[j] = q * cosine[j] + p * sine[j];
         }
         add_elements<N>(y + c, a, beta);
         add_elements<N>(y + c + half, b, beta);
