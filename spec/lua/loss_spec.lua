@@ -74,7 +74,8 @@ for _, wanted in ipairs(g.losses) do
             local norm = math.sqrt(array.dot(grads[i], grads[i]))
             local worst = 0
             for k = 1, #again do worst = math.max(worst, math.abs(grads[i][k] - again[k])) end
-            assert.is_true(worst <= 1e-6 * math.max(1, norm))
+            -- other lengths, another order of sums: on a GPU, whose exponentials are good to 2 ulp
+            assert.is_true(worst <= 3e-6 * math.max(1, norm))
           end
         end
       end)
