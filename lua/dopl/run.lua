@@ -526,6 +526,7 @@ end
 -- was killed while it was written; about.status is "interrupted" where it says that the run goes on
 -- and no process has the folder
 function run.load(path)
+  check.type("run.load: folder", path, "string")
   local function fields_of(name)
     local value, reason = json.read(path .. "/" .. name)
     if type(value) == "table" then return value end
@@ -542,7 +543,13 @@ function run.load(path)
   local n = 0
   for line in whole:gmatch "([^\n]*)\n" do
     n = n + 1
-    if line ~= "" then out.metrics[#out.metrics + 1] = json.decode(line, ("%s:%d"):format(file, n)) end
+    local where = ("%s:%d"):format(file, n)
+    local ok, row = pcall(json.decode, line ~= "" and line or "null", where)
+    if not ok then -- by the file's line and column, of no line of Lua
+      local text_at = row:find(where .. ":1:", 1, true)
+      error(text_at and where .. row:sub(text_at + #where + 2) or row, 2)
+    end
+    if line ~= "" then out.metrics[#out.metrics + 1] = row end
   end
   return out
 end

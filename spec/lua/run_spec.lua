@@ -54,6 +54,9 @@ describe("dopl.run", function()
       assert.match("^dopl: compare: '.*/r': /[^:]*/r/" .. name .. ":1:9: ", says(name, '{"name": '))
       assert.match("^dopl: compare: '.*/r': .*/" .. name .. " is damaged", says(name, "3"))
     end
+    assert.match("^dopl: compare: '.*/r': /[^:]*/r/metrics.jsonl:2:5: unexpected token",
+      says("metrics.jsonl", '{"a":1}\n{"x":\n'))
+    assert.match("run.load: folder: nil, needs string", message(run.load))
     core.files.remove(dir .. "/r/params.json")
     local status, _, err = shell.recipe("dopl.params {}", "--resume", dir .. "/r")
     assert.equal(2, status)
