@@ -60,7 +60,9 @@ function text.load(path)
   local json, reason = core.files.read(path)
   if not json then
     local inside = path:gsub("/+$", "") .. "/tokenizer.json"
-    json = core.files.read(inside)
+    local missing
+    json, missing = core.files.read(inside)
+    if core.files.exists(path) == "directory" then reason = missing end
     if not json then error("text.load: " .. reason, 2) end
     path = inside
   end
