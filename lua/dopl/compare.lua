@@ -157,6 +157,9 @@ local function results_of(one)
   return {}
 end
 
+-- Labels of models that no method has touched: shown beside the others, not ranked with them.
+local UNTOUCHED <const> = { original = true, retrained = true }
+
 --- What came out: a row a label and run, the same label of all runs together.
 -- @tparam {table,...} runs
 -- @treturn {table,...} rows { label = "DO+  A", <figure> = number or { mean, std } }
@@ -167,7 +170,8 @@ function compare.results(runs)
       if not rows_of[result.label] then
         order[#order + 1], rows_of[result.label] = result.label, {}
       end
-      local row = { label = one.name .. (result.label ~= "" and "  " .. result.label or "") }
+      local row = { label = one.name .. (result.label ~= "" and "  " .. result.label or ""),
+        reference = UNTOUCHED[result.label] }
       for _, key in ipairs(check.keys(result.values)) do row[key] = result.values[key] end
       table.insert(rows_of[result.label], row)
     end

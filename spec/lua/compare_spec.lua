@@ -67,6 +67,9 @@ describe("dopl compare", function()
     assert.same({ { label = "A  x", loss_forget = 0.5, loss_retain = 0.375, step = 4 },
       { label = "B  x", P = 0.25, step = 4 } }, compare.results(compare.load { c, d }))
     assert.same({}, compare.results(compare.load { make("e", {}, {}) }))
+    local before = make("f", {}, { { kind = "result", label = "original", UFE = 1 } })
+    assert.same({ { label = "A  original", UFE = 1, reference = true } },
+      compare.results(compare.load { before })) -- is not ranked
   end)
 
   it("prints tables and writes a page", function()

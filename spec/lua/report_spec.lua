@@ -142,6 +142,12 @@ describe("report.html", function()
     return report.html(options)
   end
 
+  it("gives the width of a figure to the page, not to the chart's own style", function()
+    local html = page()
+    assert.is_truthy(html:find("figure .dp{", 1, true)) -- more particular than ".dp{"
+    assert.is_truthy(html:find("\n.dp{", 1, true))
+  end)
+
   it("holds everything it was given", function()
     local html = page()
     for _, text in ipairs { "<title>T</title>", "72.55", "± 1.20", ">0.0001<", ">0.9, 0.95<",

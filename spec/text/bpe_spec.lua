@@ -152,7 +152,8 @@ describe("tokenizer.json", function()
     assert.equal(tok:hash(), text.load(folder):hash())
     assert.equal(tok:hash(), text.load(folder .. "/tokenizer.json"):hash())
     os.remove(folder .. "/tokenizer.json")
-    assert.error_matches(function() text.load(folder) end, "text.load: read .*/tokenizer.json: No such file")
+    assert.error_matches(function() text.load(folder) end,
+      "text.load: read .*/tokenizer.json: No such file")
     os.remove(folder)
   end)
 

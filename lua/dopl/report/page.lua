@@ -43,7 +43,7 @@ td.best{font-weight:700;color:var(--accent)}
 .note{color:var(--soft);font-size:.875rem;margin:.6rem 0 0}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(26rem,100%),1fr));
 gap:2rem 2.5rem}
-figure{margin:0}figure svg{width:100%;max-width:42rem}
+figure{margin:0}figure .dp{width:100%;max-width:42rem}
 figcaption{color:var(--soft);font-size:.875rem;margin-top:.3rem}
 .sample{background:var(--card);border-radius:.6rem;padding:1.1rem 1.25rem;margin:0 0 1rem}
 .sample h3{font-size:1.02rem;line-height:1.45;margin:0 0 .8rem;font-weight:600}
