@@ -108,16 +108,23 @@ end
 -- @param model
 -- @tparam {{integer,...},...} prompts token ids
 -- @tparam table options eos (id that ends a sequence; it is not part of the result), max_tokens = 200
--- (prompt included), batch_size = 64, temperature = 0 (greedy), top_p = 1, seed = 1
+-- (prompt included; at most the model's learned positions), batch_size = 64, temperature = 0 (greedy),
+-- top_p = 1, seed = 1
 -- @treturn {{integer,...},...} the new tokens of each prompt, in order
 function generate.run(model, prompts, options)
   local o = check.options("generate", options, defaults)
   check_options(o)
   check.has("generate: model", model, "new_cache", "one of models.new")
+  local positions = model.config and model.config.max_positions -- learned ones: gpt2's
+  if positions then o.max_tokens = math.min(o.max_tokens, positions) end
   local order = {}
   for i, ids in ipairs(check.list("generate: prompts", prompts)) do
     check.type(("generate: prompt %d"):format(i), ids, "table")
     if #ids == 0 then error(("generate: prompt %d is empty"):format(i), 2) end
+    if positions and #ids > positions then
+      error(("generate: prompt %d has %d tokens, the model has positions for %d"):format(i, #ids,
+        positions), 2)
+    end
     order[i] = { ids = ids, index = i, new = {} }
   end
   table.sort(order, function(a, b)

@@ -24,6 +24,22 @@ describe("bench.tofu.open", function()
     assert.match("there are at most 2 tasks", message(tofu.open, parameters { task = 3 }))
   end)
 
+  it("tells of rows to be forgotten and retained at once", function()
+    local data, notes = require "dopl.data", {}
+    local open = data.authors.open
+    data.authors.open = function(options)
+      local set = open(options)
+      set.retain[#set.retain + 1] = set.forget[1]
+      return set
+    end
+    local ok, message_or_bench = pcall(tofu.open, parameters(),
+      { note = function(text) notes[#notes + 1] = text end })
+    data.authors.open = open
+    assert(ok, message_or_bench)
+    assert.same({ "1 of 5 retain rows are rows to forget, too" }, notes)
+    tofu.open(parameters(), { note = function() error "nothing to tell" end })
+  end)
+
   it("asks for a label before it evaluates", function()
     local bench = tofu.open(parameters())
     assert.match("bench:evaluate: label: nil, needs string", message(bench.evaluate, bench, {}))

@@ -108,6 +108,16 @@ describe("generate.run", function()
     assert.is_true(core.grad_enabled())
   end)
 
+  it("ends where learned positions do", function()
+    local short = models.new({ architecture = "gpt2", vocab_size = 40, hidden_size = 24, n_layers = 1,
+      heads = 2, max_positions = 6, init_std = 0.4 }, 5)
+    local got = generate.run(short, prompts, { eos = -1, max_tokens = 20 })
+    for i, prompt in ipairs(prompts) do assert.equal(6, #prompt + #got[i]) end
+    assert.error_matches(function()
+      generate.run(short, { { 1 }, { 1, 2, 3, 4, 5, 6, 7 } }, { eos = -1 })
+    end, "generate: prompt 2 has 7 tokens, the model has positions for 6")
+  end)
+
   it("refuses empty prompts, unknown options and a missing eos", function()
     assert.error_matches(function() generate.run(model, { { 1 }, {} }, { eos = 0 }) end,
       "generate: prompt 2 is empty")

@@ -95,6 +95,17 @@ local function train_tokenizer(rows)
   return text.train(texts, { vocab_size = settings.vocab_size, special = { "<|endoftext|>" } })
 end
 
+-- Rows that are to be forgotten and retained at once: own data may hold some by mistake.
+local function note_overlap(self)
+  local forget, both = {}, 0
+  local function key(row) return row.question .. "\0" .. row.answer end
+  for _, row in ipairs(self.set.forget) do forget[key(row)] = true end
+  for _, row in ipairs(self.set.retain) do both = both + (forget[key(row)] and 1 or 0) end
+  if both > 0 then
+    self.note(("%d of %d retain rows are rows to forget, too"):format(both, #self.set.retain))
+  end
+end
+
 --- Opens the bench for resolved parameters (`tofu.params`).
 -- @tparam table p
 -- @tparam[opt] table options run = where metrics go; note = function(text) for what is going on
@@ -115,6 +126,7 @@ function tofu.open(p, options)
   if p.dtype then check.choice("--dtype", p.dtype, nn.dtypes, 3) end
   if p.split then check.choice("--split", p.split, data.tofu.splits, 3) end
   local self = setmetatable({ p = p, run = o.run, note = o.note, set = open_data(p) }, Bench)
+  note_overlap(self)
   self.setting = p.data == "" and settings.authors or settings.tofu
   self.epochs = p.epochs > 0 and p.epochs or self.setting.pretrain.epochs
   local all = training_rows(self.set, true, p.model_seed)
