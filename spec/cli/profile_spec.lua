@@ -39,8 +39,8 @@ describe("dopl --profile", function()
   end)
 
   it("prints it after a stop", function()
-    local status, _, err = profile(COMPUTES .. "os.execute '(sleep 0.2; kill -INT $PPID) &' while true do end",
-      "--trust")
+    local signal = "os.execute '(sleep 0.2; kill -INT $PPID) &' while true do end"
+    local status, _, err = profile(COMPUTES .. signal, "--trust")
     assert.equal(130, status)
     assert.truthy(err:find("dopl: stopped\n", 1, true), err)
     assert.truthy(has_table(err), err)
