@@ -131,7 +131,7 @@ end
 --- Micro-batches that together hold the same samples in the same order.
 -- @tparam table opts max_tokens = input tokens of one micro-batch, twins counted (a longer single
 -- sample stands alone), or n = number of micro-batches (fewer where there are fewer samples)
--- @treturn {Batch,...} each with the whole's counts in `whole`
+-- @treturn {Batch,...} each with the whole's counts in `whole`; the batch itself where it needs no cut
 function Batch:split(opts)
   opts = type(opts) == "table" and opts or {}
   local max, n = opts.max_tokens, opts.n
@@ -139,8 +139,10 @@ function Batch:split(opts)
   if not math.tointeger(size) or size < 1 or (max and n) then
     error("batch:split: give max_tokens or n, an integer of at least 1", 2)
   end
+  local ends = max and cut_by_tokens(self, max) or cut_by_number(self, n)
+  if #ends == 1 then return { self } end
   local parts, first = {}, 1
-  for i, last in ipairs(max and cut_by_tokens(self, max) or cut_by_number(self, n)) do
+  for i, last in ipairs(ends) do
     parts[i] = part(self, first, last)
     first = last + 1
   end
