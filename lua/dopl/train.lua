@@ -88,6 +88,19 @@ local function read_objectives(given)
   return list, by_name, names
 end
 
+-- Samples longer than a model's learned positions: one may come up after hours.
+local function check_lengths(model, list)
+  local positions = model.config and model.config.max_positions
+  for _, objective in ipairs(positions and list or {}) do
+    for i, sample in ipairs(objective.data.samples or {}) do
+      if #sample.ids - 1 > positions then -- the last token is no input
+        error(("train.fit: objective '%s': sample %d has %d tokens, the model has positions for %d; "
+          .. "data.samples cuts at max_tokens"):format(objective.name, i, #sample.ids, positions), 3)
+      end
+    end
+  end
+end
+
 local function check_schedule(o, plan, by_name, names)
   for _, name in ipairs(plan.objectives or {}) do
     if not by_name[name] then check.choice("train.fit: schedule", name, names, 5) end
@@ -303,6 +316,7 @@ function train.fit(options)
   local o = check.options("train.fit", options, defaults)
   check_options(o)
   local list, by_name, names = read_objectives(o.objectives)
+  check_lengths(o.model, list)
   local plan = schedule.from(o.schedule or (#list == 1 and schedule.joint())
     or error("train.fit: several objectives need a schedule", 2))
   check_schedule(o, plan, by_name, names)

@@ -354,6 +354,20 @@ describe("train.fit refuses", function()
       schedule = schedule.joint() }, "two objectives 'a'")
   end)
 
+  it("samples that a model has no positions for", function()
+    local objectives = { objective("retain", loss.gd()) }
+    local longest = 0
+    for _, s in ipairs(objectives[1].data.samples) do longest = math.max(longest, #s.ids) end
+    local function gpt2(positions)
+      return models.new({ architecture = "gpt2", vocab_size = 257, hidden_size = 16, n_layers = 1,
+        heads = 2, max_positions = positions }, 1)
+    end
+    refused({ model = gpt2(longest - 2), objectives = objectives },
+      ("objective 'retain': sample %%d+ has %d tokens, the model has positions for %d"):format(
+        longest, longest - 2))
+    train.fit(options_of { model = gpt2(longest - 1), objectives = objectives })
+  end)
+
   it("data that does not suit the loss", function()
     refused({ objectives = { objective("forget", loss.idk()) } },
       "objective 'forget': loss.idk needs data whose answers are refusals")
