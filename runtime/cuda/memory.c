@@ -272,7 +272,8 @@ static dopl_status take(dopl_rt *rt, struct dopl_cuda_pool *pool, size_t bytes, 
         if (error == cudaErrorMemoryAllocation) {
             (void)cudaGetLastError();
             dopl_cuda_pool_trim(rt);
-            error = cudaMallocAsync(&b->data, whole, stream);
+            b->bytes = size_of(pool, bytes, false); // no more than it takes
+            error = cudaMallocAsync(&b->data, b->bytes, stream);
         }
         if (error != cudaSuccess) free_place(pool, *out);
         if (error == cudaErrorMemoryAllocation) {
