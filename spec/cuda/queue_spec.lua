@@ -171,7 +171,7 @@ describe("memory of the device", function()
     if not emulated then return end
     assert.equal("4.0\n", output("DOPL_EMULATOR_MEMORY=100000000", [[
       local core = require "dopl.core"
-      local a = core.full(1, 8100000) -- 32.4 MB, as large as what is made of it: of 36 MB three do not fit
+      local a = core.full(1, 8100000) -- 32.4 MB, as what is made of it: of 36 MB no three fit
       local b, c = core.ops.scale(a, 2), core.ops.scale(a, 2)
       print(b:at(8100000) + c:at(1))
     ]]))
