@@ -281,6 +281,7 @@ int dopl_prompt(lua_State *L) {
         }
         if (signal) {
             dopl_stop_clear(L);
+            clearerr(stdout); // a write that the signal cut short is no full disk
             if (p.interrupted) putchar('\n');
             continue;
         }
