@@ -99,6 +99,11 @@ set_target_properties(dopl_cuda PROPERTIES
 target_link_options(dopl_cuda PRIVATE -Wl,--disable-new-dtags)
 
 add_dependencies(plugin dopl_cuda)
+
+# What nvcc makes of the kernels before ptxas does the rest; specs run it (spec/cuda/ptx).
+add_library(dopl_cuda_ptx OBJECT ${CUDA_KERNEL_SOURCES})
+set_target_properties(dopl_cuda_ptx PROPERTIES CUDA_PTX_COMPILATION ON
+  CUDA_ARCHITECTURES 90-virtual CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON)
 install(TARGETS dopl_cuda LIBRARY DESTINATION lib/dopl OPTIONAL)
 message(STATUS "CUDA plug-in: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, architectures "
   "${CMAKE_CUDA_ARCHITECTURES}")

@@ -263,9 +263,8 @@ static region shared_variables(const void *of) {
 
 // ---- grids
 
-// Of memory without bounds (memory.h), the blocks at either end: 0 .. n - 1 as they come, FIRST and
-// LAST of them.
-static std::vector<unsigned> ends(unsigned n) {
+// 0 .. n - 1 as they come, FIRST and LAST of them.
+std::vector<unsigned> ends(unsigned n) {
     enum { FIRST = 4, LAST = 32 };
     std::vector<unsigned> out;
     for (unsigned i = 0; i < n; i++) {
@@ -275,12 +274,12 @@ static std::vector<unsigned> ends(unsigned n) {
     return out;
 }
 
-static unsigned order_seed() {
+unsigned order_seed() {
     const char *text = getenv("DOPL_EMULATOR_ORDER");
     return text ? (unsigned)atoi(text) : 0;
 }
 
-static std::vector<unsigned> arrange(unsigned n, unsigned seed) {
+std::vector<unsigned> arrange(unsigned n, unsigned seed) {
     std::vector<unsigned> order = ends(n);
     if (seed == 1) std::reverse(order.begin(), order.end());
     if (seed < 2) return order;

@@ -240,6 +240,15 @@ bool is_block(const void *data) {
     return blocks().count(static_cast<char *>(const_cast<void *>(data))) > 0;
 }
 
+void *block_around(const void *data, size_t *bytes) {
+    char *at = static_cast<char *>(const_cast<void *>(data));
+    auto after = blocks().upper_bound(at);
+    if (after == blocks().begin()) return nullptr;
+    const auto &block = *std::prev(after);
+    *bytes = block.second;
+    return at < block.first + block.second ? block.first : nullptr;
+}
+
 size_t bytes_taken() {
     return n_taken;
 }

@@ -9,6 +9,7 @@ namespace emulator {
 void *take(size_t bytes); // a block full of NaN; nullptr: no room
 bool give(void *block);   // false: no block begins there
 bool is_block(const void *data);
+void *block_around(const void *data, size_t *bytes); // nullptr: no block has it
 size_t bytes_taken();
 // Whether memory is as large as asked, and work done at the ends of it only: memory.cpp.
 bool is_sparse();

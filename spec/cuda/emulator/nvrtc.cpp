@@ -5,6 +5,7 @@
 #include <cuda.h>
 #include <cuda_runtime.h>
 #include <nvrtc.h>
+#include "../ptx/ptx.h"
 
 #include <dlfcn.h>
 #include <string>
@@ -16,6 +17,7 @@ struct dopl_emulated_program {
 
 struct CUmod_st {
     void *library, *code; // on the device
+    const void *ptx;      // the kernel, where that is run (ptx.h)
 };
 
 static std::string read_file(const std::string &path) {
@@ -76,6 +78,7 @@ nvrtcResult nvrtcVersion(int *major, int *minor) {
     std::string text = DOPL_EMULATOR_OPTIONS;
     for (const char *name : { "cuda_runtime.h", "emulated_device.h", "emulated_kernel.h" })
         text += read_file(std::string(DOPL_EMULATOR_INCLUDE "/") + name);
+    if (emulator::ptx::is_asked_for()) text += "PTX";
     uint64_t hash = std::hash<std::string>{}(text);
     *major = (int)(hash >> 32 & INT_MAX);
     *minor = (int)(hash & INT_MAX);
@@ -109,6 +112,10 @@ nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int n, const char *const *
         program->log = "invalid value for --gpu-architecture";
         return NVRTC_ERROR_INVALID_OPTION;
     }
+    if (emulator::ptx::is_asked_for())
+        return emulator::ptx::compile(program->source, n, options, program->image, program->log)
+                   ? NVRTC_SUCCESS
+                   : NVRTC_ERROR_COMPILATION;
     std::string base = folder() + "/kernel", source = base + ".cpp", object = base + ".so",
                 log = base + ".log";
     const char *compiler = getenv("CXX");
@@ -155,40 +162,53 @@ nvrtcResult nvrtcGetPTX(nvrtcProgram program, char *image) {
     return nvrtcGetCUBIN(program, image);
 }
 
-CUresult cuModuleLoadData(CUmodule *out, const void *image) {
+// The library of an image, or its PTX.
+static CUresult load(CUmod_st *module, const char *image, size_t n) {
     static int count;
-    uint64_t n;
-    memcpy(&n, image, sizeof n);
+    if (emulator::ptx::is_asked_for()) {
+        module->ptx = emulator::ptx::add(std::string(image, n), "dopl_pass");
+        return module->ptx ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
+    }
     std::string path = folder() + "/module" + std::to_string(count++) + ".so";
-    if (!write_file(path, std::string(static_cast<const char *>(image) + sizeof n, n)))
-        return CUDA_ERROR_INVALID_IMAGE;
-    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!write_file(path, std::string(image, n))) return CUDA_ERROR_INVALID_IMAGE;
+    void *library = module->library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     unlink(path.c_str());
     if (!library) return CUDA_ERROR_INVALID_IMAGE;
     auto *services =
         static_cast<emulator::services *>(dlsym(library, "dopl_emulated_services_of_kernel"));
     if (!services) return CUDA_ERROR_INVALID_IMAGE;
     *services = { &emulator::here, emulator::gather, emulator::block_barrier };
-    const size_t code_bytes = 1 << 20; // as a driver takes it, whatever the kernel
-    void *code;
-    if (cudaMalloc(&code, code_bytes) != cudaSuccess) {
-        dlclose(library);
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    }
-    *out = new CUmod_st{ library, code };
     return CUDA_SUCCESS;
+}
+
+CUresult cuModuleLoadData(CUmodule *out, const void *image) {
+    uint64_t n;
+    memcpy(&n, image, sizeof n);
+    auto *module = new CUmod_st{};
+    CUresult error = load(module, static_cast<const char *>(image) + sizeof n, n);
+    const size_t code_bytes = 1 << 20; // as a driver takes it, whatever the kernel
+    if (error == CUDA_SUCCESS && cudaMalloc(&module->code, code_bytes) != cudaSuccess)
+        error = CUDA_ERROR_OUT_OF_MEMORY;
+    if (error == CUDA_SUCCESS)
+        *out = module;
+    else
+        cuModuleUnload(module);
+    return error;
 }
 
 CUresult cuModuleUnload(CUmodule module) {
     emulator::wait();
     cudaFree(module->code);
-    dlclose(module->library);
+    if (module->library) dlclose(module->library);
+    if (module->ptx) emulator::ptx::drop(module->ptx);
     delete module;
     return CUDA_SUCCESS;
 }
 
 CUresult cuModuleGetFunction(CUfunction *out, CUmodule module, const char *) {
-    *out = static_cast<CUfunction>(dlsym(module->library, "dopl_emulated_call"));
+    void *function = module->ptx ? const_cast<void *>(module->ptx)
+                                 : dlsym(module->library, "dopl_emulated_call");
+    *out = static_cast<CUfunction>(function);
     return *out ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
 }
 
@@ -205,9 +225,14 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
     if (emulator::is_capturing()) return CUDA_ERROR_LAUNCH_FAILED;
     for (int i : { 0, 3 }) // those of dopl_pass that are pointers
         emulator::check_argument("compiled kernel", arguments[i], sizeof(void *), true);
+    std::vector<std::string> values;
+    if (emulator::ptx::is_asked_for()) {
+        for (size_t bytes : emulator::ptx::parameters(function))
+            values.emplace_back(static_cast<char *>(arguments[values.size()]), bytes);
+    }
     cudaError_t error = emulator::launch(
         "compiled kernel", reinterpret_cast<const void *>(function), dim3(grid_x, grid_y, grid_z),
-        dim3(block_x, block_y, block_z), shared_bytes, stream, [=] { call(arguments); });
+        dim3(block_x, block_y, block_z), shared_bytes, stream, [=] { call(arguments); }, values);
     emulator::wait();                    // arguments are not copied
     return static_cast<CUresult>(error); // the same numbers
 }

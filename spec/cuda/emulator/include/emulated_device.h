@@ -12,6 +12,8 @@
 #include <type_traits>
 #ifndef DOPL_EMULATED_KERNEL_H // which launches nothing
 #include <functional>
+#include <string>
+#include <vector>
 #endif
 
 // ---- the language
@@ -80,9 +82,11 @@ struct place {
 extern place *here; // of the fiber that runs
 
 #ifndef DOPL_EMULATED_KERNEL_H
-// Queues a run of every thread of the grid, each of which calls `body`.
+// Queues a run of every thread of the grid, each of which calls `body`; or, from the arguments'
+// bytes, runs what nvcc has made of the function (ptx.h).
 cudaError_t launch(const char *name, const void *function, dim3 grid, dim3 block,
-                   size_t shared_bytes, cudaStream_t stream, std::function<void()> body);
+                   size_t shared_bytes, cudaStream_t stream, std::function<void()> body,
+                   std::vector<std::string> arguments);
 // Does it, or has the graph do it that is being captured.
 cudaError_t submit(cudaStream_t stream, std::function<void()> work);
 cudaError_t wait(); // for all that was submitted
@@ -103,7 +107,8 @@ cudaError_t launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block
                    size_t shared_bytes, cudaStream_t stream, const P &...arguments) {
     (check_argument(name, arguments), ...);
     return launch(name, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, stream,
-                  std::function<void()>([=] { kernel(arguments...); }));
+                  [=] { kernel(arguments...); },
+                  { std::string(reinterpret_cast<const char *>(&arguments), sizeof arguments)... });
 }
 #endif
 void *dynamic_shared();

@@ -1,0 +1,205 @@
+// memory.cpp - PTX's loads and stores: each within a block of memory, and a multiple of its size.
+#include "../emulator/memory.h"
+#include "code.h"
+
+#include <algorithm>
+
+namespace emulator {
+namespace ptx {
+
+static bool is_counted() {
+    static const bool counted = getenv("DOPL_EMULATOR_COUNT") != nullptr;
+    return counted;
+}
+
+// ---- addresses
+
+// The block of memory that was used last, as most others will be.
+static const char *known, *known_end;
+
+static void must_be_there(const warp &w, const instruction &i, const char *p, unsigned bytes) {
+    if (p >= known && p + bytes <= known_end) return;
+    size_t n;
+    known = static_cast<const char *>(block_around(p, &n));
+    if (!known) stop(w.in->code, &i, "an address in no block");
+    known_end = known + n;
+    if (p + bytes > known_end) stop(w.in->code, &i, "past the end of a block");
+}
+
+static char *reach_to(const warp &w, const instruction &i, space where, unsigned lane,
+                      unsigned bytes) {
+    uint64_t at = value(w, i.at[4], i.is_wide[1], (int)lane) + (uint64_t)i.offset[0];
+    if (at % bytes) stop(w.in->code, &i, "an address off its size");
+    switch (where) {
+    case SHARED:
+        if (at + bytes > w.in->shared.size()) stop(w.in->code, &i, "outside of shared memory");
+        return &w.in->shared[at];
+    case PARAM:
+        if (at + bytes > w.in->parameters.size()) stop(w.in->code, &i, "outside of parameters");
+        return &w.in->parameters[at];
+    case CONSTANT:
+        if (at + bytes > w.in->code->constants.size()) stop(w.in->code, &i, "outside of constants");
+        return const_cast<char *>(&w.in->code->constants[at]);
+    default:
+        must_be_there(w, i, reinterpret_cast<char *>(at), bytes);
+        return reinterpret_cast<char *>(at);
+    }
+}
+
+// ---- counts
+
+// Of a request of a warp: 32-byte sectors of global memory; of shared memory turns, in each of
+// which a bank gives one word of 4 bytes, for 8 lanes that want 16 bytes, 16 that want 8.
+static void count(const warp &w, const instruction &i, char *const *at, unsigned bytes) {
+    std::vector<uintptr_t> wanted;
+    if (i.where == GLOBAL) {
+        FOR_LANES(lane, w.on) wanted.push_back(reinterpret_cast<uintptr_t>(at[lane]) / 32);
+        std::sort(wanted.begin(), wanted.end());
+        size_t n = (size_t)(std::unique(wanted.begin(), wanted.end()) - wanted.begin());
+        i.count.units += n;
+        // lanes may all want the same bytes: as many as there are
+        std::vector<uintptr_t> all;
+        FOR_LANES(lane, w.on) all.push_back(reinterpret_cast<uintptr_t>(at[lane]));
+        std::sort(all.begin(), all.end());
+        size_t different = (size_t)(std::unique(all.begin(), all.end()) - all.begin());
+        i.count.least += (different * bytes + 31) / 32;
+        return;
+    }
+    unsigned lanes = bytes > 8 ? 8 : bytes > 4 ? 16 : 32;
+    for (unsigned first = 0; first < WARP_LANES; first += lanes) {
+        std::vector<uintptr_t> of_bank[32];
+        size_t most = 0;
+        FOR_LANES(lane, w.on) {
+            if (lane < first || lane >= first + lanes) continue;
+            uintptr_t word = (uintptr_t)(at[lane] - w.in->shared.data()) / 4;
+            for (unsigned k = 0; k < std::max(1u, bytes / 4); k++) {
+                std::vector<uintptr_t> &words = of_bank[(word + k) % 32];
+                if (std::find(words.begin(), words.end(), word + k) == words.end())
+                    words.push_back(word + k);
+                most = std::max(most, words.size());
+            }
+        }
+        i.count.units += most;
+        i.count.least += most > 0;
+    }
+}
+
+// ---- loads and stores
+
+static uint64_t read(const char *p, unsigned bytes, bool is_signed) {
+    switch (bytes) {
+    case 1:
+        return is_signed ? (uint64_t)(int64_t)(int8_t)*p : (uint8_t)*p;
+    case 2: {
+        uint16_t x;
+        memcpy(&x, p, 2);
+        return is_signed ? (uint64_t)(int64_t)(int16_t)x : x;
+    }
+    case 4: {
+        uint32_t x;
+        memcpy(&x, p, 4);
+        return is_signed ? (uint64_t)(int64_t)(int32_t)x : x;
+    }
+    default:
+        uint64_t x;
+        memcpy(&x, p, 8);
+        return x;
+    }
+}
+
+void load(warp &w, const instruction &i) {
+    unsigned bytes = i.bytes * i.n;
+    char *from[WARP_LANES];
+    FOR_LANES(lane, w.on) from[lane] = reach_to(w, i, i.where, lane, bytes);
+    if (is_counted() && i.where <= SHARED) count(w, i, from, bytes);
+    FOR_LANES(lane, w.on)
+    for (unsigned k = 0; k < i.n; k++)
+        set_value(w, i.at[k], i.is_wide[0], (int)lane,
+                  read(from[lane] + k * i.bytes, i.bytes, i.is_signed));
+}
+
+void store(warp &w, const instruction &i) {
+    unsigned bytes = i.bytes * i.n;
+    char *to[WARP_LANES];
+    FOR_LANES(lane, w.on) to[lane] = reach_to(w, i, i.where, lane, bytes);
+    if (is_counted()) count(w, i, to, bytes);
+    FOR_LANES(lane, w.on)
+    for (unsigned k = 0; k < i.n; k++) {
+        uint64_t x = value(w, i.at[k], i.is_wide[0], (int)lane);
+        memcpy(to[lane] + k * i.bytes, &x, i.bytes);
+    }
+}
+
+void shared_min(warp &w, const instruction &i) {
+    FOR_LANES(lane, w.on) {
+        int32_t old, x = (int32_t)value(w, i.at[1], false, (int)lane);
+        char *p = reach_to(w, i, i.where, lane, 4);
+        memcpy(&old, p, 4);
+        if (x < old) memcpy(p, &x, 4);
+        set_value(w, i.at[0], false, (int)lane, (uint32_t)old);
+    }
+}
+
+// ---- tensor cores
+
+// Lane 8 i + r gives the address of row r of matrix i. A lane gets elements 2 * (lane % 4) and the
+// next of row lane / 4; of .trans those of column lane / 4.
+void matrices(warp &w, const instruction &i) {
+    char *row[WARP_LANES];
+    for (unsigned lane = 0; lane < WARP_LANES; lane++) row[lane] = reach_to(w, i, SHARED, lane, 16);
+    if (is_counted()) count(w, i, row, 16);
+    auto element = [&](unsigned matrix, unsigned r, unsigned c) {
+        return (uint32_t)read(row[8 * matrix + r] + 2 * c, 2, false);
+    };
+    for (unsigned m = 0; m < i.n; m++)
+        for (unsigned lane = 0; lane < WARP_LANES; lane++) {
+            unsigned y = lane / 4, x = 2 * (lane % 4);
+            uint32_t low = i.is_signed ? element(m, x, y) : element(m, y, x),
+                     high = i.is_signed ? element(m, x + 1, y) : element(m, y, x + 1);
+            set_value(w, i.at[m], false, (int)lane, high << 16 | low);
+        }
+}
+
+// ---- copies that go on by themselves: done when they are waited for, and no sooner
+
+void copy_start(warp &w, const instruction &i) {
+    char *from_all[WARP_LANES];
+    FOR_LANES(lane, w.on) {
+        char *to = reach_to(w, i, SHARED, lane, i.bytes);
+        unsigned valid = values<uint32_t>(w, i.at[6])[lane];
+        if (valid > i.bytes) stop(w.in->code, &i, "cp.async: more bytes than it copies");
+        uint64_t at = values<uint64_t>(w, i.at[5])[lane] + (uint64_t)i.offset[1];
+        char *from = reinterpret_cast<char *>(at);
+        if (at % i.bytes) stop(w.in->code, &i, "an address off its size");
+        if (valid) must_be_there(w, i, from, valid);
+        from_all[lane] = from;
+        memset(to, 0xff, i.bytes);
+        w.copies[lane].push_back({ to, from, i.bytes, valid, w.groups[lane] });
+    }
+    if (is_counted()) {
+        unsigned on = w.on;
+        FOR_LANES(lane, on)
+        if (!values<uint32_t>(w, i.at[6])[lane]) w.on &= ~(1u << lane);
+        count(w, i, from_all, i.bytes);
+        w.on = on;
+    }
+}
+
+void copy_close(warp &w, const instruction &) {
+    FOR_LANES(lane, w.on) w.groups[lane]++;
+}
+
+void copy_wait(warp &w, const instruction &i) {
+    FOR_LANES(lane, w.on) {
+        std::vector<copy> &open = w.copies[lane];
+        size_t n = 0;
+        for (; n < open.size() && open[n].group + i.n < w.groups[lane]; n++) {
+            memcpy(open[n].to, open[n].from, open[n].valid);
+            memset(open[n].to + open[n].valid, 0, open[n].bytes - open[n].valid);
+        }
+        open.erase(open.begin(), open.begin() + (ptrdiff_t)n);
+    }
+}
+
+} // namespace ptx
+} // namespace emulator
