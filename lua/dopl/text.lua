@@ -117,7 +117,8 @@ end
 --- What `text.train`, `text.load` and `text.from_json` return.
 -- @type tokenizer
 local tokenizer = core.bpe.methods
-local encode = tokenizer.encode
+core.bpe.encode = core.bpe.encode or tokenizer.encode -- the core's own, should this file run again
+local encode = core.bpe.encode
 
 --- The ids of a text.
 -- @tparam string str any bytes
