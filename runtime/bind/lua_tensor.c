@@ -601,10 +601,42 @@ static const luaL_Reg constructors[] = {
     { NULL, NULL },
 };
 
+// nearest(methods, name) -> the method that may be meant | nil, by dopl.check
+static int nearest(lua_State *L) {
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "dopl.check");
+    lua_call(L, 1, 1);
+    lua_getfield(L, 3, "nearest");
+    lua_pushvalue(L, 2);
+    lua_getfield(L, 3, "keys");
+    lua_pushvalue(L, 1);
+    lua_call(L, 1, 1);
+    lua_call(L, 2, 1);
+    return 1;
+}
+
+// What reading a field gives that is no method: an error, since all there is to read are methods.
+static int no_method(lua_State *L) {
+    if (lua_type(L, 2) != LUA_TSTRING)
+        return dopl_raise_text(L, "tensor: [%s]: t:at(i) and t:tolist() give its values",
+                               luaL_tolstring(L, 2, NULL));
+    lua_pushcfunction(L, nearest);
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 2);
+    bool found = lua_pcall(L, 2, 1, 0) == LUA_OK; // else the hint is left out
+    const char *near = found ? lua_tostring(L, -1) : NULL, *name = lua_tostring(L, 2);
+    if (near) return dopl_raise_text(L, "tensor: no method '%s' (did you mean '%s'?)", name, near);
+    return dopl_raise_text(L, "tensor: no method '%s'; dopl.help() lists operators", name);
+}
+
 void dopl_bind_tensor(lua_State *L) {
     if (luaL_newmetatable(L, TENSOR)) {
         luaL_setfuncs(L, metamethods, 0);
         luaL_newlib(L, methods);
+        lua_createtable(L, 0, 1);
+        lua_pushcfunction(L, no_method);
+        lua_setfield(L, -2, "__index");
+        lua_setmetatable(L, -2);
         lua_setfield(L, -2, "__index");
         lua_pushboolean(L, 0);
         lua_setfield(L, -2, "__metatable"); // getmetatable(t) tells nothing
