@@ -461,7 +461,7 @@ end
 -- ---- what every schedule can tell
 
 --- The schedule for objectives of known sizes, as a training uses it.
--- @tparam table sizes from schedule.sizes
+-- @tparam table _ from schedule.sizes
 function Schedule:resolve(_) return self end
 
 --- The weight of an objective in a joint step.
