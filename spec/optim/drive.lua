@@ -179,8 +179,13 @@ local function largest_of(list)
   return largest
 end
 
--- f32: within 1e-5 of the block's largest value; where weights are bf16, for 99% of the elements:
--- a weight rounded otherwise changes its gradient. 8 bits: 99% of codes equal, none off by more.
+-- A device's roots and quotients are up to two units in the last place off (runtime/cuda/jit.c): where
+-- v^_B + v^_D is next to zero that moves theta, and with it the gradients to come.
+local rough <const> = core.device() ~= "cpu"
+
+-- f32: within 1e-5 of the block's largest value; on a device, and where weights are bf16 (one rounded
+-- otherwise changes its gradient), for 99% of the elements. 8 bits: 99% of codes equal, none off by
+-- more.
 function drive.compare_state(where, got, want, weights)
   local s = got.state
   local largest = largest_of(want)
@@ -191,7 +196,7 @@ function drive.compare_state(where, got, want, weights)
       local d, scale = math.abs(got.list[i] - want[i]), largest[(i - 1) // 256 + 1]
       local near = d <= 1e-5 * scale + 1e-30
       off = off + (near and 0 or 1)
-      assert(near or weights and d <= 1e-2 * scale,
+      assert(near or (weights or rough) and d <= 1e-2 * scale,
         ("%s: element %d is %.9g, not %.9g"):format(where, i, got.list[i], want[i]))
     end
     assert(off <= 0.01 * #want, ("%s: %d of %d are off"):format(where, off, #want))
