@@ -86,11 +86,14 @@ end
 function check.list(name, list, level)
   level = level or 3
   check.type(name, list, "table", level + 1)
+  local first -- of the fields that are none of a list, the same in every run
   for key in pairs(list) do
     if math.type(key) ~= "integer" or key < 1 or key > #list then
-      error(("%s: a list has no field '%s'"):format(name, tostring(key)), level)
+      local text = tostring(key)
+      if not first or text < first then first = text end
     end
   end
+  if first then error(("%s: a list has no field '%s'"):format(name, first), level) end
   return list
 end
 

@@ -173,6 +173,20 @@ function loss.ap(options)
   end }
 end
 
+-- What of the scores is there only where the loss says that it needs it.
+local NEEDED <const> = { twin = "twin = true", reference = "reference = \"nll\"",
+  kl = "reference = \"hidden\"" }
+
+-- A field that is not there is an error: a misspelt one would be nil.
+local Scores = { __index = function(s, name)
+  local needs = NEEDED[name]
+  if needs then error(("loss: s.%s is there with needs = { %s }"):format(name, needs), 2) end
+  local names = check.keys(s)
+  local near = type(name) == "string" and check.nearest(name, names)
+  error(("loss: no field s.%s%s"):format(tostring(name), near and (" (did you mean '%s'?)"):format(near)
+    or (" (there is %s)"):format(table.concat(names, ", "))), 2)
+end }
+
 -- The scores of a batch: those from label `first` (0-based) on of a pass that held it. `index`: its
 -- rows of hidden and its label_offsets, as tensors.
 local function scores_of(model, batch, hidden, v, first, index)
@@ -182,7 +196,7 @@ local function scores_of(model, batch, hidden, v, first, index)
   end
   local n, logp = {}, statistic(0)
   for i = 1, batch.n_samples do n[i] = batch.label_offsets[i + 1] - batch.label_offsets[i] end
-  return {
+  return setmetatable({
     hidden = hidden,
     rows = index.rows,
     logp = logp,
@@ -192,7 +206,7 @@ local function scores_of(model, batch, hidden, v, first, index)
     n = core.tensor(n),
     vocab_size = model:head():shape(1),
     whole = batch.whole,
-  }
+  }, Scores)
 end
 
 local function forward(model, batch)

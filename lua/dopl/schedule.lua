@@ -223,6 +223,12 @@ end
 
 --- A schedule from what a recipe gave: a schedule, or a function.
 function schedule.from(value)
+  for _, name in ipairs(check.keys(schedule)) do
+    if value == schedule[name] then
+      error(("schedule: schedule.%s itself is given; call it: schedule.%s { ... }"):format(name,
+        name), 3)
+    end
+  end
   if type(value) == "function" then return schedule.of(value) end
   if getmetatable(value) ~= Schedule then
     error(("schedule: a %s given; use schedule.alternate, schedule.joint or a function of the step")

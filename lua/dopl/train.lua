@@ -72,8 +72,8 @@ local function check_objective(o, i)
 end
 
 local function read_objectives(given)
-  check.type("train.fit: objectives", given, "table", 4)
-  if #given == 0 then error("train.fit: no objectives", 4) end
+  check.list("train.fit: objectives", given, 4)
+  if #given == 0 then error("train.fit: no objectives: give { { name, loss, data }, ... }", 4) end
   local list, by_name, names = {}, {}, {}
   for i, objective in ipairs(given) do
     local o = check.options(("train.fit: objective %d"):format(i), objective, objective_defaults, 4)

@@ -18,6 +18,15 @@ describe("check.nearest", function()
   end)
 end)
 
+describe("check.list", function()
+  it("names the first field that is none of a list, whatever order they lie in", function()
+    local list = { 1, 2 }
+    assert.equal(list, check.list("x", list))
+    assert.match("x: a list has no field 'alpha'", message(check.list, "x",
+      { 1, name = 1, loss = 2, data = 3, alpha = 4, weight = 5 }))
+  end)
+end)
+
 describe("check.has", function()
   it("refuses what lacks the field, whatever it is", function()
     local tensor = require("dopl").zeros(2)

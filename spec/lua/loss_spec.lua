@@ -217,6 +217,21 @@ describe("loss.new", function()
     end, "did you mean 'refusals'")
   end)
 
+  it("tells a field that is misspelt, and one that it has to ask for", function()
+    local model, b = golden.model(g), batch.pack { { ids = { 3, 0 }, labels_from = 2, key = "one" } }
+    local function says(pattern, f)
+      assert.error_matches(function()
+        loss.of_batch(model, loss.new { name = "x", value = f }, b)
+      end, pattern)
+    end
+    says("loss: no field s.nlll %(did you mean 'nll'%?%)", function(s) return s.nlll:sum() end)
+    says("no field s.zzzzzzzzzz %(there is entropy, hidden, logp", function(s) return s.zzzzzzzzzz end)
+    says('s.reference is there with needs = { reference = "nll" }',
+      function(s) return s.reference.nll end)
+    says('s.kl is there with needs = { reference = "hidden" }', function(s) return s.kl() end)
+    says("s.twin is there with needs = { twin = true }", function(s) return s.twin.nll end)
+  end)
+
   it("says what it misses", function()
     local model, b = golden.model(g), golden.batch(g, "forget")
     assert.error_matches(function() loss.of_batch(model, loss.dpo(), b) end,

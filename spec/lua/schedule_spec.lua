@@ -27,6 +27,8 @@ describe("schedule.alternate", function()
 
   it("refuses counts that are none, and orders that do not fit", function()
     assert.error_matches(function() schedule.alternate {} end, "at least one")
+    assert.error_matches(function() schedule.from(schedule.alternate) end,
+      "schedule.alternate itself is given; call it")
     assert.error_matches(function() schedule.alternate { forget = 0 } end,
       "schedule.alternate: forget = 0, needs an integer of at least 1")
     assert.error_matches(function() schedule.alternate { forget = 1.5 } end, "forget = 1.5")

@@ -148,6 +148,13 @@ describe("what is refused", function()
     end
     attach(with_rule { b = 1 }) -- each objective has the rate of the rule that it follows
     refuses("has none for 'b'", function() attach(with_rule { a = 1 }) end)
+    for what, field in pairs { direction = "direction", couple = "couple", decay = "decay" } do
+      refuses("optim rule 'r': " .. what .. " returned a nil, needs a value", function()
+        local given = { name = "r", hyper = { lr = 1 }, direction = function(_, g) return g end }
+        given[field] = function() end
+        attach(optim.rule(given) {})
+      end)
+    end
     refuses("optim.rule: name: true, needs string", function()
       optim.rule { name = true, hyper = { lr = 1 }, direction = print }
     end)

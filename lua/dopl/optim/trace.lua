@@ -29,6 +29,13 @@ local function hyper_view(graph, rule)
   end })
 end
 
+-- What a function of the rule returned, as a symbolic value.
+local function returned(graph, rule, what, value)
+  if expr.is_node(value) then return value end
+  if type(value) == "number" then return graph:const(value) end
+  error(("optim rule '%s': %s returned a %s, needs a value"):format(rule.name, what, type(value)), 0)
+end
+
 local context = {}
 context.__index = context
 
@@ -92,7 +99,8 @@ local function moment_view(cx, g)
         name), 0)
     end
     busy[name] = true
-    local signal = moment.signal(g, cx.h, view)
+    local signal = returned(cx.graph, cx.rule, ("the signal of moment '%s'"):format(name),
+      moment.signal(g, cx.h, view))
     known[name] = cx.scheme.moment(cx, moment, signal)
     return known[name]
   end })
@@ -102,7 +110,7 @@ end
 local function update_pass(rule, scheme, options)
   local cx = new_context(rule, scheme, options)
   local theta, h = cx.graph:input("theta"), cx.h
-  local from = rule.decay and rule.decay(theta, h) or theta
+  local from = rule.decay and returned(cx.graph, rule, "decay", rule.decay(theta, h)) or theta
   cx.outputs[1] = { name = "theta", value = from - h.lr * cx.graph:input("direction") }
   cx.operands = { "theta", "direction" }
   return cx
@@ -115,9 +123,9 @@ function trace.step(rule, scheme, options)
   local cx = new_context(rule, scheme, options)
   local theta, h = cx.graph:input("theta"), cx.h
   local g = cx.graph:input("g") * cx.graph:scalar("clip")
-  if rule.couple then g = rule.couple(g, theta, h) end
+  if rule.couple then g = returned(cx.graph, rule, "couple", rule.couple(g, theta, h)) end
   local mom = moment_view(cx, g)
-  local direction = rule.direction(mom, g, h)
+  local direction = returned(cx.graph, rule, "direction", rule.direction(mom, g, h))
   for _, name in ipairs(rule.moment_names) do local _ = mom[name] end
   if rule.transform then
     table.insert(cx.outputs, 1, { name = "direction", value = direction })
@@ -125,7 +133,7 @@ function trace.step(rule, scheme, options)
     cx.update = update_pass(rule, scheme, options)
     return cx
   end
-  local from = rule.decay and rule.decay(theta, h) or theta
+  local from = rule.decay and returned(cx.graph, rule, "decay", rule.decay(theta, h)) or theta
   -- theta comes first: the direction is the last to read states as they were (a base, under
   -- base_delta; all of them, in a lagged rule), and then each can be written over in place
   table.insert(cx.outputs, 1, { name = "theta", value = from - h.lr * direction })
