@@ -88,6 +88,7 @@ struct block {
     std::string parameters;
     dim3 size, grid;
     uint3 number;
+    uint32_t launched, begun, released; // when: the grid, this block, its threads from a barrier
 };
 
 // Lanes of a warp that are at one place.
@@ -95,6 +96,10 @@ struct path {
     unsigned pc, lanes;
     bool waits; // for others
 };
+
+// Counts whatever puts accesses in an order: launches, blocks' beginnings, barriers, those of
+// warps.
+extern uint32_t moment;
 
 struct warp {
     char *registers;
@@ -105,6 +110,7 @@ struct warp {
     path others[WARP_LANES];
     int n_others;
     bool at_barrier, aye;
+    uint32_t met, gathered; // when its lanes last did: at a barrier; for anything, a shuffle too
     std::vector<copy> copies[WARP_LANES];
     unsigned groups[WARP_LANES];
 };
@@ -131,8 +137,9 @@ inline void set_value(const warp &w, unsigned at, bool is_wide, int lane, uint64
 
 // memory.cpp
 handler load, store, copy_start, copy_close, copy_wait, matrices, shared_min;
+void forget_blocks(); // which may have been given back since
 // ops.cpp
-handler multiply_matrices, shuffle, greatest, pass;
+handler multiply_matrices, shuffle, greatest, meet_lanes;
 
 } // namespace ptx
 } // namespace emulator

@@ -1,6 +1,7 @@
 // memory.cpp - PTX's loads and stores: each within a block of memory, and a multiple of its size.
-#include "../emulator/memory.h"
 #include "code.h"
+#include "../emulator/block.h"
+#include "../emulator/memory.h"
 
 #include <algorithm>
 
@@ -12,10 +13,77 @@ static bool is_counted() {
     return counted;
 }
 
+// ---- races
+//
+// With DOPL_EMULATOR_RACES=1 every byte knows who wrote it last, who read it, and when. Of two
+// accesses, one of which writes, by different threads, something must have put them in an order: a
+// barrier of the block or, within a warp, of the warp. What a lane has read before a shuffle may be
+// written by another after it, which may hold what the first has made of it. Nothing puts blocks of
+// a grid in an order.
+
+static bool is_watched() {
+    static const char *text = getenv("DOPL_EMULATOR_RACES");
+    return text && strcmp(text, "1") == 0;
+}
+
+enum : uint8_t { SEVERAL = 255 };
+
+struct access {
+    uint32_t when;
+    uint8_t warp, lane; // or SEVERAL
+};
+struct record {
+    access wrote, read;
+};
+
+static std::vector<record> of_shared;
+static std::map<const char *, std::vector<record>> of_blocks; // of memory, by where they begin
+static std::vector<record> *of_known;
+
+// Whether nothing has put the access before one of a lane of this warp, whose own are in order from
+// before that time.
+static bool is_open(const access &a, const warp &w, unsigned lane, bool is_shared,
+                    uint32_t in_order) {
+    const block &b = *w.in;
+    if (a.when < (is_shared ? b.begun : b.launched)) return false;
+    if (a.when < b.begun) return true; // another block's
+    if (a.when < b.released) return false;
+    if (a.warp != w.number) return true;
+    return a.lane != lane && a.when >= in_order;
+}
+
+static void add_reader(access &a, const warp &w, unsigned lane, bool is_shared) {
+    access reader = { moment, (uint8_t)w.number, (uint8_t)lane };
+    if (is_open(a, w, lane, is_shared, w.gathered)) {
+        if (a.warp != w.number || a.when < w.in->begun) reader.warp = SEVERAL;
+        reader.lane = SEVERAL;
+        if (a.when < w.in->begun) reader.when = a.when; // another block's outlasts this one's
+    }
+    a = reader;
+}
+
+static void watch(const warp &w, const instruction &i, std::vector<record> &records, size_t at,
+                  unsigned bytes, unsigned lane, bool writes, bool is_shared) {
+    for (record *r = &records[at]; r < &records[at] + bytes; r++) {
+        if (is_open(r->wrote, w, lane, is_shared, w.met))
+            stop(w.in->code, &i, writes ? "a race: two write" : "a race: read while it is written");
+        if (writes && is_open(r->read, w, lane, is_shared, w.gathered))
+            stop(w.in->code, &i, "a race: written while it is read");
+        if (writes)
+            r->wrote = { moment, (uint8_t)w.number, (uint8_t)lane };
+        else
+            add_reader(r->read, w, lane, is_shared);
+    }
+}
+
 // ---- addresses
 
 // The block of memory that was used last, as most others will be.
 static const char *known, *known_end;
+
+void forget_blocks() {
+    known = known_end = nullptr;
+}
 
 static void must_be_there(const warp &w, const instruction &i, const char *p, unsigned bytes) {
     if (p >= known && p + bytes <= known_end) return;
@@ -24,6 +92,19 @@ static void must_be_there(const warp &w, const instruction &i, const char *p, un
     if (!known) stop(w.in->code, &i, "an address in no block");
     known_end = known + n;
     if (p + bytes > known_end) stop(w.in->code, &i, "past the end of a block");
+    if (!is_watched()) return;
+    of_known = &of_blocks[known];
+    if (of_known->size() < n) of_known->resize(n);
+}
+
+static void watch(const warp &w, const instruction &i, space where, const char *p, unsigned bytes,
+                  unsigned lane, bool writes) {
+    if (!is_watched() || where > SHARED) return;
+    bool is_shared = where == SHARED;
+    if (is_shared && of_shared.size() < w.in->shared.size()) of_shared.resize(SHARED_LIMIT);
+    if (!is_shared) must_be_there(w, i, p, bytes); // makes its block the known one
+    watch(w, i, is_shared ? of_shared : *of_known,
+          (size_t)(p - (is_shared ? w.in->shared.data() : known)), bytes, lane, writes, is_shared);
 }
 
 static char *reach_to(const warp &w, const instruction &i, space where, unsigned lane,
@@ -112,10 +193,12 @@ void load(warp &w, const instruction &i) {
     char *from[WARP_LANES];
     FOR_LANES(lane, w.on) from[lane] = reach_to(w, i, i.where, lane, bytes);
     if (is_counted() && i.where <= SHARED) count(w, i, from, bytes);
-    FOR_LANES(lane, w.on)
-    for (unsigned k = 0; k < i.n; k++)
-        set_value(w, i.at[k], i.is_wide[0], (int)lane,
-                  read(from[lane] + k * i.bytes, i.bytes, i.is_signed));
+    FOR_LANES(lane, w.on) {
+        watch(w, i, i.where, from[lane], bytes, lane, false);
+        for (unsigned k = 0; k < i.n; k++)
+            set_value(w, i.at[k], i.is_wide[0], (int)lane,
+                      read(from[lane] + k * i.bytes, i.bytes, i.is_signed));
+    }
 }
 
 void store(warp &w, const instruction &i) {
@@ -123,10 +206,12 @@ void store(warp &w, const instruction &i) {
     char *to[WARP_LANES];
     FOR_LANES(lane, w.on) to[lane] = reach_to(w, i, i.where, lane, bytes);
     if (is_counted()) count(w, i, to, bytes);
-    FOR_LANES(lane, w.on)
-    for (unsigned k = 0; k < i.n; k++) {
-        uint64_t x = value(w, i.at[k], i.is_wide[0], (int)lane);
-        memcpy(to[lane] + k * i.bytes, &x, i.bytes);
+    FOR_LANES(lane, w.on) {
+        watch(w, i, i.where, to[lane], bytes, lane, true);
+        for (unsigned k = 0; k < i.n; k++) {
+            uint64_t x = value(w, i.at[k], i.is_wide[0], (int)lane);
+            memcpy(to[lane] + k * i.bytes, &x, i.bytes);
+        }
     }
 }
 
@@ -146,7 +231,10 @@ void shared_min(warp &w, const instruction &i) {
 // next of row lane / 4; of .trans those of column lane / 4.
 void matrices(warp &w, const instruction &i) {
     char *row[WARP_LANES];
-    for (unsigned lane = 0; lane < WARP_LANES; lane++) row[lane] = reach_to(w, i, SHARED, lane, 16);
+    for (unsigned lane = 0; lane < WARP_LANES; lane++) {
+        row[lane] = reach_to(w, i, SHARED, lane, 16);
+        watch(w, i, SHARED, row[lane], 16, lane, false);
+    }
     if (is_counted()) count(w, i, row, 16);
     auto element = [&](unsigned matrix, unsigned r, unsigned c) {
         return (uint32_t)read(row[8 * matrix + r] + 2 * c, 2, false);
@@ -173,13 +261,16 @@ void copy_start(warp &w, const instruction &i) {
         if (at % i.bytes) stop(w.in->code, &i, "an address off its size");
         if (valid) must_be_there(w, i, from, valid);
         from_all[lane] = from;
+        watch(w, i, SHARED, to, i.bytes, lane, true);
+        if (valid) watch(w, i, GLOBAL, from, valid, lane, false);
         memset(to, 0xff, i.bytes);
         w.copies[lane].push_back({ to, from, i.bytes, valid, w.groups[lane] });
     }
     if (is_counted()) {
         unsigned on = w.on;
-        FOR_LANES(lane, on)
-        if (!values<uint32_t>(w, i.at[6])[lane]) w.on &= ~(1u << lane);
+        FOR_LANES(lane, on) {
+            if (!values<uint32_t>(w, i.at[6])[lane]) w.on &= ~(1u << lane);
+        }
         count(w, i, from_all, i.bytes);
         w.on = on;
     }

@@ -326,7 +326,9 @@ const std::map<std::string, form> &arithmetic() {
 
 // ---- between lanes
 
-void pass(warp &, const instruction &) {}
+void meet_lanes(warp &w, const instruction &) {
+    w.met = moment;
+}
 
 void greatest(warp &w, const instruction &i) {
     uint32_t most = 0;

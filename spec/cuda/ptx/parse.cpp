@@ -353,7 +353,7 @@ class parser {
             i.n = parts[2] == "or" ? 1 : 2;
         } else if (name == "bar.warp.sync") {
             i.what = BY_MASK;
-            i.run = pass;
+            i.run = meet_lanes;
             i.at[5] = operand(a[0], '4');
         } else if (name == "redux.sync.max.u32") {
             i.what = BY_MASK;

@@ -19,6 +19,7 @@ namespace emulator {
 namespace ptx {
 
 static block current;
+uint32_t moment;
 
 void stop(const kernel *k, const instruction *i, const std::string &what) {
     fprintf(stderr, "emulator: %s%s", k ? k->name.c_str() : "", k ? ": " : "");
@@ -267,6 +268,7 @@ static void run_warp(warp &w) {
         }
         if (together && together != w.on)
             stop(w.in->code, &i, "a lane that its mask does not name");
+        if (together) w.gathered = ++moment;
         if (w.on) i.run(w, i);
         w.now.pc++;
     }
@@ -309,6 +311,7 @@ static void begin(warp &w, unsigned threads) {
     w.n_others = 0;
     w.ended = 0;
     w.at_barrier = w.aye = false;
+    w.met = w.gathered = moment;
     for (auto &open : w.copies) open.clear();
     memset(w.groups, 0, sizeof w.groups);
 }
@@ -316,6 +319,7 @@ static void begin(warp &w, unsigned threads) {
 // All warps wait at a barrier, or have ended. False: all have.
 static bool release(std::vector<warp *> &warps) {
     bool some = false, aye = false;
+    current.released = ++moment;
     for (const warp *w : warps) some |= w->at_barrier, aye |= w->aye;
     for (warp *w : warps) {
         if (!w->at_barrier) continue;
@@ -325,11 +329,13 @@ static bool release(std::vector<warp *> &warps) {
             p = (p & ~w->now.lanes) | (aye == (i.n == 1) ? w->now.lanes : 0);
         }
         w->at_barrier = w->aye = false;
+        w->met = w->gathered = moment;
     }
     return some;
 }
 
 static void run_block(std::vector<warp *> &warps, unsigned threads) {
+    current.begun = current.released = ++moment;
     for (warp *w : warps) begin(*w, threads);
     do {
         for (warp *w : warps) run_warp(*w);
@@ -343,6 +349,8 @@ static void run(const void *function, dim3 grid, dim3 size, size_t shared_bytes,
     static std::vector<char> registers;
     unsigned threads = size.x * size.y * size.z, n = (threads + WARP_LANES - 1) / WARP_LANES;
     current.code = &k;
+    current.launched = ++moment;
+    forget_blocks();
     current.size = size, current.grid = grid;
     if (k.most_threads && threads > k.most_threads) stop(&k, nullptr, "more threads than .maxntid");
     current.parameters.assign(k.parameters_bytes, (char)0xff);
