@@ -332,17 +332,31 @@ static inline float __int_as_float(int x) {
 static inline float __uint_as_float(unsigned x) {
     return emulator::bits<float>(x);
 }
-static inline float rsqrtf(float x) {
-    return 1.0f / sqrtf(x);
+
+// What CUDA's "Mathematical Functions" says may be so many units in the last place off, is, here by
+// bits of its own.
+namespace emulator {
+inline float rough(float y, unsigned units) {
+    unsigned pattern = bits<unsigned>(y), magnitude = pattern & 0x7fffffffu;
+    bool is_plain = magnitude - units < 0x7f800000u - 2 * units; // not 0, infinite or no number
+    if (!is_plain || fabsf(y) == 1.0f) return y;                 // where these functions end
+    return bits<float>(pattern - units + (pattern * 0x9e3779b1u >> 8) % (2 * units + 1));
 }
+} // namespace emulator
+
+static inline float rsqrtf(float x) {
+    return emulator::rough(1.0f / sqrtf(x), 2);
+}
+#define expf(x) emulator::rough((expf)(x), 2)
+#define logf(x) emulator::rough((logf)(x), 1)
+#define log1pf(x) emulator::rough((log1pf)(x), 1)
+#define log2f(x) emulator::rough((log2f)(x), 1)
+#define exp2f(x) emulator::rough((exp2f)(x), 1) // which is rounded already: 2 in all
+#define tanhf(x) emulator::rough((tanhf)(x), 2)
 // glibc has declarations of these names
-#define __expf(x) expf(x)
-#define __logf(x) logf(x)
-#define __sinf(x) sinf(x)
-#define __cosf(x) cosf(x)
-#define __powf(x, y) powf(x, y)
+#define __expf(x) emulator::rough((expf)(x), 2 + (unsigned)fabsf(1.173f * fmaxf(x, -100.0f)))
 static inline float __fdividef(float a, float b) {
-    return a / b;
+    return emulator::rough(a / b, 2);
 }
 static inline float __fadd_rn(float a, float b) {
     return a + b;
