@@ -83,12 +83,10 @@ __global__ void __launch_bounds__(SUM_THREADS)
         f.template at<N>(v, k, r);
         for (int i = 0; i < N; i++) s[i] += v[i];
     }
-    for (int i = 0; i < N; i++) {
-        if (partial)
-            partial[blockIdx.y * K + k + i] = s[i];
-        else
-            add_element(out + k + i, s[i] * scale, beta);
-    }
+    if (partial)
+        store_elements<N>(partial + blockIdx.y * K + k, s); // K is a multiple of N
+    else
+        for (int i = 0; i < N; i++) add_element(out + k + i, s[i] * scale, beta);
 }
 
 // How many parts to cut R into when `blocks` blocks work on each, none shorter than `least`.
