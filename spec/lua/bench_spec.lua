@@ -1,4 +1,5 @@
--- bench_spec.lua - what the bench needs, said before a model is trained.
+-- bench_spec.lua - what the bench needs, said before a model is trained; what it prints in the end.
+local shell = require "cli.shell"
 local message = require("spec.io.folder").message
 local tofu = require "dopl.bench.tofu"
 
@@ -43,5 +44,25 @@ describe("bench.tofu.open", function()
   it("asks for a label before it evaluates", function()
     local bench = tofu.open(parameters())
     assert.match("bench:evaluate: label: nil, needs string", message(bench.evaluate, bench, {}))
+  end)
+end)
+
+describe("bench.summary.show", function()
+  it("cuts long answers between characters, whatever bytes a model made", function()
+    local status, out, err = shell.recipe [[
+      local answers = { "\x80" .. ("a"):rep(250), ("é"):rep(101), ("b"):rep(199) .. "日", "short", "" }
+      local samples = {}
+      for i, answer in ipairs(answers) do
+        samples[i] = { question = "Q?", answer = "A.", generation = answer }
+      end
+      require("dopl.bench.summary").show({}, { { label = "x", UFE = 1,
+        results = { { name = "forget", n = #answers, samples = samples } } } },
+        { title = "T", questions = { forget = #answers } })
+    ]]
+    assert.equal(0, status, err)
+    local printed = {}
+    for text in out:gmatch "\n  x +([^\n]*)" do printed[#printed + 1] = text end
+    assert.same({ "\x80" .. ("a"):rep(199) .. "…", ("é"):rep(100) .. "…", ("b"):rep(199) .. "…",
+      "short", "(nothing)" }, printed)
   end)
 end)

@@ -98,11 +98,11 @@ local function with_figures(columns, rows)
   return out
 end
 
-local LONGEST <const> = 200 -- characters of an answer on the terminal; the report has all of it
+local LONGEST <const> = 200 -- bytes of an answer on the terminal; the report has all of it
 
-local function cut(text)
-  if (utf8.len(text) or #text) <= LONGEST then return text end
-  return text:sub(1, (utf8.offset(text, LONGEST) or LONGEST + 1) - 1) .. "…"
+local function cut(text) -- which may be any bytes, as a model makes them: no utf8.offset
+  if #text <= LONGEST then return text end
+  return (text:sub(1, LONGEST + 1):gsub(".[\x80-\xBF]*$", "")) .. "…"
 end
 
 local function print_samples(samples)
