@@ -188,7 +188,8 @@ local function check_spare(targets, weights, what, copies)
       error(("%s: the weight '%s' is another than '%s', which this model has in its place")
         :format(what, name, first), 4)
     elseif not first and not targets[name] and not name:find "rotary_emb%.inv_freq$" then
-      error(("%s: the weight '%s' has no place in this model"):format(what, name), 4)
+      error(("%s: the weight '%s' has no place in this model; weights[name] = nil leaves one out")
+        :format(what, name), 4)
     end
   end
 end
