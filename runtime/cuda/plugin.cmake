@@ -11,9 +11,10 @@ file(GLOB CUDA_HOST_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/runtime/cuda
 file(GLOB_RECURSE CUDA_KERNEL_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.cu)
 set(CUDA_CORE_SOURCES # the host's functions that the plug-in has copies of
   runtime/core/bf16.c runtime/core/device.c runtime/core/profile.c runtime/core/rt.c
-  runtime/core/tape.c runtime/core/tensor.c runtime/io/bytes.c runtime/io/files.c runtime/io/hash.c runtime/io/roots.c
-  runtime/op/rules.c runtime/optim/codec.c runtime/optim/codec_avx512.c runtime/optim/cuda_source.c
-  runtime/optim/narrow.c runtime/optim/primitives.c runtime/optim/program.c)
+  runtime/core/tape.c runtime/core/tensor.c runtime/io/bytes.c runtime/io/files.c runtime/io/hash.c
+  runtime/io/roots.c runtime/op/rules.c runtime/optim/codec.c runtime/optim/codec_avx512.c
+  runtime/optim/cuda_source.c runtime/optim/narrow.c runtime/optim/primitives.c
+  runtime/optim/program.c)
 list(TRANSFORM CUDA_CORE_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/)
 
 # What the plug-in and its emulated twin (spec/cuda) have in common.
