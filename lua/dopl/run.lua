@@ -209,7 +209,9 @@ local function is_named(path, values)
     if type(value) == "table" and is_named(path, value) then return true end
     if type(value) == "string" and value ~= "" and key ~= "out" then
       local is_path, real = pcall(core.files.resolve, value) -- a text may be too long for one
-      if is_path and (real .. "/"):find(path .. "/", 1, true) == 1 then return true end
+      if is_path and (real .. "/"):find(path .. "/", 1, true) == 1 and core.files.exists(real) then
+        return true
+      end
     end
   end
   return false

@@ -110,6 +110,11 @@ describe("dopl.run", function()
     core.files.write(dir .. "/precious", "x")
     assert.match("has files and is no run", message(run.open, { out = dir }))
     assert.equal("precious r", folder.names(dir))
+    shell.write(dir .. "/kind.lua", [[ dopl.params { kind = "8bit" } dopl.run.open {}:finish() ]])
+    -- a text that could name what lies in the folder, but for that nothing does
+    local again = (" && %s ../kind.lua --out . </dev/null"):format(shell.quote(shell.dopl))
+    local status, _, err = shell.sh(("mkdir %s/own && cd %s/own%s%s"):format(dir, dir, again, again))
+    assert.equal(0, status, err)
   end)
 
   it("writes over what came to something where it does the same again, and only there", function()
