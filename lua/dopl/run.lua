@@ -21,6 +21,7 @@ local check = require("dopl.check")
 local core = require("dopl.core")
 local fork = require("dopl.fork")
 local json = require("dopl.json")
+local older_run = require("dopl.run.older")
 local params = require("dopl.params")
 local sealed = require("dopl.sealed")
 
@@ -85,18 +86,6 @@ local function new_folder(name)
   return path
 end
 
--- Whether the folder the user named holds an older run, which will be written over; what is neither
--- empty nor a run is not ours.
-local function is_older_run(path)
-  if core.files.mkdir(path) then return false end
-  local names = core.files.list(path) or {}
-  local older = core.files.exists(path .. "/run.json") ~= nil
-  if #names > 0 and not older then
-    error(("out: '%s' has files and is no run; name a new or an empty folder"):format(path), 3)
-  end
-  return older
-end
-
 -- The claim of a run on its folder; it ends with the process.
 local function claim(path, what)
   local lock, holder, is_own = core.files.lock(path)
@@ -110,46 +99,6 @@ local function claim(path, what)
   end
   error(("%s %s: this run is under way%s; wait for it, or end it first"):format(what, path,
     math.type(holder) == "integer" and (" in process %d"):format(holder) or ""), 3)
-end
-
--- A file or a folder with all that is in it.
-local function remove_all(path)
-  local kind = core.files.exists(path)
-  if kind == "directory" then
-    for _, name in ipairs(core.files.list(path)) do remove_all(path .. "/" .. name) end
-  end
-  if kind then core.files.remove(path) end
-end
-
--- Whether the run in a folder has come to something: it ended well, or holds weights or results.
-local function has_work(path)
-  local about = json.read(path .. "/run.json")
-  if type(about) == "table" and about.status == "finished" then return true end
-  for _, name in ipairs { "checkpoints", "results" } do
-    if #(core.files.list(path .. "/" .. name) or {}) > 0 then return true end
-  end
-  return false
-end
-
-local ELSEWHERE <const> = { out = true, device = true, threads = true } -- where, not what
-
--- What the run in a folder was that this one is not, as text; nil where this one does it again.
-local function difference(path, options, resolved)
-  local text = options.recipe and options.recipe.text
-  if core.files.read(path .. "/recipe.lua") ~= text then return "another recipe, or other text" end
-  local was, values = json.read(path .. "/params.json"), json.decode(json.encode(resolved))
-  if type(was) ~= "table" then return "one whose parameters cannot be read" end
-  local names = {}
-  for _, values_of in ipairs { was, values } do
-    for _, key in ipairs(check.keys(values_of)) do names[key] = true end
-  end
-  for _, key in ipairs(check.keys(names)) do
-    local there = was[key] == nil and "absent" or json.encode(was[key])
-    local here = values[key] == nil and "absent" or json.encode(values[key])
-    if not ELSEWHERE[key] and there ~= here then
-      return ("one whose %s is %s, here %s"):format(key, there, here)
-    end
-  end
 end
 
 local function now()
@@ -202,30 +151,13 @@ local function refuse_parent(path, level)
     :format(path), level + 1)
 end
 
--- Whether a parameter other than `out` names the folder of a path, or what lies in it.
-local function is_named(path, values)
-  for _, key in ipairs(check.keys(values)) do
-    local value = values[key]
-    if type(value) == "table" and is_named(path, value) then return true end
-    if type(value) == "string" and value ~= "" and key ~= "out" then
-      local is_path, real = pcall(core.files.resolve, value) -- a text may be too long for one
-      if is_path and (real .. "/"):find(path .. "/", 1, true) == 1 and core.files.exists(real) then
-        return true
-      end
-    end
-  end
-  return false
-end
-
 -- Writes down how the run begins. Where it takes an older run's folder, that run is left as it is
 -- until there is something to write: by then a recipe has said what it goes on from.
 local function begin(self)
   local text = self.to_begin
   if not text then return end
   self.to_begin, replacing[core.files.resolve(self.path)] = nil, nil
-  for _, of_older_run in ipairs { "run.json", "checkpoints", "results" } do
-    remove_all(self.path .. "/" .. of_older_run)
-  end
+  older_run.remove(self.path)
   self:write("params.json", text.params)
   if text.recipe then self:write("recipe.lua", text.recipe) end
   self:write("metrics.jsonl", "")
@@ -266,12 +198,14 @@ function run.open(options)
   local name = recipe_name(options)
   local resolved = options.params or params.resolved() or {}
   local path, older = options.out, false
-  if path then older = is_older_run(path) else path = new_folder(name) end
+  if path then older = older_run.is_in(path) else path = new_folder(name) end
   local real = core.files.resolve(path)
-  if parents[real] or older and is_named(real, resolved) then refuse_parent(path, 2) end
+  if parents[real] or older and older_run.is_named(real, resolved) then refuse_parent(path, 2) end
   local self = setmetatable({ path = path, name = name, rows = 0, clock = core.clock(), names = {},
     resumed = false, lock = claim(path, "--out") }, Run)
-  local other = older and has_work(path) and difference(path, options, resolved)
+  self.to_begin = { recipe = options.recipe and options.recipe.text,
+    params = json.encode(resolved, { indent = 2 }) .. "\n" }
+  local other = older and older_run.difference(path, self.to_begin)
   if other then
     local _ <close> = self.lock
     error(("out: %s holds what another run came to (%s), and would be written over; name another "
@@ -283,8 +217,6 @@ function run.open(options)
     command = options.command and json.array(options.command),
     recipe = options.recipe and options.recipe.path,
   }
-  self.to_begin = { recipe = options.recipe and options.recipe.text,
-    params = json.encode(resolved, { indent = 2 }) .. "\n" }
   if older then replacing[real] = true else begin(self) end
   return self
 end
