@@ -185,8 +185,8 @@ local function check_spare(targets, weights, what, copies)
   for _, name in ipairs(check.keys(weights)) do
     local first = copies[name]
     if first and weights[first] and core.hash(weights[name]) ~= core.hash(weights[first]) then
-      error(("%s: the weight '%s' is another than '%s', which this model has in its place")
-        :format(what, name, first), 4)
+      error(("%s: the weight '%s' is another than '%s', which this model has in its place; "
+        .. "tie_embeddings = false keeps both"):format(what, name, first), 4)
     elseif not first and not targets[name] and not name:find "rotary_emb%.inv_freq$" then
       error(("%s: the weight '%s' has no place in this model; weights[name] = nil leaves one out")
         :format(what, name), 4)
