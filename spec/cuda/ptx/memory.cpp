@@ -78,20 +78,30 @@ static void watch(const warp &w, const instruction &i, std::vector<record> &reco
 
 // ---- addresses
 
+// Whether so many bytes lie in n: of an address before the first, `at` is near 2^64.
+static bool is_within(uint64_t at, unsigned bytes, size_t n) {
+    return at < n && bytes <= n - at;
+}
+
 // The block of memory that was used last, as most others will be.
-static const char *known, *known_end;
+static const char *known;
+static size_t known_bytes;
 
 void forget_blocks() {
-    known = known_end = nullptr;
+    known = nullptr;
+    known_bytes = 0;
 }
 
 static void must_be_there(const warp &w, const instruction &i, const char *p, unsigned bytes) {
-    if (p >= known && p + bytes <= known_end) return;
-    size_t n;
+    auto from_known = [p] {
+        return reinterpret_cast<uintptr_t>(p) - reinterpret_cast<uintptr_t>(known);
+    };
+    if (is_within(from_known(), bytes, known_bytes)) return;
+    size_t n = 0;
     known = static_cast<const char *>(block_around(p, &n));
+    known_bytes = n;
     if (!known) stop(w.in->code, &i, "an address in no block");
-    known_end = known + n;
-    if (p + bytes > known_end) stop(w.in->code, &i, "past the end of a block");
+    if (!is_within(from_known(), bytes, n)) stop(w.in->code, &i, "past the end of a block");
     if (!is_watched()) return;
     of_known = &of_blocks[known];
     if (of_known->size() < n) of_known->resize(n);
@@ -113,13 +123,16 @@ static char *reach_to(const warp &w, const instruction &i, space where, unsigned
     if (at % bytes) stop(w.in->code, &i, "an address off its size");
     switch (where) {
     case SHARED:
-        if (at + bytes > w.in->shared.size()) stop(w.in->code, &i, "outside of shared memory");
+        if (!is_within(at, bytes, w.in->shared.size()))
+            stop(w.in->code, &i, "outside of shared memory");
         return &w.in->shared[at];
     case PARAM:
-        if (at + bytes > w.in->parameters.size()) stop(w.in->code, &i, "outside of parameters");
+        if (!is_within(at, bytes, w.in->parameters.size()))
+            stop(w.in->code, &i, "outside of parameters");
         return &w.in->parameters[at];
     case CONSTANT:
-        if (at + bytes > w.in->code->constants.size()) stop(w.in->code, &i, "outside of constants");
+        if (!is_within(at, bytes, w.in->code->constants.size()))
+            stop(w.in->code, &i, "outside of constants");
         return const_cast<char *>(&w.in->code->constants[at]);
     default:
         must_be_there(w, i, reinterpret_cast<char *>(at), bytes);

@@ -181,7 +181,8 @@ template <class T> static void logic(const char *type) {
     compare<T>(type, false);
 }
 
-// U: unsigned of as many bytes, in which sums do not overflow.
+// U: unsigned of as many bytes, in which sums do not overflow; nor do products, by 1u, where int is
+// wider.
 template <class T> static void integers(const char *type) {
     typedef std::make_unsigned_t<T> U;
     const bool is_unsigned = std::is_same<T, U>::value;
@@ -189,8 +190,8 @@ template <class T> static void integers(const char *type) {
     compare<T>(type, is_unsigned);
     name("add.", type, each([](T a, T b) { return (T)((U)a + (U)b); }));
     name("sub.", type, each([](T a, T b) { return (T)((U)a - (U)b); }));
-    name("mul.lo.", type, each([](T a, T b) { return (T)((U)a * (U)b); }));
-    name("mad.lo.", type, each([](T a, T b, T c) { return (T)((U)a * (U)b + (U)c); }));
+    name("mul.lo.", type, each([](T a, T b) { return (T)(1u * (U)a * (U)b); }));
+    name("mad.lo.", type, each([](T a, T b, T c) { return (T)(1u * (U)a * (U)b + (U)c); }));
     name("neg.", type, each([](T a) { return (T)(0 - (U)a); }));
     name("abs.", type, each([](T a) { return a < 0 ? (T)(0 - (U)a) : a; }));
     name("min.", type, each([](T a, T b) { return a < b ? a : b; }));
