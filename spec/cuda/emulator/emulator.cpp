@@ -26,12 +26,12 @@ static std::map<const void *, int> &shared_limits() {
 
 // DOPL_EMULATOR_IDLE=1: kernels and products are asked for and not done.
 bool is_idle() {
-    const char *text = getenv("DOPL_EMULATOR_IDLE");
+    static const char *text = getenv("DOPL_EMULATOR_IDLE");
     return text && strcmp(text, "1") == 0;
 }
 
 static bool is_faulty(const char *name) {
-    const char *text = getenv("DOPL_EMULATOR_FAULT");
+    static const char *text = getenv("DOPL_EMULATOR_FAULT");
     return text && *text && strstr(name, text);
 }
 
@@ -44,15 +44,14 @@ cudaError_t launch(const char *name, const void *function, dim3 grid, dim3 block
     if (n == 0 || n > MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
         grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || shared_bytes > most)
         return last_error = cudaErrorInvalidConfiguration;
-    return submit(stream, [=] {
-        if (is_faulty(name))
-            lost = cudaErrorIllegalAddress;
-        else if (is_idle())
-            return;
-        else if (run_otherwise)
+    if (is_faulty(name)) return submit(stream, [] { lost = cudaErrorIllegalAddress; });
+    if (is_idle()) return submit(stream, [] {});
+    if (run_otherwise)
+        return submit(stream, [=, arguments = std::move(arguments)] {
             run_otherwise(function, grid, block, shared_bytes, arguments);
-        else
-            run_grid(name, function, grid, block, shared_bytes, body);
+        });
+    return submit(stream, [=, body = std::move(body)] {
+        run_grid(name, function, grid, block, shared_bytes, body);
     });
 }
 
@@ -91,7 +90,7 @@ static uint64_t n_submitted, n_done;
 enum { AT_A_TIME = 64 };
 
 static bool is_late() {
-    const char *text = getenv("DOPL_EMULATOR_LATE");
+    static const char *text = getenv("DOPL_EMULATOR_LATE");
     return text && strcmp(text, "1") == 0;
 }
 
