@@ -3,16 +3,11 @@
 // Descriptors, preferences and algorithms are plain memory that the library fills without a device.
 // What needs one - a handle, the heuristic, its check, the product - is here instead, and reads
 // back with the library's own functions what it is given.
-#include "../../runtime/cuda/cuda.h"
+#include "product_device.h"
 
 #include <cublasLt.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 // ---- what gemm.c asks of the other files of the back end
 
@@ -22,10 +17,6 @@ dopl_status dopl_cuda_alloc(dopl_rt *rt, void **out, size_t bytes) {
 
 void dopl_cuda_free(dopl_rt *rt, void *data) {
     dopl_rt_free(rt, data);
-}
-
-dopl_status dopl_cuda_result(dopl_rt *rt, cudaError_t error, const char *what) {
-    return error == cudaSuccess ? DOPL_OK : dopl_fail(rt, DOPL_EDEVICE, "%s", what);
 }
 
 // ---- what takes the place of a device
@@ -109,27 +100,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
     return CUBLAS_STATUS_SUCCESS;
 }
 
-// ---- devices and products
-
-typedef struct {
-    dopl_rt rt;
-    dopl_cuda cuda;
-} device;
-
-static void open_device(device *d) {
-    memset(d, 0, sizeof *d);
-    assert_int_equal(dopl_rt_init(&d->rt), DOPL_OK);
-    d->rt.backend_data = &d->cuda;
-    d->cuda.arch = 90;
-    assert_int_equal(dopl_cuda_queue_init(&d->rt, true), DOPL_OK);
-    assert_int_equal(dopl_cuda_gemm_init(&d->rt), DOPL_OK);
-}
-
-static void close_device(device *d) {
-    dopl_cuda_gemm_release(&d->rt);
-    dopl_cuda_queue_release(&d->rt);
-    dopl_rt_release(&d->rt);
-}
+// ---- products
 
 static _Alignas(256) char place[256]; // an address for all that nobody reads
 

@@ -2,17 +2,12 @@
 //
 // The emulated library has two algorithms and refuses what emulator/cublaslt.cpp says. Every
 // operand is a block of its own, so that its bounds are seen.
-#include "../../runtime/cuda/cuda.h"
+#include "product_device.h"
 #include "../../runtime/core/bf16.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 // ---- what gemm.c asks of the other files of the back end
 
@@ -32,30 +27,9 @@ void dopl_cuda_free(dopl_rt *rt, void *data) {
     assert_int_equal(cudaFree(data), cudaSuccess);
 }
 
-dopl_status dopl_cuda_result(dopl_rt *rt, cudaError_t error, const char *what) {
-    return error == cudaSuccess ? DOPL_OK : dopl_fail(rt, DOPL_EDEVICE, "%s", what);
-}
-
-typedef struct {
-    dopl_rt rt;
-    dopl_cuda cuda;
-} device;
-
-static void open_device(device *d) {
-    memset(d, 0, sizeof *d);
-    assert_int_equal(dopl_rt_init(&d->rt), DOPL_OK);
-    d->rt.backend_data = &d->cuda;
-    d->cuda.arch = 90;
-    assert_int_equal(dopl_cuda_queue_init(&d->rt, true), DOPL_OK);
-    assert_int_equal(dopl_cuda_gemm_init(&d->rt), DOPL_OK);
-}
-
-static void close_device(device *d) {
-    dopl_cuda_gemm_release(&d->rt);
-    dopl_cuda_gemm_release(&d->rt);
-    dopl_cuda_queue_release(&d->rt);
+static void close_counted(device *d) {
+    close_device(d);
     assert_int_equal(n_blocks, 0);
-    dopl_rt_release(&d->rt);
 }
 
 // ---- matrices with room at the end of each row, and numbers that both types hold exactly
@@ -229,8 +203,9 @@ static void check_all(device *d, dopl_dtype type, dopl_dtype y_type) {
         }
 }
 
-static void open_timing_device(device *d) {
-    setenv("DOPL_GEMM_TIMING", "1", 1);
+// timing: its algorithms are chosen by the clock.
+static void open_either(device *d, bool timing) {
+    if (timing) setenv("DOPL_GEMM_TIMING", "1", 1);
     open_device(d);
     unsetenv("DOPL_GEMM_TIMING");
 }
@@ -238,21 +213,18 @@ static void open_timing_device(device *d) {
 static void products_are_sums(void **state) {
     (void)state;
     device d;
-    open_timing_device(&d);
+    open_either(&d, true);
     check_all(&d, DOPL_F32, DOPL_F32);
     check_all(&d, DOPL_BF16, DOPL_BF16);
     check_all(&d, DOPL_BF16, DOPL_F32);
-    close_device(&d);
+    close_counted(&d);
 }
 
 static void gelu_comes_with_products(void **state) {
     (void)state;
     for (int timing = 0; timing < 2; timing++) {
         device d;
-        if (timing)
-            open_timing_device(&d);
-        else
-            open_device(&d);
+        open_either(&d, timing);
         check_gelu(&d, 5, 24, 6, 0, 0);
         check_gelu(&d, 8, 24, 7, 0, 0); // an odd sum
         check_gelu(&d, 5, 23, 6, 1, 0); // rows of 24, of which 23 are the product's
@@ -269,7 +241,7 @@ static void gelu_comes_with_products(void **state) {
         d.cuda.arch = 80;
         assert_int_equal(dopl_cuda_gemm_fits(&d.rt, &p, &fits), DOPL_OK);
         assert_false(fits); // it would be slower there
-        close_device(&d);
+        close_counted(&d);
     }
 }
 
@@ -278,19 +250,19 @@ static void so_they_are_without_timing(void **state) {
     device d;
     open_device(&d);
     check_all(&d, DOPL_BF16, DOPL_F32);
-    close_device(&d);
+    close_counted(&d);
 }
 
 // No room to time in: the heuristic's first does.
 static void and_without_memory_to_time_in(void **state) {
     (void)state;
     device d;
-    open_timing_device(&d);
+    open_either(&d, true);
     refused_at = 1 << 20;
     check_all(&d, DOPL_F32, DOPL_F32);
     refused_at = 0;
     check_all(&d, DOPL_F32, DOPL_F32);
-    close_device(&d);
+    close_counted(&d);
 }
 
 static void more_kinds_than_the_table_has_places(void **state) {
@@ -299,7 +271,7 @@ static void more_kinds_than_the_table_has_places(void **state) {
     open_device(&d); // up to 16 rows, each count is a kind
     for (int64_t i = 1; i <= 1200; i++)
         check(&d, DOPL_F32, DOPL_F32, 0, i % 16 + 1, 1 + i / 16, 2, 0, 0.0f, false, false);
-    close_device(&d);
+    close_counted(&d);
 }
 
 // Nothing to add up: what is left is the bias, or what was there.
@@ -310,7 +282,7 @@ static void an_empty_sum_leaves_the_bias(void **state) {
     check(&d, DOPL_BF16, DOPL_BF16, 0, 3, 5, 0, 2, 0.0f, true, false);
     check(&d, DOPL_F32, DOPL_F32, 2, 3, 5, 0, 2, 0.0f, false, false);
     check(&d, DOPL_F32, DOPL_F32, 2, 3, 5, 0, 2, 1.0f, false, false);
-    close_device(&d);
+    close_counted(&d);
 }
 
 static void what_was_found_is_told(void **state) {
@@ -328,13 +300,13 @@ static void what_was_found_is_told(void **state) {
     int64_t i = 0;
     while (dopl_cuda_gemm_tell(&d.rt, i, text, sizeof text) && !strstr(text, "sums: none")) i++;
     assert_string_equal(text, "product [3, 3] x [3, 5] of f32 into f32 with row sums: none");
-    close_device(&d);
-    open_timing_device(&d);
+    close_counted(&d);
+    open_either(&d, true);
     check(&d, DOPL_F32, DOPL_F32, 0, 34, 5, 4, 0, 0.0f, false, false);
     assert_true(dopl_cuda_gemm_tell(&d.rt, 0, text, sizeof text));
     assert_int_equal(strncmp(text, "product [36, 4] x [4, 5] of f32 into f32: algorithm ", 52), 0);
     assert_string_equal(text + strlen(text) - 3, " ms");
-    close_device(&d);
+    close_counted(&d);
 }
 
 // What the library is asked about, not what runs: the lines that tell of it.
@@ -354,7 +326,7 @@ static void token_counts_share_an_answer(void **state) {
         check(&d, DOPL_BF16, DOPL_F32, 1, 6, 4, tokens, 0, 1.0f, false, false);
     }
     assert_int_equal(kinds_told(&d), 2 * 8);
-    close_device(&d);
+    close_counted(&d);
 }
 
 static bool is_told(device *d, const char *wanted) {
@@ -370,16 +342,13 @@ static void a_sum_in_parts_is_whole(void **state) {
     (void)state;
     for (int timing = 0; timing < 2; timing++) {
         device d;
-        if (timing)
-            open_timing_device(&d);
-        else
-            open_device(&d);
+        open_either(&d, timing);
         for (int64_t k = 382; k <= 388; k++) {
             check(&d, DOPL_BF16, DOPL_F32, 1, 6, 4, k, 0, 1.0f, false, !timing); // over tokens
             check(&d, DOPL_BF16, DOPL_BF16, 2, 6, 4, k, 0, 0.0f, true, false);   // over features
         }
         if (!timing) assert_true(is_told(&d, "split 3"));
-        close_device(&d);
+        close_counted(&d);
     }
 }
 
@@ -394,7 +363,7 @@ static void errors_name_the_product(void **state) {
     assert_int_equal(dopl_cuda_gemm(&d.rt, &p), DOPL_EDEVICE);
     assert_string_equal(d.rt.error, "product [2, 1] x [1, 3] of f32 into f32: cuBLAS has no "
                                     "algorithm for it");
-    close_device(&d);
+    close_counted(&d);
 }
 
 int main(void) {
