@@ -34,7 +34,7 @@ local function bench_of(task)
   if not benches[task] then
     local own = {}
     for name, value in pairs(p) do own[name] = value end
-    own.task = task
+    own.task, own.checkpoint = task, 0
     benches[task] = tofu.open(own)
   end
   return benches[task]

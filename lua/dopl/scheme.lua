@@ -202,37 +202,78 @@ define("decoupled", {
 
 -- ---- base and deltas
 
--- Base of the step in three places of the same algorithm; see docs/optimizers.md for the formulas.
--- `floor` is ours, not the paper's: a second moment B^ + D^ passes through zero where the objectives'
--- gradients differ much in size, and a step divided by it is as large as it likes. With a floor it
--- never falls below that share of the base's own second moment.
-local function base_delta(cx, moment, s)
-  local options, g = cx.options, cx.graph
-  local base, delta = cx:state(moment, "base"), cx:state(moment, "own")
-  local bb, bd = cx:decay(moment, "base"), cx:decay(moment)
-  local reference = cx:unbias(moment, base, bb, cx.t - 1) -- as the previous step left it
-  local new_base
-  local function push_base(d)
-    local fed = options.source == "g-delta" and s - d or s
-    new_base = cx:push(moment, base, fed, bb)
-    return cx:unbias(moment, new_base, bb, cx.t)
-  end
-  if options.timing == "before_delta" then reference = push_base(g:const(0)) end
-  local new_delta = cx:push(moment, delta, s - reference, bd)
-  local d = cx:unbias(moment, new_delta, bd, cx.t_k)
-  if options.timing == "after_delta" then reference = push_base(d) end
-  if options.timing == "after_theta" then push_base(d) end
+-- A delta D averages s - B, so evaluating B^ + D^ as it is written subtracts B^ from s and adds it
+-- back. In f32 nothing of s is left where it is far smaller than B^: at an objective's first step the
+-- sum is exactly s, and would come out as 0. The direction's moment is therefore collected by its
+-- terms. With w, the share of s in D^, and T = w s + (what D^ keeps of the old delta),
+--
+--     D^ = T - w B^        B^ + D^ = T + (1 - w) B^
+--
+-- where the coefficients are evaluated in double. At a first step w is 1, and (1 - w) B^ is exactly 0.
+-- The delta's state is pushed as it is written: B and D then decay by the same rounded factor, and the
+-- difference of two factors does not add up in their sum.
+
+-- What a corrected moment keeps of its corrected value in a push, and the share of what is pushed.
+local function shares(moment, beta, steps)
+  if moment.kind == "sum" then return beta, 1 end
+  if not moment.correct then return beta, 1 - beta end
+  local share = (1 - beta) / (1 - beta ^ steps)
+  return 1 - share, share
+end
+
+-- Pushes s - reference to the delta of the step's objective. Returns D^, w and T.
+local function push_delta(cx, moment, s, reference)
+  local delta, beta = cx:state(moment, "own"), cx:decay(moment)
+  local new_delta = cx:push(moment, delta, s - reference, beta)
   cx:store(moment, "own", new_delta)
-  cx:store(moment, "base", new_base)
-  local value = cx.rule.lagged and base + delta or reference + d
+  local _, w = shares(moment, beta, cx.t_k)
+  return cx:unbias(moment, new_delta, beta, cx.t_k), w,
+    w * s + cx:unbias(moment, beta * delta, beta, cx.t_k)
+end
+
+-- One step. `timing` is where in it the base is updated; see docs/optimizers.md.
+local function base_delta(cx, moment, s)
+  local timing, exact, feeds_delta = cx.options.timing, cx.scheme.exact, cx.options.source == "g-delta"
+  local base, beta = cx:state(moment, "base"), cx:decay(moment, "base")
+  local before = base + cx:state(moment, "own")
+  local reference = cx:unbias(moment, base, beta, cx.t - 1) -- as the previous step left it
+  local function push_base(fed)
+    local new_base = cx:push(moment, base, fed, beta)
+    cx:store(moment, "base", new_base)
+    return cx:unbias(moment, new_base, beta, cx.t)
+  end
+  if timing == "before_delta" then reference = push_base(s) end
+  local d, w, t = push_delta(cx, moment, s, reference)
+  local seen = reference -- the base that the direction sees
+  if timing ~= "before_delta" then
+    local fed = not feeds_delta and s or exact and s - t + w * reference or s - d
+    local new_base = push_base(fed)
+    if timing == "after_delta" then seen = new_base end
+  end
+  local value = seen + d
+  if exact then
+    -- a new base is keep B^ + share fed; where it is fed s - D^, that takes a share of D^ back
+    local keep, share, left = 1, 0, 1
+    if timing == "after_delta" then
+      keep, share = shares(moment, beta, cx.t)
+      if feeds_delta then left = 1 - share end
+    end
+    value = left * t + share * s + (keep - left * w) * reference
+  end
+  if cx.rule.lagged then return before end
+  -- `floor` is ours, not the paper's: where the objectives' gradients differ much in size, B^ + D^ of a
+  -- second moment passes through zero, and a step divided by its root is as large as it likes. With a
+  -- floor it never falls below that share of the base's own second moment.
   if cx.scheme.floor == 0 or not moment.nonnegative then return value end
-  return expr.functions.max(expr.functions.abs(value), cx.scheme.floor * reference)
+  return expr.functions.max(expr.functions.abs(value), cx.scheme.floor * seen)
 end
 
 define("base_delta", {
-  fields = { timing = "after_theta", source = "g", base_betas = check.optional, floor = 0.0 },
+  fields = { timing = "after_theta", source = "g", base_betas = check.optional, floor = 0.0,
+    exact = true },
   has_base = true,
   check = function(self, level)
+    check.type("scheme.base_delta: exact", self.exact, "boolean", level + 2)
     check.choice("scheme.base_delta: timing", self.timing,
       { "before_delta", "after_delta", "after_theta" }, level + 2)
     check.choice("scheme.base_delta: source", self.source, { "g", "g-delta" }, level + 2)

@@ -23,7 +23,7 @@ local defaults = {
   optimizer = check.required,  -- a configuration of dopl.optim
   schedule = check.optional,   -- default: joint where there is one objective
   steps = check.required,      -- an integer, or schedule.passes(n)
-  warmup = check.optional,     -- the same; default: one epoch of the first objective
+  warmup = check.optional,     -- the same; default: one epoch, counting the steps of all objectives
   decay = "linear",            -- of the learning rate: "linear" or "none"
   clip = check.optional,       -- largest global gradient norm
   micro_tokens = 4096,         -- input tokens of one forward pass
@@ -306,6 +306,36 @@ local function observe(o, scope, live)
   end
 end
 
+-- One epoch of the forget objective (of the first where there is none), with the steps that the others
+-- have meanwhile. Where only running shows whose turn it is, and in phases, which may never complete an
+-- epoch, it is that objective's steps alone.
+local function default_warmup(plan, sizes)
+  if not plan.by_running and plan.kind ~= "phases" then return schedule.passes(1) end
+  return sizes.epochs.forget or sizes.epochs[sizes.names[1]]
+end
+
+-- A joint step has one rate: values by objective have no meaning there.
+local function check_joint_rates(config, list)
+  local function refuse(what)
+    error(("train.fit: %s is given by objective, and a step of schedule.joint() serves all of them "
+      .. "at once: give one number, or a schedule that alternates (schedule.alternate)"):format(what),
+      3)
+  end
+  if type(config.scheme.lr) == "table" then refuse "scheme: lr" end
+  for _, each in ipairs { config, config.otherwise } do
+    for _, name in ipairs(check.keys(each.hyper)) do
+      if type(each.hyper[name]) == "table" then
+        refuse(("optim.%s: %s"):format(each.rule.name, name))
+      end
+    end
+  end
+  for _, objective in ipairs(list) do
+    if objective.lr ~= nil and #list > 1 then
+      refuse(("lr of objective '%s'"):format(objective.name))
+    end
+  end
+end
+
 --- Trains a model.
 -- @tparam table options see `defaults` in the source: model, objectives, optimizer, schedule, steps,
 -- warmup, decay, clip, micro_tokens, reference, evaluate, every, stop, keep_best, on_step,
@@ -322,7 +352,7 @@ function train.fit(options)
   check_schedule(o, plan, by_name, names)
   local sizes = schedule.sizes(list)
   o.steps = plan:length(o.steps, sizes, "train.fit: steps")
-  o.warmup = plan:length(o.warmup or sizes.epochs[names[1]], sizes, "train.fit: warmup")
+  o.warmup = plan:length(o.warmup or default_warmup(plan, sizes), sizes, "train.fit: warmup")
   if o.from then o.from:check_steps(o.steps) end
   plan = plan:resolve(sizes)
   for _, objective in ipairs(list) do
@@ -334,6 +364,7 @@ function train.fit(options)
       .. "of them: take scheme.joint {}, or a schedule that names one, as schedule.alternate")
       :format(kind), 2)
   end
+  if joint then check_joint_rates(o.optimizer, list) end
   collectgarbage() -- states of a training before this one: to Lua a few bytes, in truth gigabytes
   local optimizer = o.optimizer:attach(o.model.parameters,
     { objectives = not joint and names or nil, period = plan.period, seed = core.options.seed })
@@ -371,8 +402,9 @@ function train.fit(options)
     end
     local rate = schedule.rate(t, o.steps, o.warmup, o.decay)
     if o.world then o.world:sum(o.model.parameters:gradients()) end
-    local done = optimizer:step { objective = name, lr = name and by_name[name].lr or nil,
-      lr_scale = rate, clip = o.clip, norm = true }
+    local alone = #served == 1 and served[1] or {}
+    local done = optimizer:step { objective = name, lr = alone.lr, lr_scale = rate, clip = o.clip,
+      norm = true }
     for _, objective in ipairs(served) do -- a step on a device is queued by now, as a whole
       live.losses[objective.name] = sum_losses(values[objective.name], objective, t + 1)
     end

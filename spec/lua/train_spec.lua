@@ -31,10 +31,12 @@ local function objective(name, l, options)
   return { name = name, loss = l, data = loader.new(o) }
 end
 
+-- warmup = false: the default
 local function options_of(given)
   local o = { model = new_model(), objectives = { objective("retain", loss.gd()) }, steps = 3,
     optimizer = optim.adamw { lr = 1e-2 }, progress = false, warmup = 0 }
   for key, value in pairs(given or {}) do o[key] = value end
+  o.warmup = o.warmup or nil
   return o
 end
 
@@ -149,6 +151,38 @@ describe("train.fit", function()
       warmup = 2, optimizer = optim.adamw { lr = 1e-2 }:with(scheme.decoupled()),
       on_step = function(live) rates[#rates + 1] = live.lr end }
     for i, want in ipairs { 0.5e-3, 1e-2, 1e-3, 0.5e-2 } do assert.near(want, rates[i], 1e-12) end
+  end)
+
+  it("warms up over an epoch of the forget set, counting the steps of both objectives", function()
+    local function rates(plan, steps)
+      local seen = {}
+      fit { objectives = two(loss.ga()), schedule = plan, steps = steps, decay = "none", warmup = false,
+        on_step = function(live) seen[#seen + 1] = live.lr end }
+      return seen
+    end
+    local seen = rates(schedule.alternate { forget = 1, retain = 2 }, 8) -- epochs of two steps
+    for t, rate in ipairs(seen) do assert.near(1e-2 * math.min(1, t / 6), rate, 1e-12) end
+    seen = rates(schedule.joint(), 3)
+    for t, rate in ipairs(seen) do assert.near(1e-2 * math.min(1, t / 2), rate, 1e-12) end
+    -- whose turn it is shows in running: an epoch of the forget set's own steps
+    seen = rates(function() return "retain" end, 3)
+    for t, rate in ipairs(seen) do assert.near(1e-2 * math.min(1, t / 2), rate, 1e-12) end
+  end)
+
+  it("says that a joint step takes one learning rate, not one for each objective", function()
+    local by_objective = { forget = 1e-3, retain = 1e-2 }
+    local function refuses(what, given)
+      given.objectives, given.schedule = given.objectives or two(loss.ga()), schedule.joint()
+      local ok, message = pcall(fit, given)
+      assert.is_false(ok)
+      assert.matches(what .. " is given by objective, and a step of schedule.joint() serves all of "
+        .. "them at once: give one number, or a schedule that alternates", message, 1, true)
+    end
+    refuses("optim.adamw: lr", { optimizer = optim.adamw { lr = by_objective } })
+    refuses("scheme: lr", { optimizer = optim.adamw {}:with(scheme.joint { lr = by_objective }) })
+    local list = two(loss.ga())
+    list[1].lr = 1e-3
+    refuses("lr of objective 'forget'", { objectives = list })
   end)
 
   it("obeys a function of the step and the last losses", function()

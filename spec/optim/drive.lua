@@ -20,6 +20,7 @@ local function scheme_of(case)
   local o = { quantize_min = 0, weights = case.weights }
   if case.scheme == "base_delta" then
     o.timing, o.source, o.floor = case.timing, case.source, case.floor
+    o.exact = case.exact
     o.storage = { base = storage.base, delta = storage.delta }
     for name, value in pairs(case.hyper) do
       local own = name:match "^base_(.+)"

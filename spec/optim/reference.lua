@@ -29,12 +29,13 @@ end
 
 local made = { vector = {}, matrix = {} } -- cases share these
 
--- The gradient of a case. k: objective from 0; t: step from 1; i: element from 0
+-- The gradient of a case, times the objective's size. k: objective from 0; t: step from 1; i: element
+-- from 0
 function reference.gradient(case, k, t, i, theta)
   local list = case.shape and made.matrix or made.vector
   local at = (i * 1024 + t) * 8 + k
   list[at] = list[at] or gradient(case, k, t, i)
-  return list[at] + 0.05 * theta
+  return (list[at] + 0.05 * theta) * (case.sizes and case.sizes[k + 1] or 1.0)
 end
 
 reference.objectives = { "forget", "retain", "third", "fourth" }
@@ -371,7 +372,8 @@ local function one_step(run, hyper)
 end
 
 -- case: scheme, hyper, frequency, elements, steps, and where they apply storage { base, delta },
--- weights (of bf16 parameters), seed, timing, source, floor, decouple, lr_ratio; rules, each
+-- weights (of bf16 parameters), seed, timing, source, floor, decouple, lr_ratio, sizes of the
+-- objectives' gradients, exact (of the optimizer: arithmetic here is in doubles); rules, each
 -- objective's own, { rule, hyper }; shape { rows, columns } for a rule with a transform, which is
 -- taken to be Muon's. Returns theta, master, own[moment][objective], base[moment].
 function reference.run(rule, case)

@@ -123,11 +123,13 @@ function lower:fold_product(sum)
   end
 end
 
--- The sum that vector `x`, times k, is: one term, unless nobody else needs x.
+-- The sum that vector `x`, times k, is, where it has two terms and nobody else needs x; else x alone.
 function lower:terms_of(k, x)
   local sum = { constant = self.zero }
   self:gather(sum, k, x)
-  return sum
+  if #sum <= 2 and sum.constant == self.zero then return sum end
+  local c, v = self:strip(x)
+  return { { k = self.graph:make("mul", k, c), x = v } }
 end
 
 -- A sum of two terms, one of them a quotient by the root of an absolute value: a step of theta.
@@ -148,9 +150,7 @@ function lower:fold_step(sum)
   local prefix, k, v = self:root_parts(root)
   if prefix ~= "a" then return nil end
   local over, under = self:terms_of(sum[at].k, x.args[1]), self:terms_of(k, v)
-  if over.constant ~= self.zero or under.constant ~= self.zero then return nil end
   local other, n = sum[3 - at], math.max(#over, #under)
-  if n > 2 then return nil end
   local inputs, scalars = { self:value(other.x) }, { other.k }
   for _, part in ipairs { over, under } do
     for i = 1, n do -- where one has two terms and the other has not: nothing of the first, again

@@ -293,7 +293,10 @@ end
 local function for_objective(what, value, objective)
   if type(value) ~= "table" then return value end
   local v = value[objective]
-  if v == nil then
+  if objective == nil then
+    error(("step: %s is given by objective, and this step names none: give step { objective = ... }, "
+      .. "or one number for %s"):format(what, what), 4)
+  elseif v == nil then
     error(("step: %s is given by objective, and has none for '%s'"):format(what,
       tostring(objective)), 4)
   end
