@@ -5,6 +5,7 @@
 
 local dopl = require "dopl"
 local methods = require "dopl.bench.methods"
+local range = require "dopl.bench.range"
 local study = require "dopl.bench.study"
 
 local p = dopl.params(study.params {
@@ -23,19 +24,16 @@ for _, retain in ipairs(p.frequencies) do
 end
 local compared = study.run(p, run, variants)
 
-local curve = compared:curves(metrics.keys.OVR, {
-  title = "OVR by retain steps", x = "retain steps for one forget step",
-  point = function(label) return label:match "^(.-), 1:(%d+)$" end,
-})
+local frequencies = range.of(compared, { x = "retain steps for one forget step",
+  pattern = "^(.-), 1:(%d+)$" })
 local best = {}
 for i, name in ipairs(names) do
-  local row = compared:best(metrics.keys.OVR, function(r)
-    return r.label:find(name .. ",", 1, true) == 1
-  end)
-  best[i] = ("%s (%s)"):format(row.label, compared:percent(row.label))
+  local at, figure = frequencies:best(name, metrics.keys.OVR)
+  best[i] = ("%s, 1:%d (%.1f)"):format(name, at, 100 * figure.mean)
 end
 study.report(run, p, {
-  compared:part { title = "Retain steps for one forget step", paper = "table9", chart = curve },
+  compared:part { title = "Retain steps for one forget step", paper = "table9",
+    chart = frequencies:curves(metrics.keys.OVR, "OVR by retain steps") },
 }, {
   title = "How often to retain (Table 9)",
   shows = "What this shows: how each method stands fewer or more retain steps. Best number of them by "

@@ -2,6 +2,7 @@
 local dopl = require "dopl"
 local methods = require "dopl.bench.methods"
 local order = require "dopl.bench.order"
+local range = require "dopl.bench.range"
 local settings = require "dopl.bench.settings"
 local study = require "dopl.bench.study"
 
@@ -79,6 +80,40 @@ describe("study", function()
     assert.near(half, 100 * s.rows[2]["over a"].std, 1e-9)
     assert.truthy(part.sentences[1]:find "over a, .*paired over 3 forget sets%): none%.")
     assert.truthy(part.charts[1].svg:find "<svg")
+  end)
+end)
+
+describe("range", function()
+  local function of(labels)
+    local results = {}
+    for label, list in pairs(labels) do
+      for i, x in ipairs(list) do
+        results[#results + 1] = { label = label, [OVR] = x / 100, set = "set " .. i }
+      end
+    end
+    table.sort(results, function(a, b) return a.label .. a.set < b.label .. b.set end)
+    return range.of(study.of({ data = "", tasks = 2, seeds = 1 }, results,
+      { repetitions = 2, parameters = 1e6 }), { x = "rate", log = true })
+  end
+
+  it("has a row for each series and a column for each value", function()
+    local r = of { ["Joint, 0.001"] = { 80, 82 }, ["Joint, 0.002"] = { 40, 44 },
+      ["DO+, 0.001"] = { 70, 70 }, ["DO+, 0.002"] = { 79, 81 } }
+    assert.same({ "DO+", "Joint" }, r.names)
+    assert.same({ 0.001, 0.002 }, r.values)
+    local at, figure = r:best("DO+", OVR)
+    assert.equal(0.002, at)
+    assert.near(0.8, figure.mean, 1e-12)
+    local part = r:part { title = "OVR", paper = "table1" }
+    assert.near(order.interval { 0.4, 0.44 }, part.rows[2]["0.002"].std, 1e-12)
+    assert.matches("lie within 1.0 points: DO+ 80.0 (0.002), Joint 81.0 (0.001)", part.sentences[1], 1,
+      true)
+    assert.matches("-1.00 at 0.001, +1.00 at 0.002", part.sentences[2], 1, true)
+    assert.truthy(part.charts[1].svg:find "<svg")
+  end)
+
+  it("says which label has another form", function()
+    assert.error_matches(function() of { ["DO+"] = { 1, 2 } } end, "range.of: the label 'DO%+'")
   end)
 end)
 

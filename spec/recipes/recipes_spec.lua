@@ -73,6 +73,8 @@ describe("recipes", function()
     { "losses", { "Joint", "DO+ 8-bit" }, "58.64", { "--losses", "idk,npo" } },
     { "methods", { "Joint", "Alternate", "DO", "DO 8-bit", "DO+", "DO+ 8-bit" }, "58.64" },
     { "retain_frequency", { "Alternate, 1:1", "DO+, 1:14" }, "58.16", { "--frequencies", "1,14" } },
+    { "learning_rates", { "DO+" }, "Kendall's tau of the order", { "--methods", "Joint,DO+",
+      "--rates", "1e-3,2e-3" }, true },
     { "joint_grid", { "weight 1", "lr x 2", "DO+" }, "53.72", { "--weights", "1", "--rates", "2" } },
     { "optimizer_pairs", { "Single SGD", "Adam (F) + SGD (R)", "Muon (F) + Muon (R)" }, "0.66" },
     { "big_momentum", { "SGD 0.99", "Adam 0.999", "DO" }, "0.66" },
@@ -109,6 +111,16 @@ describe("recipes", function()
     end
     assert.truthy(text:find("67.14", 1, true))
     assert.truthy(text:find "Order by average [^\n]*Kendall's tau [+-]")
+  end)
+
+  it("exact_moments shows what the plain sum loses", function()
+    if sanitized then return end
+    local status, text, err = recipe("exact_moments", "exact", "--epochs", "20")
+    assert.equal(0, status, err)
+    local plain = tonumber(text:match "\nas written, f32 +([%d.]+)")
+    local exact = tonumber(text:match "\ncollected, f32 +([%d.]+)")
+    assert.truthy(plain > 100 * exact, text)
+    assert.truthy(shell.read(folder .. "/exact/report.html"):find "<svg")
   end)
 
   it("theorem agrees with its closed form", function()

@@ -252,27 +252,6 @@ function Study:percent(label, key)
   return ("%.1f"):format(PERCENT * metrics.mean(values or {}))
 end
 
---- Means in percent as lines with a shaded deviation, where labels hold a series' name and a number.
--- @tparam string key of a figure
--- @tparam table options title; x = label of the axis; point = function(label) -> name, number
--- @treturn string SVG
-function Study:curves(key, options)
-  local list, by_name = {}, {}
-  for _, row in ipairs(self.rows) do
-    local name, x = options.point(row.label)
-    local s = by_name[name]
-    if not s then
-      s = { name = name, x = {}, y = {}, low = {}, high = {} }
-      list[#list + 1], by_name[name] = s, s
-    end
-    local mean, std = PERCENT * row[key].mean, PERCENT * (row[key].std or 0)
-    s.x[#s.x + 1], s.y[#s.y + 1] = tonumber(x), mean
-    s.low[#s.low + 1], s.high[#s.high + 1] = mean - std, mean + std
-  end
-  return plot.line { title = options.title, x = { label = options.x }, y = { label = "%" },
-    series = list }
-end
-
 --- What the run logged of each training: rows of a kind ("evaluation", "microscope").
 -- @tparam string kind
 -- @treturn table by variant: one list of rows a repetition
@@ -381,6 +360,17 @@ local function bars(self, title)
       #list > 2 and "; whiskers: its 95% interval" or #list > 1 and "; whiskers: ± deviation" or "") }
 end
 
+--- A paper's table for the split that the study was run on.
+-- @tparam string name as "table1"
+-- @treturn ?table from dopl.paper; nil for the real-world split, which the tables do not have
+-- @treturn ?table how `report.table` names it
+function Study:paper_table(name)
+  local paper = require "dopl.paper"
+  local split = paper.tables[name] and paper.tables[name].by_split and study.split(self.p) or nil
+  if split == "real_world" then return nil end
+  return paper.table(name, split), { name, split = split }
+end
+
 --- A table of a report, with its picture and what its order says.
 -- @tparam table options title; paper = a table of a paper; columns: more of them, only: these and no
 -- others; order = { { key, paper, less, lower } }: figures to compare orders by, less: less is better
@@ -388,16 +378,9 @@ end
 -- @treturn table for `study.report`
 function Study:part(options)
   local o = check.options("study:part", options, part_defaults)
-  local paper = require "dopl.paper"
-  local reference, found, sentences = nil, nil, {}
-  if o.paper then
-    local split = paper.tables[o.paper] and paper.tables[o.paper].by_split and study.split(self.p)
-    if split ~= "real_world" then
-      reference = { o.paper, split = split or nil }
-      found = paper.table(o.paper, reference.split)
-      sentences = orders(self, o, found)
-    end
-  end
+  local sentences, found, reference = {}, nil, nil
+  if o.paper then found, reference = self:paper_table(o.paper) end
+  if found then sentences = orders(self, o, found) end
   for _, by in ipairs(o.order) do
     if self:values(self.rows[1].label, by.key) and varies(self, by.key) then
       sentences[#sentences + 1] = distinct(self, by, found)
