@@ -23,13 +23,13 @@ for _, retain in ipairs(p.frequencies) do
 end
 local compared = study.run(p, run, variants)
 
-local curve = compared:curves(metrics.keys.OVR, {
+local curve = compared:curves(compared.keys.OVR, {
   title = "OVR by retain steps", x = "retain steps for one forget step",
   point = function(label) return label:match "^(.-), 1:(%d+)$" end,
 })
 local best = {}
 for i, name in ipairs(names) do
-  local row = compared:best(metrics.keys.OVR, function(r)
+  local row = compared:best(compared.keys.OVR, function(r)
     return r.label:find(name .. ",", 1, true) == 1
   end)
   best[i] = ("%s (%s)"):format(row.label, compared:percent(row.label))

@@ -188,8 +188,9 @@ local function inspect(tok, set, o, limit)
   found.notes = {}
   local function note(what, says, ...)
     if counts[what] == 0 then return end
-    found.notes[#found.notes + 1] = ("%s: %d of %d "):format(set.name, counts[what], total)
-      .. says:format(...)
+    local share = counts[what] == total and ("all %d "):format(total)
+      or ("%d of %d "):format(counts[what], total)
+    found.notes[#found.notes + 1] = set.name .. ": " .. share .. says:format(...)
   end
   note("full", "prompts leave no room for an answer within max_tokens = %d, so these rows have "
     .. "neither R nor TE", limit)

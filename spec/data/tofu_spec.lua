@@ -237,12 +237,17 @@ describe("data.tofu", function()
     assert.same({ "K1?", "K2?" }, questions(set.retain_perturbed))
     assert.is_nil(set.real_authors)
     assert.same({
-      "there is no forget_perturbed.json, retain_perturbed.json: the rows to forget and to retain are "
-        .. "asked themselves",
-      "there is no real_authors_perturbed.json, world_facts_perturbed.json: MU is over fewer sets",
+      "The folder has no forget_perturbed.json and no retain_perturbed.json: evaluations ask rows to "
+        .. "forget and to retain as they are trained on.",
+      "The folder has no real_authors_perturbed.json and no world_facts_perturbed.json: MU is over "
+        .. "retain alone.",
     }, set.notes)
     put("forget_perturbed.json", plain_lines("F", 3, true))
-    assert.equal("P.", tofu.open(dir, { split = "custom" }).forget_perturbed[1].paraphrased_answer)
+    put("world_facts_perturbed.json", fact_lines(2))
+    set = tofu.open(dir, { split = "custom" })
+    assert.equal("P.", set.forget_perturbed[1].paraphrased_answer)
+    assert.match("no retain_perturbed.json: evaluations ask rows to retain as", set.notes[1])
+    assert.match("MU is over retain and world_facts alone", set.notes[2])
   end)
 
   it("wants a field of the perturbed answers in all rows of a file, or in none", function()

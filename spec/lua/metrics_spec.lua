@@ -110,7 +110,7 @@ describe("metrics.evaluate", function()
   it("has no truth ratio where rows have no wrong answers, and says so", function()
     local result = evaluate({ { question = "Who?", answer = "Bo." } }, "retain", { max_tokens = 10 })
     assert.is_nil(result.TR)
-    assert.same({ "x: 1 of 1 rows have no perturbed answers, so they have no TR" }, result.notes)
+    assert.same({ "x: all 1 rows have no perturbed answers, so they have no TR" }, result.notes)
     local facts = evaluate({ { question = "Who?", answer = "Bo." } }, "facts", { max_tokens = 10 })
     assert.is_nil(facts.P) -- of one answer alone it would be 1, whatever the model
     assert.match("so they have no TR and no P", facts.notes[1])
@@ -124,7 +124,7 @@ describe("metrics.evaluate", function()
       + per_token(row.question, row.perturbed_answer[2])) / 2
     local q = math.exp(wrong - per_token(row.question, row.answer))
     assert.near(q, result.samples[1].q, 1e-5 * q)
-    assert.match("1 of 1 rows have no paraphrased answer", result.notes[1])
+    assert.match("all 1 rows have no paraphrased answer", result.notes[1])
   end)
 
   it("does not take a prompt that leaves no room for forgetting", function()
@@ -132,7 +132,7 @@ describe("metrics.evaluate", function()
     local result = evaluate { long }
     assert.equal("", result.samples[1].generation)
     assert.same({}, { result.R, result.TE, result.refused })
-    assert.match("1 of 1 prompts leave no room for an answer within max_tokens = 200",
+    assert.match("all 1 prompts leave no room for an answer within max_tokens = 200",
       result.notes[1])
     local both = evaluate { rows[1], long }
     local one = evaluate { rows[1] }
@@ -141,7 +141,7 @@ describe("metrics.evaluate", function()
     assert.match("x: 1 of 2 prompts leave no room", both.notes[1])
     local prompt = #chat.prompt(tok, rows[1].question)
     local short = evaluate({ rows[1] }, "forget", { max_tokens = prompt + 1 })
-    assert.match("1 of 1 prompts leave less room within max_tokens = %d+ than the answer takes",
+    assert.match("all 1 prompts leave less room within max_tokens = %d+ than the answer takes",
       short.notes[1])
     assert.is_true(evaluate({ rows[1] }, "forget", { max_tokens = prompt }).R == nil)
   end)

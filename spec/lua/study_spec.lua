@@ -70,6 +70,35 @@ describe("study", function()
     assert.near(dopl.metrics.spread { 0.1, 0.12, 0.2, 0.22, 0.3, 0.32 }.std, s.rows[1].deviation, 1e-12)
   end)
 
+  it("takes no NaN for the best", function()
+    local s = example()
+    for i, nan in ipairs { "b", "a" } do
+      for _, row in ipairs(s.rows) do
+        row[OVR] = { mean = row.label == nan and 0 / 0 or 0.3 }
+      end
+      assert.equal(i == 1 and "a" or "b", s:best().label)
+    end
+    local sentence = order.sentence { what = "OVR", labels = { "a", "b", "c" }, ours = { 0 / 0, 1, 2 },
+      theirs = { 3, 2, 1 } }
+    assert.match("first here: c, first in the paper: a", sentence)
+  end)
+
+  it("goes by the names that its results have", function()
+    local s = study.of({ data = "", tasks = 1, seeds = 1 }, { { label = "a", ["OVR(R,P,TE)"] = 0.5,
+      ["MU(R,P,TE)"] = 0.4, keys = { OVR = "OVR(R,P,TE)", MU = "MU(R,P,TE)" } } },
+      { repetitions = 1, parameters = 1 })
+    assert.equal("50.0", s:percent "a")
+    local part, keys = s:part { title = "T" }, {}
+    for i, column in ipairs(part.columns) do keys[i] = column.key end
+    assert.same({ "MU(R,P,TE)", "OVR(R,P,TE)" }, keys)
+    assert.same({ "MU(R,P,TE)", "OVR(R,P,TE)", "deviation", "interval", "forget_refused" },
+      (function()
+        local list = {}
+        for i, column in ipairs(s:gap_columns()) do list[i] = column.key end
+        return list
+      end)())
+  end)
+
   it("shows differences in pairs, none to the row itself", function()
     local s = example()
     local part = s:paired("Differences", { "a" })

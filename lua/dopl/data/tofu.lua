@@ -256,19 +256,21 @@ local function add_evaluation(set, dir, retain_name, o, level)
   set.forget_perturbed = first(rows or set.forget, o.rows)
   set.retain_perturbed = first(read_set(retain_name .. "_perturbed", PLAIN) or set.retain, o.rows)
   if #missing > 0 then
-    set.notes[1] = ("there is no %s: the rows to %s are asked themselves"):format(
-      table.concat(missing, ", "), #missing == 2 and "forget and to retain"
+    set.notes[1] = ("The folder has no %s: evaluations ask rows to %s as they are trained on.")
+      :format(table.concat(missing, " and no "), #missing == 2 and "forget and to retain"
         or rows and "retain" or "forget")
   end
   if o.split == "real_world" then return end
   missing = {}
+  local over = { "retain" }
   for _, name in ipairs { "real_authors", "world_facts" } do
     local facts = read_set(name .. "_perturbed", FACTS)
     set[name] = facts and first(facts, o.rows)
+    over[#over + 1] = facts and name or nil
   end
   if #missing > 0 then
-    set.notes[#set.notes + 1] = ("there is no %s: MU is over fewer sets"):format(
-      table.concat(missing, ", "))
+    set.notes[#set.notes + 1] = ("The folder has no %s: MU is over %s alone."):format(
+      table.concat(missing, " and no "), table.concat(over, " and "))
   end
 end
 
