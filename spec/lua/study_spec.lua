@@ -60,6 +60,15 @@ describe("study.run", function()
   end)
 end)
 
+describe("study.each", function()
+  it("misses a forget set before it opens the first", function()
+    local p = { data = "", authors = 4, questions = 2, model_seed = 1, tasks = 3, seeds = 1 }
+    assert.error_matches(function()
+      study.each(p, nil, function() error "opened" end)
+    end, "there are at most 2 tasks.*%(%-%-tasks 3 asks for forget sets 1 to 3%)")
+  end)
+end)
+
 describe("study", function()
   it("takes a forget set, not a seed of it, for what chance draws", function()
     local s = example()
@@ -97,6 +106,16 @@ describe("study", function()
         for i, column in ipairs(s:gap_columns()) do list[i] = column.key end
         return list
       end)())
+  end)
+
+  it("puts no figures of a paper beside data that it does not have", function()
+    for _, name in ipairs { "table1", "table5" } do
+      local s = example()
+      s.p = { data = "somewhere", split = "custom" }
+      assert.equal(name == "table5", s:part { title = "T", paper = name }.paper ~= nil)
+      s.p.split = "forget05"
+      assert.equal("forget05", s:part { title = "T", paper = "table1" }.paper.split)
+    end
   end)
 
   it("shows differences in pairs, none to the row itself", function()

@@ -61,6 +61,14 @@ function study.each(p, run, f)
   for key, value in pairs(p) do own[key] = value end
   check.range("--tasks", p.tasks, 1, math.huge, 4)
   check.range("--seeds", p.seeds, 1, math.huge, 4)
+  for task = 2, p.tasks do -- a forget set that is missing shows now, not when its turn comes
+    own.task = task
+    local ok, wrong = pcall(tofu.rows, own)
+    if not ok then
+      error(("%s (--tasks %d asks for forget sets 1 to %d)"):format(tostring(wrong), p.tasks, p.tasks),
+        0)
+    end
+  end
   for task = 1, p.tasks do
     own.task = task
     local bench = tofu.open(own, { run = run })
@@ -399,9 +407,9 @@ function Study:part(options)
   local paper = require "dopl.paper"
   local reference, found, sentences = nil, nil, {}
   if o.paper then
-    local split = paper.tables[o.paper] and paper.tables[o.paper].by_split and study.split(self.p)
-    if split ~= "real_world" then
-      reference = { o.paper, split = split or nil }
+    local by_split, split = (paper.tables[o.paper] or {}).by_split, study.split(self.p)
+    if not by_split or by_split[split] then -- the papers have no figures of other data
+      reference = { o.paper, split = by_split and split }
       found = paper.table(o.paper, reference.split)
       sentences = orders(self, o, found)
     end

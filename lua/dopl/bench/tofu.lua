@@ -61,7 +61,10 @@ local function spread(rows, n)
   return out
 end
 
-local function open_data(p)
+--- The rows of a forget set: made here, or those of --data.
+-- @tparam table p resolved `tofu.params`
+-- @treturn table as of data.tofu.open
+function tofu.rows(p)
   if p.data == "" then
     return data.authors.open { authors = p.authors, questions = p.questions, seed = p.model_seed,
       forget = settings.data.forget_authors, task = p.task }
@@ -149,7 +152,7 @@ function tofu.open(p, options)
   end
   if p.dtype then check.choice("--dtype", p.dtype, nn.dtypes, 3) end
   if p.split then check.choice("--split", p.split, data.tofu.splits, 3) end
-  local self = setmetatable({ p = p, run = o.run, note = o.note, set = open_data(p) }, Bench)
+  local self = setmetatable({ p = p, run = o.run, note = o.note, set = tofu.rows(p) }, Bench)
   self.notes = table.move(self.set.notes or {}, 1, #(self.set.notes or {}), 1, {})
   local retain = known_retain(self.set)
   self.setting = p.data == "" and settings.authors or settings.tofu
