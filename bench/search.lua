@@ -27,7 +27,6 @@ local declared = tofu.params {
 declared.task, declared.checkpoint = nil, nil -- many forget sets; a training is made again whole
 local p = dopl.params(declared)
 local run <close> = dopl.run.open {}
-local key <const> = metrics.keys.OVR
 
 local benches = {} -- by forget set; one start for all of them, without weights kept in the run
 local function bench_of(task)
@@ -66,20 +65,26 @@ local function try(loss_name, method, point, task)
     local b = settings.unlearn.adamw
     local m = methods.list { names = { method }, optimizer = optim.adamw { lr = point.lr,
       eps = point.eps, betas = b.betas, weight_decay = b.weight_decay } }[1]
-    local row = bench_of(task):compare { label = label, optimizer = m.optimizer,
+    local bench = bench_of(task)
+    local keys = bench.keys
+    local row = bench:compare { label = label, optimizer = m.optimizer,
       schedule = m.schedule, forget = loss[loss_name](), retain = loss.gd(), steps = p.steps,
       forget_weight = point.weight }
-    print(("%-78s %5.1f  UFE %5.1f  MU %5.1f"):format(label, 100 * row[key],
-      100 * row[metrics.keys.UFE], 100 * row[metrics.keys.MU]))
-    return { ovr = 100 * row[key] }
+    print(("%-78s %5.1f  UFE %5.1f  MU %5.1f"):format(label, 100 * row[keys.OVR],
+      100 * row[keys.UFE], 100 * row[keys.MU]))
+    return { ovr = 100 * row[keys.OVR] }
   end).ovr
 end
 
--- Best first; the order of the grid where two are alike.
+-- Best first, NaN last; the order of the grid where two are alike.
 local function sort(points, figure)
+  local function value(point)
+    local x = point[figure]
+    return x == x and x or -math.huge
+  end
   for i, point in ipairs(points) do point.place = i end
   table.sort(points, function(a, b)
-    if a[figure] ~= b[figure] then return a[figure] > b[figure] end
+    if value(a) ~= value(b) then return value(a) > value(b) end
     return a.place < b.place
   end)
 end

@@ -35,7 +35,7 @@ variants[#variants + 1] = { label = "DO",
 local found = study.run(p, run, variants)
 study.report(run, p, {
   found:part { title = "One large momentum, or two optimizers",
-    paper = "dualoptim_table20", only = study.gap_columns, order = study.gap_order },
+    paper = "dualoptim_table20", only = found:gap_columns(), order = found:gap_order() },
 }, {
   title = "A larger momentum or two optimizers (DualOptim, Table 20)",
   shows = ("What this shows: whether averaging for longer replaces moments of each objective's own. "

@@ -15,7 +15,6 @@ local p = dopl.params(study.params {
   glance = { 10, "rows of each evaluation set for a point", least = 1 },
 })
 local run <close> = dopl.run.open {}
-local keys = metrics.keys
 
 local variants = {}
 for i, m in ipairs(methods.list { optimizer = optim.adamw(p.adamw),
@@ -24,6 +23,8 @@ for i, m in ipairs(methods.list { optimizer = optim.adamw(p.adamw),
 end
 local compared = study.run(p, run, variants, { every = p.every,
   watch = function(bench, model) return bench:glance(model, p.glance) end })
+
+local keys = compared.keys
 
 -- OVR: its mean over the course, and its largest fall from one point to the next.
 local logged, calm = compared:logged "evaluation", nil
@@ -35,17 +36,18 @@ for _, row in ipairs(compared.rows) do
       local before, now = points[k - 1][keys.OVR], points[k][keys.OVR]
       sum, fall = sum + now, math.max(fall, before - now)
     end
-    course[i], falls[i] = sum / (#points - 1), fall
+    course[i], falls[i] = sum / (#points - 1), sum == sum and fall or sum -- a NaN is no calm
   end
   row.course, row.fall = metrics.spread(course), metrics.spread(falls)
-  if not calm or row.fall.mean < calm.fall.mean then calm = row end
+  local x, least = row.fall.mean, calm and calm.fall.mean
+  if not calm or x < least or least ~= least then calm = row end
 end
 
 local function curve(key)
   return compared:course("evaluation", key, { title = key, scale = 100, y = { label = "%" } })
 end
 local caption = "Mean over forget sets; shaded: ± standard deviation."
-local columns = table.move(summary.columns, 1, 4, 1, {})
+local columns = table.move(summary.columns_of(keys), 1, 4, 1, {})
 columns[5] = { key = "course", label = "OVR on the way", scale = 100, digits = 1, better = "higher" }
 columns[6] = { key = "fall", label = "largest fall", scale = 100, digits = 1, better = "lower" }
 study.report(run, p, { compared:part { title = "At the end, and on the way", paper = "table1",

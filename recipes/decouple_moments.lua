@@ -25,7 +25,7 @@ end
 local found = study.run(p, run, variants)
 study.report(run, p, {
   found:part { title = "Moments apart", paper = "dualoptim_table17",
-    only = study.gap_columns, order = study.gap_order },
+    only = found:gap_columns(), order = found:gap_order() },
 }, {
   title = "Which moments are decoupled (DualOptim, Table 17)",
   shows = ("What this shows: whether one moment of its own is enough for each objective. Mean OVR "

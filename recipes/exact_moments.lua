@@ -28,9 +28,9 @@ local function show(label, step)
   step.label, rows[#rows + 1] = label, step
   series[#series + 1] = first_step.series(label, step)
 end
-local doubles
+local step, doubles
 for _, way in ipairs { { "as written, f32", false }, { "collected, f32", true } } do
-  local model, step = bench:original(), nil
+  local model = bench:original()
   step, doubles = first_step.take { model = model, objectives = objectives(), lr = p.lr, eps = p.eps,
     exact = way[2] }
   step.retain = metrics.answer_probability(model, bench.retain)

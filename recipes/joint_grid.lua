@@ -33,7 +33,7 @@ variants[#variants + 1] = { label = "DO+",
   optimizer = optim.adamw(p.adamw):with(scheme.base_delta {}) }
 
 local compared = study.run(p, run, variants)
-local best, plus = compared:best(metrics.keys.OVR, function(row) return row.label ~= "DO+" end),
+local best, plus = compared:best(compared.keys.OVR, function(row) return row.label ~= "DO+" end),
   compared.rows[#compared.rows]
 study.report(run, p, {
   compared:part { title = "Joint by forget weight and learning rate", paper = "table10" },
@@ -41,6 +41,6 @@ study.report(run, p, {
   title = "Tuning the joint baseline (Table 10)",
   shows = ("What this shows: the best point of the grid, %s, has a mean OVR of %.1f, and it was chosen "
     .. "on the forget sets that this is the mean of, which favours it; DO+, with no search here, "
-    .. "has %.1f."):format(best.label, 100 * best[metrics.keys.OVR].mean,
-      100 * plus[metrics.keys.OVR].mean),
+    .. "has %.1f."):format(best.label, 100 * best[compared.keys.OVR].mean,
+      100 * plus[compared.keys.OVR].mean),
 })

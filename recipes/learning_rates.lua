@@ -34,7 +34,7 @@ local rates = range.of(study.run(p, run, variants), { x = "learning rate", log =
 study.report(run, p, { rates:part { title = "OVR by learning rate", paper = "table1" } }, {
   title = "Methods over learning rates",
   lead = ("Mean, ± half its 95%% interval over %d forget sets."):format(p.tasks),
-  charts = { { svg = rates:curves(metrics.keys.MU, "Model utility by learning rate"),
+  charts = { { svg = rates:curves(rates.keys.MU, "Model utility by learning rate"),
     caption = "Shaded: the 95% interval over forget sets." } },
   shows = "What this shows: how high a learning rate each method stands. It does not show that one "
     .. "method is better at the rate that suits it.",

@@ -23,13 +23,14 @@ local parts, first, places = {}, {}, {}
 for i, name in ipairs(p.losses) do
   local compared = study.run(p, run, methods.tuned(name, { lr_factor = p.lr_factor }),
     { prefix = name .. ", " })
-  local key = metrics.keys.OVR
+  local key = compared.keys.OVR
   parts[i] = compared:part { title = name:upper() .. " + GD", paper = papers[name] }
   first[i] = ("%s %s"):format(name:upper(), compared:best(key).label)
   for k, row in ipairs(compared.rows) do -- by place, for OVR is another figure with another loss
     places[k] = places[k] or 0
     for _, other in ipairs(compared.rows) do
-      if other[key].mean >= row[key].mean then places[k] = places[k] + 1 / #p.losses end
+      local x, y = row[key].mean, other[key].mean
+      if y >= x or x ~= x then places[k] = places[k] + 1 / #p.losses end -- a NaN comes last
     end
   end
 end

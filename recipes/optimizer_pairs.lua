@@ -34,10 +34,10 @@ for _, pair in ipairs {
 end
 
 local found = study.run(p, run, variants)
-local best = found:best(metrics.keys.OVR)
+local best = found:best()
 study.report(run, p, {
   found:part { title = "A rule for each objective",
-    paper = "dualoptim_table6", only = study.gap_columns, order = study.gap_order },
+    paper = "dualoptim_table6", only = found:gap_columns(), order = found:gap_order() },
 }, {
   title = "Pairs of optimizers (DualOptim, Table 6)",
   shows = ("What this shows: how much the rule matters that forgets, and the one that retains. Largest "

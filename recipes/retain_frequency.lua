@@ -28,12 +28,12 @@ local frequencies = range.of(compared, { x = "retain steps for one forget step",
   pattern = "^(.-), 1:(%d+)$" })
 local best = {}
 for i, name in ipairs(names) do
-  local at, figure = frequencies:best(name, metrics.keys.OVR)
+  local at, figure = frequencies:best(name, compared.keys.OVR)
   best[i] = ("%s, 1:%d (%.1f)"):format(name, at, 100 * figure.mean)
 end
 study.report(run, p, {
   compared:part { title = "Retain steps for one forget step", paper = "table9",
-    chart = frequencies:curves(metrics.keys.OVR, "OVR by retain steps") },
+    chart = frequencies:curves(compared.keys.OVR, "OVR by retain steps") },
 }, {
   title = "How often to retain (Table 9)",
   shows = "What this shows: how each method stands fewer or more retain steps. Best number of them by "

@@ -55,6 +55,37 @@ __global__ void __launch_bounds__(VOCAB_THREADS)
     at[3 * n] = log_sum - s.weighted / s.sum;
 }
 
+struct take_smoothed {
+    float &total, &shares;
+    float lse, eps;
+    template <int N>
+    __device__ __forceinline__ void operator()(int64_t, const float (&z)[N]) const {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            float p = __expf(z[i] - lse);
+            total += logf(p + eps);
+            shares += p / (p + eps);
+        }
+    }
+};
+
+// One block a row, for eps > 0: the mean of log(p + eps) takes the place of the mean
+// log-probability. A second pass over the logits, since p needs the log-sum-exp of the first.
+__global__ void __launch_bounds__(VOCAB_THREADS)
+    vocab_smoothed_kernel(float *__restrict__ out,          // [4, n], from the chunk's first row on
+                          float *__restrict__ shares,       // [n], likewise: sums of p / (p + eps)
+                          const float *__restrict__ logits, // [count, ld]
+                          int64_t n, int64_t V, int64_t ld, float eps) {
+    float total = 0.0f, sum = 0.0f;
+    take_smoothed take = { total, sum, out[blockIdx.x + n], eps };
+    for_each_logit<4>(logits + blockIdx.x * ld, V, take);
+    total = block_sum(total);
+    sum = block_sum(sum);
+    if (threadIdx.x != 0) return;
+    out[blockIdx.x + 2 * n] = total / (float)V;
+    shares[blockIdx.x] = sum;
+}
+
 extern "C" dopl_status op_vocab_cuda(dopl_rt *rt, dopl_op_call *c) {
     pass p;
     p.n = c->in[2]->dim[0];
@@ -64,6 +95,8 @@ extern "C" dopl_status op_vocab_cuda(dopl_rt *rt, dopl_op_call *c) {
     int64_t shape[] = { p.chunk, p.ld };
     DOPL_TRY(op_save(rt, c, 0, 2, shape)); // backward finds the last chunk there
     p.logits = data_of<float>(&c->saved[0]);
+    float eps = (float)c->attr[0].f;
+    if (eps > 0.0f) DOPL_TRY(op_save(rt, c, 1, 1, &p.n)); // what backward needs of p / (p + eps)
     DOPL_TRY(begin(rt, &p, c->in[0], c->in[1], c->in[2], c->in[3]));
     dopl_status status = DOPL_OK;
     for (int64_t first = 0; status == DOPL_OK && first < p.n; first += p.chunk) {
@@ -72,6 +105,10 @@ extern "C" dopl_status op_vocab_cuda(dopl_rt *rt, dopl_op_call *c) {
         if (status != DOPL_OK) break;
         DOPL_LAUNCH((vocab_stats_kernel), (unsigned)count, VOCAB_THREADS, 0, rt,
                     data_of<float>(c->out) + first, p.logits, p.label + first, p.n, p.V, p.ld);
+        if (eps > 0.0f)
+            DOPL_LAUNCH((vocab_smoothed_kernel), (unsigned)count, VOCAB_THREADS, 0, rt,
+                        data_of<float>(c->out) + first, data_of<float>(&c->saved[1]) + first,
+                        p.logits, p.n, p.V, p.ld, eps);
         status = dopl_cuda_launched(rt, "vocab: statistics");
     }
     dopl_cuda_free(rt, p.gathered.data);
@@ -80,15 +117,17 @@ extern "C" dopl_status op_vocab_cuda(dopl_rt *rt, dopl_op_call *c) {
 
 // With p = softmax(z), u the gradients of the four statistics:
 //   d logp = 1[v=y] - p,  d lse = p,  d mean = 1/V - p,  d entropy = -p (log p + H)
+// With eps > 0, d mean = (p / (p + eps) - p S) / V, where S is the sum of p / (p + eps).
 struct stats_gradient {
-    float all, flat, of_label, of_entropy, lse, entropy;
+    float all, flat, of_label, of_entropy, lse, entropy, eps;
     int64_t label;
     template <int N> __device__ __forceinline__ void operator()(int64_t v, float (&x)[N]) const {
 #pragma unroll
         for (int i = 0; i < N; i++) {
             float logp = x[i] - lse;
             float slope = of_entropy == 0.0f ? all : all - of_entropy * (logp + entropy);
-            x[i] = __expf(logp) * slope + flat + (v + i == label ? of_label : 0.0f);
+            float p = __expf(logp), share = eps > 0.0f ? p / (p + eps) : 1.0f;
+            x[i] = p * slope + flat * share + (v + i == label ? of_label : 0.0f);
         }
     }
 };
@@ -99,12 +138,14 @@ __global__ void __launch_bounds__(VOCAB_THREADS)
     vocab_grad_kernel(float *logits,                     // [count, ld]; out: T [count, ld 4/size]
                       const float *__restrict__ y,       // [4, n], from the chunk's first row on
                       const float *__restrict__ dy,      // likewise
+                      const float *__restrict__ shares,  // [count]; nullptr where eps is 0
                       const int32_t *__restrict__ label, // [count]
-                      int64_t n, int64_t V, int64_t ld) {
+                      int64_t n, int64_t V, int64_t ld, float eps) {
     const float *u = dy + blockIdx.x;
     stats_gradient g;
-    g.all = u[n] - u[0] - u[2 * n];
     g.flat = u[2 * n] / (float)V;
+    g.all = u[n] - u[0] - (shares ? g.flat * shares[blockIdx.x] : u[2 * n]);
+    g.eps = eps;
     g.of_label = u[0];
     g.of_entropy = u[3 * n];
     g.lse = y[blockIdx.x + n];
@@ -122,6 +163,8 @@ extern "C" dopl_status op_vocab_cuda_backward(dopl_rt *rt, dopl_node *n) {
     p.chunk = n->saved[0].dim[0];
     p.ld = n->saved[0].dim[1];
     p.logits = data_of<float>(&n->saved[0]);
+    float eps = (float)n->attr[0].f;
+    const float *shares = eps > 0.0f ? data_of<float>(&n->saved[1]) : nullptr;
     DOPL_TRY(begin(rt, &p, &n->in[0], &n->in[1], &n->in[2], &n->in[3]));
     const float *y = data_of<float>(&n->out), *dy = data_of<float>(&n->dout);
     dopl_status status = DOPL_OK;
@@ -132,7 +175,8 @@ extern "C" dopl_status op_vocab_cuda_backward(dopl_rt *rt, dopl_node *n) {
         if (status != DOPL_OK) break;
         DISPATCH(p.hidden->dtype, T, {
             DOPL_LAUNCH((vocab_grad_kernel<T>), (unsigned)count, VOCAB_THREADS, 0, rt, p.logits,
-                        y + first, dy + first, p.label + first, p.n, p.V, p.ld);
+                        y + first, dy + first, shares ? shares + first : nullptr, p.label + first,
+                        p.n, p.V, p.ld, eps);
         });
         status = dopl_cuda_launched(rt, "vocab: gradient of logits");
         if (status == DOPL_OK) status = push_logits_grad(rt, &p, first, count, &g);

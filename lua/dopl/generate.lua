@@ -104,7 +104,18 @@ local function check_options(o)
   end
 end
 
---- Continues prompts.
+--- The most tokens that a prompt and its continuation can have: a model with learned positions has no
+-- more than those.
+-- @param model
+-- @tparam integer max_tokens
+-- @treturn integer
+function generate.limit(model, max_tokens)
+  check.type("generate: max_tokens", max_tokens, "integer")
+  local positions = model.config and model.config.max_positions -- learned ones: gpt2's
+  return positions and math.min(max_tokens, positions) or max_tokens
+end
+
+--- Continues prompts. One that leaves no room within max_tokens gets no new token.
 -- @param model
 -- @tparam {{integer,...},...} prompts token ids
 -- @tparam table options eos (id that ends a sequence; it is not part of the result), max_tokens = 200
@@ -115,8 +126,8 @@ function generate.run(model, prompts, options)
   local o = check.options("generate", options, defaults)
   check_options(o)
   check.has("generate: model", model, "new_cache", "one of models.new")
-  local positions = model.config and model.config.max_positions -- learned ones: gpt2's
-  if positions then o.max_tokens = math.min(o.max_tokens, positions) end
+  local positions = model.config and model.config.max_positions
+  o.max_tokens = generate.limit(model, o.max_tokens)
   local order = {}
   for i, ids in ipairs(check.list("generate: prompts", prompts)) do
     check.type(("generate: prompt %d"):format(i), ids, "table")

@@ -12,7 +12,8 @@
 --
 --     s.nll [B]        summed negative log-likelihood l of each sample's labels
 --     s.n [B]          number of its labels (no gradient)
---     s.logp, s.mean_logp, s.entropy [n]   by labelled position (mean_logp: over the vocabulary)
+--     s.logp, s.mean_logp, s.entropy [n]   by labelled position (mean_logp: the mean over the
+--                      vocabulary of log p, of log(p + eps) where the loss has `eps = 1e-12`)
 --     s.vocab_size     V
 --     s.whole          n_samples and n_labels of the effective batch
 --     s.twin           the same for the refusal twins, where the loss needs `twin = true`
@@ -35,10 +36,19 @@ local Loss = {}
 Loss.__index = Loss
 function Loss:__tostring() return ("loss.%s%s"):format(self.name, self.text or "") end
 
+-- What the operator takes: below 1e-30, f32 has too few digits left for a sum of both.
+local function check_eps(what, eps, level)
+  check.type(what, eps, "number", level)
+  if not (eps == 0 or (eps >= 1e-30 and eps <= 1)) then
+    error(("%s = %s, needs 0, or 1e-30 to 1"):format(what, eps), level - 1)
+  end
+end
+
 --- Makes a loss.
 -- @tparam table definition name; value = function(scores) -> scalar tensor; needs = { answers =
 -- "refusals" (the answers of the batch are refusals), twin = true (each sample comes with its
--- refusal twin), reference = "nll" or "hidden" }; text = its options, for printing
+-- refusal twin), reference = "nll" or "hidden", eps = 1e-12 (added to the probabilities of
+-- mean_logp) }; text = its options, for printing
 -- @treturn Loss
 function loss.new(definition)
   local o = check.options("loss.new", definition, {
@@ -47,7 +57,7 @@ function loss.new(definition)
   check.type("loss.new: name", o.name, "string")
   check.type("loss.new: value", o.value, "function")
   o.needs = check.options("loss.new: needs", o.needs, {
-    answers = check.optional, twin = check.optional, reference = check.optional,
+    answers = check.optional, twin = check.optional, reference = check.optional, eps = 0,
   })
   if o.needs.answers then
     check.choice("loss.new: needs.answers", o.needs.answers, { "refusals" })
@@ -55,6 +65,7 @@ function loss.new(definition)
   if o.needs.reference then
     check.choice("loss.new: needs.reference", o.needs.reference, { "nll", "hidden" })
   end
+  check_eps("loss.new: needs.eps", o.needs.eps, 4)
   return setmetatable(o, Loss)
 end
 
@@ -115,13 +126,17 @@ function loss.idk(...)
 end
 
 --- Maximum entropy: the mean over labelled positions of KL(uniform, p) = -log V - mean_v log p_v
--- (Yuan et al. 2025). Their code counts pad positions too; there are none here.
-function loss.me(...)
-  no_options("me", ...)
-  return loss.new { name = "me", value = function(s)
-    local count = s.mean_logp:numel()
-    return (op.sum(s.mean_logp) * -1 - count * math.log(s.vocab_size)) * (1 / s.whole.n_labels)
-  end }
+-- (Yuan et al. 2025). Their code takes log(p_v + 1e-12), which `eps = 1e-12` does; exact without.
+-- It also counts pad positions; there are none here.
+-- @tparam[opt] table options eps = 0
+function loss.me(options)
+  local o = with_options("me", options, { eps = 0 })
+  check_eps("loss.me: eps", o.eps, 4)
+  return loss.new { name = "me", needs = { eps = o.eps }, text = o.eps > 0 and text_of(o) or "",
+    value = function(s)
+      local count = s.mean_logp:numel()
+      return (op.sum(s.mean_logp) * -1 - count * math.log(s.vocab_size)) * (1 / s.whole.n_labels)
+    end }
 end
 
 --- Direct preference optimisation of the refusal over the answer (Rafailov et al. 2023):
@@ -187,8 +202,8 @@ local Scores = { __index = function(s, name)
     or (" (there is %s)"):format(table.concat(names, ", "))), 2)
 end }
 
--- The scores of a batch: those from label `first` (0-based) on of a pass that held it. `index`: its
--- rows of hidden and its label_offsets, as tensors.
+-- The scores of a batch: those from label `first` (0-based) on of what the vocabulary operator
+-- gave, `v`. `index`: its rows of hidden and its label_offsets, as tensors.
 local function scores_of(model, batch, hidden, v, first, index)
   local function statistic(i)
     local all = op.select(v, i)
@@ -209,37 +224,41 @@ local function scores_of(model, batch, hidden, v, first, index)
   }, Scores)
 end
 
-local function forward(model, batch)
-  local t = batch:tensors()
-  local hidden = model:hidden(t)
-  return hidden, op.vocab(hidden, model:head(), t.rows, t.labels)
-end
-
 --- What one forward pass tells of a packed batch: the fields of `s` above, without twin and
 -- reference.
 -- @param model
 -- @param batch from dopl.data.batch
+-- @tparam[opt=0] number eps added to the probabilities of mean_logp
 -- @treturn table scores
-function loss.score(model, batch)
+function loss.score(model, batch, eps)
   check.has("loss.score: model", model, "hidden", "one of models.new")
   check.has("loss.score: batch", batch, "tensors", "a batch, as data.batch.pack gives it")
-  local hidden, v = forward(model, batch)
-  return scores_of(model, batch, hidden, v, 0, batch:tensors())
+  local t = batch:tensors()
+  local hidden = model:hidden(t)
+  local v = op.vocab(hidden, model:head(), t.rows, t.labels, eps or 0)
+  return scores_of(model, batch, hidden, v, 0, t)
 end
 
 --- The same of several batches, by one forward pass over all of them.
 -- @param model
 -- @tparam table batches
+-- @tparam[opt] {number,...} eps of each batch, 0 where not given
 -- @treturn table scores, one for each batch
-function loss.score_all(model, batches)
-  if #batches == 1 then return { loss.score(model, batches[1]) } end
-  local all = join(batches)
-  local hidden, v = forward(model, all)
+function loss.score_all(model, batches, eps)
+  eps = eps or {}
+  if #batches == 1 then return { loss.score(model, batches[1], eps[1]) } end
+  local all, alike = join(batches), true
+  for i = 2, #batches do alike = alike and (eps[i] or 0) == (eps[1] or 0) end
+  local t, head = all:tensors(), model:head()
+  local hidden = model:hidden(t)
+  -- one product for all labels, unless eps differs
+  local v = alike and op.vocab(hidden, head, t.rows, t.labels, eps[1] or 0)
   local list, first = {}, 0
   for i, batch in ipairs(batches) do
-    local rows = table.move(all.rows, first + 1, first + batch.n_labels, 1, {})
-    list[i] = scores_of(model, batch, hidden, v, first,
-      { rows = core.i32(rows), label_offsets = core.i32(batch.label_offsets) })
+    local rows = core.i32(table.move(all.rows, first + 1, first + batch.n_labels, 1, {}))
+    list[i] = scores_of(model, batch, hidden,
+      v or op.vocab(hidden, head, rows, core.i32(batch.labels), eps[i] or 0), v and first or 0,
+      { rows = rows, label_offsets = core.i32(batch.label_offsets) })
     first = first + batch.n_labels
   end
   return list
@@ -251,10 +270,10 @@ function loss.shares_passes(model)
   return model:head():device() ~= "cpu"
 end
 
-local function score_each(model, batches)
-  if loss.shares_passes(model) then return loss.score_all(model, batches) end
+local function score_each(model, batches, eps)
+  if loss.shares_passes(model) then return loss.score_all(model, batches, eps) end
   local list = {}
-  for i, batch in ipairs(batches) do list[i] = loss.score(model, batch) end
+  for i, batch in ipairs(batches) do list[i] = loss.score(model, batch, eps[i]) end
   return list
 end
 
@@ -290,7 +309,7 @@ end
 -- @treturn table the scores they came from
 function loss.of_batches(model, list, reference)
   check.has("loss.of_batches: model", model, "hidden", "one of models.new", 4)
-  local batches, values, scores = {}, {}, {}
+  local batches, eps, values, scores = {}, {}, {}, {}
   for _, item in ipairs(list) do
     if not loss.is_loss(item.loss) then
       error(("loss.of_batches: a %s, needs a loss like loss.gd()"):format(type(item.loss)), 3)
@@ -298,13 +317,15 @@ function loss.of_batches(model, list, reference)
     check.has("loss.of_batches: batch", item.batch, "tensors", "a batch, as data.batch.pack gives it",
       4)
     batches[#batches + 1] = item.batch
+    eps[#batches] = item.loss.needs.eps
     if item.loss.needs.twin then
       batches[#batches + 1] = item.batch.twin
         or error(("loss.%s: the batch has no refusal twins (data.loader: refuse = 'twin')")
           :format(item.loss.name), 3)
+      eps[#batches] = item.loss.needs.eps
     end
   end
-  local told, at = score_each(model, batches), 0
+  local told, at = score_each(model, batches, eps), 0
   for i, item in ipairs(list) do
     local s, l = told[at + 1], item.loss
     at = at + 1

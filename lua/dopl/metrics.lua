@@ -12,10 +12,16 @@
 -- CS and ES need a sentence encoder and an NLI classifier. They are left out, and an aggregate says
 -- what it holds: `MU(R,P,TR,TE)` is not the papers' MU.
 --
+-- A metric that cannot be computed never reads as forgetting. What follows from the data (a prompt
+-- that leaves no room for an answer, an answer without a word, no wrong answers for a truth ratio)
+-- leaves the row out of the metric's mean, and the metric out where no row is left; a note counts
+-- the rows. Where a model's scores are NaN, the metrics are, and the aggregates too.
+--
 -- `refused` is ours: the share of generations whose ROUGE-L F-measure against one of the refusals is
 -- at least 0.9, a plain count of "does it refuse" where no NLI model can be asked.
 -- @module dopl.metrics
 
+local aggregate = require "dopl.metrics.aggregate"
 local core = require "dopl.core"
 local check = require "dopl.check"
 local chat = require "dopl.data.chat"
@@ -26,43 +32,10 @@ local text = require "dopl.text"
 
 local metrics = { dialect = "closer-look / DualOptim+" }
 
---- Keys of the aggregates, which say what they hold.
-metrics.keys = {
-  UFE = "UFE(R,P,TR)", TFE = "TFE(TE)", MU = "MU(R,P,TR,TE)", OVR = "OVR(R,P,TR,TE)",
-}
-
-local function check_numbers(name, list)
-  check.type(name, list, "table", 4)
-  for _, x in ipairs(list) do check.type(name, x, "number", 4) end
+for _, field in ipairs { "mean", "harmonic_mean", "spread", "names", "keys" } do
+  metrics[field] = aggregate[field]
 end
-
---- Mean of a list of numbers.
-function metrics.mean(list)
-  check_numbers("metrics.mean", list)
-  local sum = 0
-  for _, x in ipairs(list) do sum = sum + x end
-  return sum / #list
-end
-
---- Harmonic mean; 0 where one of them is 0.
-function metrics.harmonic_mean(list)
-  check_numbers("metrics.harmonic_mean", list)
-  local sum = 0
-  for _, x in ipairs(list) do
-    if x <= 0 then return 0 end
-    sum = sum + 1 / x
-  end
-  return #list / sum
-end
-
---- Mean and sample standard deviation.
--- @treturn table { mean, std, n }; a single number has no deviation
-function metrics.spread(list)
-  check_numbers("metrics.spread", list)
-  local mean, ss = metrics.mean(list), 0
-  for _, x in ipairs(list) do ss = ss + (x - mean) ^ 2 end
-  return { mean = mean, std = #list > 1 and math.sqrt(ss / (#list - 1)) or nil, n = #list }
-end
+metrics.aggregate = aggregate.of
 
 --- Summed negative log-likelihood l and label count n of samples, in packed batches.
 -- @param model
@@ -123,17 +96,20 @@ local function score_rows(model, tok, rows, o)
   return scores
 end
 
--- P and the truth ratio's q of one row from its l/n.
+-- P and the truth ratio's q of one row from its l/n; nil where the row lacks what they need.
 local function judge(row, x, kind)
   local _, first_wrong = variants(row)
-  local p = math.exp(-x[1])
-  local count, sum, p_wrong = 0, 0, 0
-  for v = first_wrong, #x do
-    count, sum, p_wrong = count + 1, sum + x[v], p_wrong + math.exp(-x[v])
+  local facts = kind == "facts"
+  local count, sum, least = #x - first_wrong + 1, 0, x[1]
+  for v = first_wrong, #x do sum, least = sum + x[v], math.min(least, x[v]) end
+  if count == 0 then return not facts and math.exp(-x[1]) or nil end
+  local p, all = math.exp(-x[1]), 0
+  if facts then -- all relative to the likeliest answer, for exp(-x) may be 0 for every one of them
+    p = math.exp(least - x[1])
+    for v = first_wrong, #x do all = all + math.exp(least - x[v]) end
+    p = p / (p + all)
   end
-  if kind == "facts" then p = p / (p + p_wrong) end
-  if count == 0 then return p end
-  local anchor = kind == "facts" and x[1] or x[2] or x[1]
+  local anchor = not facts and row.paraphrased_answer and x[2] or x[1]
   return p, math.exp(sum / count - anchor)
 end
 
@@ -142,6 +118,7 @@ end
 -- @tparam string kind of the set
 function metrics.truth_ratio(q, kind)
   check.type("metrics.truth_ratio: q", q, "number")
+  if q ~= q then return q end -- math.max would make a 0 of it
   if kind == "forget" then return 1 - math.min(q, 1 / q) end
   return math.max(0, 1 - 1 / q)
 end
@@ -161,24 +138,94 @@ local defaults = {
 
 -- Texts of a row, said before the first of them is asked for.
 local function check_row(row, where)
-  check.type(where, row, "table", 5)
+  check.type(where, row, "table", 6)
   for _, field in ipairs { "question", "answer" } do
-    check.type(("%s: %s"):format(where, field), row[field], "string", 5)
+    check.type(("%s: %s"):format(where, field), row[field], "string", 6)
   end
-  check.type(where .. ": paraphrased_answer", row.paraphrased_answer or "", "string", 5)
-  for _, wrong in ipairs(check.list(where .. ": perturbed_answer", row.perturbed_answer or {}, 4)) do
-    check.type(where .. ": perturbed_answer", wrong, "string", 5)
+  check.type(where .. ": paraphrased_answer", row.paraphrased_answer or "", "string", 6)
+  for _, wrong in ipairs(check.list(where .. ": perturbed_answer", row.perturbed_answer or {}, 6)) do
+    check.type(where .. ": perturbed_answer", wrong, "string", 6)
   end
 end
 
 local function check_set(set)
-  check.type("metrics.evaluate: set", set, "table", 4)
-  check.choice("metrics.evaluate: kind", set.kind, { "facts", "forget", "retain" }, 4)
-  check.type("metrics.evaluate: rows", set.rows, "table", 4)
+  check.type("metrics.evaluate: set", set, "table", 5)
+  check.choice("metrics.evaluate: kind", set.kind, { "facts", "forget", "retain" }, 5)
+  check.type("metrics.evaluate: rows", set.rows, "table", 5)
   if #set.rows == 0 then
-    error(("metrics.evaluate: the set '%s' is empty"):format(set.name), 3)
+    error(("metrics.evaluate: the set '%s' is empty"):format(set.name), 4)
   end
   for i, row in ipairs(set.rows) do check_row(row, ("metrics.evaluate: row %d"):format(i)) end
+end
+
+-- What a set's rows allow; see `metrics.inspect`.
+local function inspect(tok, set, o, limit)
+  check.has("metrics.evaluate: tokenizer", tok, "encode", "one of dopl.text", 4)
+  check_set(set)
+  local found = { name = set.name, kind = set.kind, prompts = {}, has_room = {}, has_word = {} }
+  local counts, total = {}, #set.rows
+  local function count(what, is)
+    counts[what] = (counts[what] or 0) + (is and 1 or 0)
+    return is
+  end
+  for i, row in ipairs(set.rows) do
+    local prompt = chat.prompt(tok, row.question, o.tags)
+    local room = limit - #prompt
+    local words = select(4, text.rouge_l(row.answer, ""))
+    local wrong = row.perturbed_answer and #row.perturbed_answer > 0
+    found.prompts[i], found.has_room[i], found.has_word[i] = prompt, room > 0, words ~= nil
+    count("full", room <= 0)
+    count("short", room > 0 and room < #chat.answer(tok, row.answer, o.tags))
+    count("wordless", not words)
+    count("beyond", words == "unicode")
+    count("plain", not wrong)
+    count("unparaphrased", wrong and set.kind ~= "facts" and not row.paraphrased_answer)
+    found.R = found.R or room > 0 and words ~= nil or nil
+    found.TE = found.TE or room > 0 or nil
+    found.TR = found.TR or wrong or nil
+    found.P = found.P or set.kind ~= "facts" or wrong or nil
+  end
+  found.notes = {}
+  local function note(what, says, ...)
+    if counts[what] == 0 then return end
+    local share = counts[what] == total and ("all %d "):format(total)
+      or ("%d of %d "):format(counts[what], total)
+    found.notes[#found.notes + 1] = set.name .. ": " .. share .. says:format(...)
+  end
+  note("full", "prompts leave no room for an answer within max_tokens = %d, so these rows have "
+    .. "neither R nor TE", limit)
+  note("short", "prompts leave less room within max_tokens = %d than the answer takes, so R cannot "
+    .. "reach 1 there", limit)
+  note("wordless", "answers hold no word, so these rows have no R")
+  note("beyond", "answers are mostly beyond ASCII; their R is over Unicode's words, and would be 0 "
+    .. "as rouge_score counts")
+  note("plain", "rows have no perturbed answers, so they have no TR%s",
+    set.kind == "facts" and " and no P" or "")
+  note("unparaphrased", "rows have no paraphrased answer; their TR is against the answer itself")
+  return found
+end
+
+--- What can be computed of a set, known from its rows before anything is trained or generated.
+-- @param tok tokenizer
+-- @tparam table set as for `metrics.evaluate`
+-- @tparam[opt] table options as for `metrics.evaluate`
+-- @treturn table { name, kind, R, P, TR, TE (each true, or nil where no row has it), notes (how many
+-- rows lack what) }, which `metrics.names` takes
+function metrics.inspect(tok, set, options)
+  local o = check.options("metrics.inspect", options, defaults)
+  check.type("metrics.inspect: max_tokens", o.max_tokens, "integer")
+  return inspect(tok, set, o, o.max_tokens)
+end
+
+-- The figures of a row whose answer was generated. Scores that are NaN say nothing of the model's
+-- answers: no figure of the row is a number then.
+local function judge_row(row, set, x, ids, generation, o)
+  local p, q = judge(row, x, set.kind)
+  local s = { P = p, q = q, TR = q and metrics.truth_ratio(q, set.kind),
+    R = text.rouge_l(row.answer, generation), TE = text.token_entropy(ids),
+    refused = refused(generation, o.refusals) }
+  if x[1] ~= x[1] then s.R, s.TE, s.refused = x[1], x[1], x[1] end
+  return s
 end
 
 --- Evaluates one set; each answer is generated once.
@@ -186,67 +233,42 @@ end
 -- @param tok tokenizer
 -- @tparam table set { name, kind = "forget", "retain" or "facts", rows }
 -- @tparam table options tags, max_tokens = 200 (of a prompt and its generation), refusals (list)
--- @treturn table { name, kind, R, P, TR, TE, refused, n, samples = { one table a row } }
+-- @treturn table { name, kind, R, P, TR, TE, refused, n, samples = { one table a row }, notes = { what
+-- some rows lack }, faults = { what went wrong with this model } }; a metric that no row has is nil
 function metrics.evaluate(model, tok, set, options)
   local o = check.options("metrics.evaluate", options, defaults)
   check.has("metrics.evaluate: model", model, "hidden", "one of models.new")
-  check.has("metrics.evaluate: tokenizer", tok, "encode", "one of dopl.text")
-  check_set(set)
   for _, refusal in ipairs(check.list("metrics.evaluate: refusals", o.refusals or {})) do
     check.type("metrics.evaluate: refusals", refusal, "string")
   end
+  local limit = generate.limit(model, o.max_tokens)
+  local found = inspect(tok, set, o, limit)
   collectgarbage() -- what a training left: to Lua a few bytes, in truth gigabytes
-  local prompts = {}
-  for i, row in ipairs(set.rows) do prompts[i] = chat.prompt(tok, row.question, o.tags) end
   local eos = chat.answer(tok, "", o.tags)
-  local answers = generate.run(model, prompts, { eos = eos[#eos], max_tokens = o.max_tokens,
+  local answers = generate.run(model, found.prompts, { eos = eos[#eos], max_tokens = limit,
     batch_size = o.batch_size })
   local scores = score_rows(model, tok, set.rows, o)
-  local samples, lists = {}, { R = {}, P = {}, TR = {}, TE = {}, refused = {} }
+  local samples, broken = {}, 0
+  local lists = { R = {}, P = {}, TR = {}, TE = {}, refused = {} }
   for i, row in ipairs(set.rows) do
     local generation = tok:decode(answers[i])
-    local p, q = judge(row, scores[i], set.kind)
-    local s = {
-      set = set.name, index = i, question = row.question, answer = row.answer,
-      generation = generation, R = text.rouge_l(row.answer, generation), P = p, q = q,
-      TR = q and metrics.truth_ratio(q, set.kind), TE = text.token_entropy(answers[i]),
-      refused = refused(generation, o.refusals),
-    }
+    local s = judge_row(row, set, scores[i], answers[i], generation, o)
+    if not found.has_room[i] then s.R, s.TE, s.refused = nil, nil, nil end
+    if not found.has_word[i] then s.R = nil end
+    if s.P ~= s.P or s.q ~= s.q or s.TE ~= s.TE then broken = broken + 1 end
+    s.set, s.index, s.question, s.answer = set.name, i, row.question, row.answer
+    s.generation = generation
     samples[i] = s
     for key, list in pairs(lists) do list[#list + 1] = s[key] end -- each list is its own
   end
-  local result = { name = set.name, kind = set.kind, n = #samples, samples = samples }
+  local result = { name = set.name, kind = set.kind, n = #samples, samples = samples,
+    notes = found.notes, faults = {} }
+  if broken > 0 then
+    result.faults[1] = ("%s: the model's scores of %d of %d rows are NaN, and so are the figures "
+      .. "that hold them"):format(set.name, broken, #samples)
+  end
   for key, list in pairs(lists) do result[key] = #list > 0 and metrics.mean(list) or nil end
   return result
-end
-
---- Aggregates of evaluated sets, under names that say what they hold.
--- @tparam {table,...} results from `metrics.evaluate`
--- @tparam boolean targeted whether the loss aims at refusals (idk, dpo): OVR then weighs TFE in
--- @treturn table { [metrics.keys.UFE] = ..., ... }
-function metrics.aggregate(results, targeted)
-  check.type("metrics.aggregate: results", results, "table")
-  local keys, utility = metrics.keys, {}
-  local out = {}
-  for _, r in ipairs(results) do
-    check.type("metrics.aggregate: a result", r, "table")
-    if not r.TR then
-      error(("metrics.aggregate: the set '%s' has no truth ratio: its rows need perturbed answers")
-        :format(r.name), 2)
-    end
-    if r.kind == "forget" then
-      out[keys.UFE] = 1 - metrics.mean { r.R, r.P, r.TR }
-      out[keys.TFE] = targeted and r.TE or nil
-    else
-      for _, x in ipairs { r.R, r.P, r.TR, r.TE } do utility[#utility + 1] = x end
-    end
-  end
-  if #utility > 0 then out[keys.MU] = metrics.harmonic_mean(utility) end
-  local ufe, mu = out[keys.UFE], out[keys.MU]
-  if ufe and mu then
-    out[keys.OVR] = targeted and 0.25 * (ufe + out[keys.TFE]) + 0.5 * mu or 0.5 * (ufe + mu)
-  end
-  return out
 end
 
 return metrics

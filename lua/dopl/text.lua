@@ -77,12 +77,25 @@ function text.stem(word)
   return core.rouge.stem(word)
 end
 
---- ROUGE-L with stemming, as rouge_score computes it.
+--- A text in one form: NFC, with its case folded. Texts that a reader takes for the same word for
+-- word become the same bytes. Bytes that are not UTF-8 stay as they are.
+-- @tparam string str
+-- @treturn string
+function text.fold(str)
+  check.type("text.fold", str, "string")
+  return core.rouge.fold(str)
+end
+
+--- ROUGE-L with stemming, as rouge_score computes it. Its words are runs of a-z and 0-9. Where more
+-- letters and digits of the reference lie beyond ASCII than within, words are runs of letters, marks
+-- and digits of any script, and single characters of scripts without spaces.
 -- @tparam string reference
 -- @tparam string candidate
 -- @treturn number recall: the longest common subsequence of words over the reference's length
 -- @treturn number precision: the same over the candidate's length
 -- @treturn number f: their harmonic mean; all are 0 where either text holds no word
+-- @treturn ?string the words: "ascii" or "unicode"; nil where the reference holds none, so that
+-- nothing was measured
 function text.rouge_l(reference, candidate)
   check.type("text.rouge_l: reference", reference, "string")
   check.type("text.rouge_l: candidate", candidate, "string")

@@ -11,6 +11,7 @@ local checkpoint = require "dopl.checkpoint"
 local fork = require "dopl.fork"
 local loss = require "dopl.loss"
 local microscope = require "dopl.microscope"
+local overlap = require "dopl.data.overlap"
 local progress = require "dopl.progress"
 local reference = require "dopl.reference"
 local schedule = require "dopl.schedule"
@@ -82,10 +83,26 @@ local function read_objectives(given)
     if o.loss.needs.answers == "refusals" and o.data.refuse ~= "replace" then
       error(("train.fit: objective '%s': loss.%s needs data whose answers are refusals "
         .. "(data.loader: refusals = list)"):format(o.name, o.loss.name), 4)
+    elseif o.loss.needs.twin and o.data.refuse ~= "twin" then
+      error(("train.fit: objective '%s': loss.%s needs data with refusal twins (data.loader: "
+        .. "refusals = list, refuse = \"twin\")"):format(o.name, o.loss.name), 4)
     end
     list[i], by_name[o.name], names[i] = o, o, o.name
   end
   return list, by_name, names
+end
+
+-- Rows that one objective forgets and another retains: own data may hold some by mistake.
+local function note_overlap(list)
+  for i, objective in ipairs(list) do
+    for j = 1, i - 1 do
+      local first = list[j]
+      if first.data.samples and objective.data.samples then
+        overlap.tell({ name = first.name, samples = first.data.samples },
+          { name = objective.name, samples = objective.data.samples }, core.note)
+      end
+    end
+  end
 end
 
 -- Samples longer than a model's learned positions: one may come up after hours.
@@ -234,6 +251,7 @@ local function evaluate(o, live, best)
   end
   if not o.keep_best then return end
   local score = score_of(o, result)
+  if score ~= score then return end -- a NaN is no better than anything
   if not best.score or score > best.score then
     best.score, best.step, best.result = score, live.step, result
     best.weights = o.model.parameters:snapshot()
@@ -347,6 +365,7 @@ function train.fit(options)
   check_options(o)
   local list, by_name, names = read_objectives(o.objectives)
   check_lengths(o.model, list)
+  note_overlap(list)
   local plan = schedule.from(o.schedule or (#list == 1 and schedule.joint())
     or error("train.fit: several objectives need a schedule", 2))
   check_schedule(o, plan, by_name, names)
@@ -436,7 +455,12 @@ function train.fit(options)
     if keeper and keeper:step() then hold:close() end -- which raises the stop
   end
   o.model.parameters:zero_grad()
-  if best.weights then o.model.parameters:restore(best.weights) end
+  if best.weights then
+    o.model.parameters:restore(best.weights)
+  elseif o.keep_best and live.result then
+    core.note(("train.fit: every evaluation of '%s' gave NaN to keep_best: the weights are those of "
+      .. "the last step"):format(o.label))
+  end
   if keeper and not ended then keeper:finish() end
   return {
     steps = live.step, losses = live.losses, stopped = live.stopped or false, tokens = totals.tokens,

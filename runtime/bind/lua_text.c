@@ -1,5 +1,5 @@
-// lua_text.c - dopl.core.bpe: the tokenizer as a userdata; dopl.core.rouge: ROUGE-L and its
-// stemmer.
+// lua_text.c - dopl.core.bpe: the tokenizer as a userdata; dopl.core.rouge: ROUGE-L, its stemmer,
+// and text in one form.
 //
 // lua/dopl/text.lua is the public face; it checks options, does the files, and adds the methods
 // that need either.
@@ -9,6 +9,7 @@
 #include "../text/bpe_train.h"
 #include "../text/porter.h"
 #include "../text/rouge.h"
+#include "../text/unicode.h"
 
 #include <string.h>
 
@@ -181,7 +182,18 @@ static int text_stem(lua_State *L) {
     return 1;
 }
 
-// rouge.l(reference, candidate) -> recall, precision, f
+// rouge.fold(text) -> the text in NFC with its case folded
+static int text_fold(lua_State *L) {
+    size_t n;
+    const char *text = luaL_checklstring(L, 1, &n);
+    dopl_bytes *out = dopl_push_bytes(L);
+    dopl_rt *rt = dopl_check_rt(L);
+    if (dopl_text_fold(rt, out, text, n) != DOPL_OK) return dopl_raise(L, rt);
+    dopl_push_text(L, -1);
+    return 1;
+}
+
+// rouge.l(reference, candidate) -> recall, precision, f, "ascii" | "unicode" | nil
 static int text_rouge_l(lua_State *L) {
     size_t n_reference, n_candidate;
     const char *reference = luaL_checklstring(L, 1, &n_reference);
@@ -193,7 +205,10 @@ static int text_rouge_l(lua_State *L) {
     lua_pushnumber(L, r.recall);
     lua_pushnumber(L, r.precision);
     lua_pushnumber(L, r.f);
-    return 3;
+    lua_pushstring(L, r.words == DOPL_ROUGE_NONE      ? NULL
+                      : r.words == DOPL_ROUGE_UNICODE ? "unicode"
+                                                      : "ascii");
+    return 4;
 }
 
 void dopl_bind_text(lua_State *L) {
@@ -218,6 +233,7 @@ void dopl_bind_text(lua_State *L) {
     static const luaL_Reg rouge[] = {
         { "stem", text_stem },
         { "l", text_rouge_l },
+        { "fold", text_fold },
         { NULL, NULL },
     };
     luaL_newlib(L, rouge);

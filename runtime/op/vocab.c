@@ -65,6 +65,9 @@ static dopl_status check_head(dopl_rt *rt, const dopl_op_call *c, int hidden, in
 
 dopl_status op_vocab_shape(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *row = c->in[2], *label = c->in[3];
+    double eps = c->attr[0].f; // f32 reaches down to 1e-38: an eps close to that would lose digits
+    if (!(eps == 0 || (eps >= 1e-30 && eps <= 1)))
+        return dopl_fail(rt, DOPL_EARG, "vocab: eps = %g, needs 0, or 1e-30 to 1", eps);
     DOPL_TRY(check_head(rt, c, 0, 1));
     if (row->n_dim != 1 || !dopl_shape_same(row, label))
         return dopl_fail(rt, DOPL_ESHAPE, "vocab: rows %s and labels %s, need [n] and [n]",
@@ -93,6 +96,21 @@ DOPL_SIMD static row_stats reduce_row(const float *z, int64_t V) {
     return (row_stats){ top + log_sum, total / (float)V - log_sum, log_sum - ez / sum };
 }
 
+// The mean of log(p + eps) over a row, and in *shares the sum of p / (p + eps), which its gradient
+// needs.
+DOPL_SIMD static float smoothed_row(const float *z, int64_t V, float lse, float eps,
+                                    float *shares) {
+    float total = 0.0f, sum = 0.0f;
+#pragma omp simd reduction(+ : total, sum)
+    for (int64_t v = 0; v < V; v++) {
+        float p = dopl_expf(z[v] - lse);
+        total += dopl_logf(p + eps);
+        sum += p / (p + eps);
+    }
+    *shares = sum;
+    return total / (float)V + 0.0f * sum; // dopl_logf makes a number of a NaN, a quotient does not
+}
+
 dopl_status op_vocab_cpu(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *hidden = c->in[0], *weight = c->in[1];
     pass p = { .name = c->op->name,
@@ -110,6 +128,9 @@ dopl_status op_vocab_cpu(dopl_rt *rt, dopl_op_call *c) {
     DOPL_TRY(op_save(rt, c, 1, 2, (int64_t[]){ p.chunk, p.V }));
     p.gathered = dopl_f32(&c->saved[0]);
     p.logits = dopl_f32(&c->saved[1]);
+    float eps = (float)c->attr[0].f, *shares = NULL;
+    if (eps > 0.0f) DOPL_TRY(op_save(rt, c, 2, 1, &p.n));
+    if (eps > 0.0f) shares = dopl_f32(&c->saved[2]);
     for (int64_t first = 0; first < p.n; first += p.chunk) {
         int64_t count = chunk_at(&p, first);
         DOPL_TRY(chunk_logits(rt, &p, first, count));
@@ -118,6 +139,7 @@ dopl_status op_vocab_cpu(dopl_rt *rt, dopl_op_call *c) {
             const float *z = p.logits + i * p.V;
             row_stats s = reduce_row(z, p.V);
             int64_t at = first + i;
+            if (shares) s.mean = smoothed_row(z, p.V, s.lse, eps, &shares[at]);
             out[at] = z[p.label[at]] - s.lse;
             out[p.n + at] = s.lse;
             out[2 * p.n + at] = s.mean;
@@ -130,10 +152,17 @@ dopl_status op_vocab_cpu(dopl_rt *rt, dopl_op_call *c) {
 // z: logits in, their gradient out. u: gradients of log-probability, log-sum-exp, mean
 // log-probability and entropy. With p = softmax(z):
 //   d logp = 1[v=y] - p,  d lse = p,  d mean = 1/V - p,  d entropy = -p (log p + H)
+// With eps > 0, d mean = (p / (p + eps) - p S) / V, where S = `shares` is the sum of p / (p + eps).
 DOPL_SIMD static void logits_grad(float *restrict z, int64_t V, int32_t label, const float *u,
-                                  float lse, float entropy) {
-    float k = u[1] - u[0] - u[2], flat = u[2] / (float)V, uh = u[3];
-    if (uh == 0.0f)
+                                  float lse, float entropy, float eps, float shares) {
+    float flat = u[2] / (float)V, uh = u[3];
+    float k = u[1] - u[0] - (eps > 0.0f ? flat * shares : u[2]);
+    if (eps > 0.0f)
+        for (int64_t v = 0; v < V; v++) {
+            float logp = z[v] - lse, q = dopl_expf(logp);
+            z[v] = q * (k - uh * (logp + entropy)) + flat * (q / (q + eps));
+        }
+    else if (uh == 0.0f)
         for (int64_t v = 0; v < V; v++) z[v] = k * dopl_expf(z[v] - lse) + flat;
     else
         for (int64_t v = 0; v < V; v++) {
@@ -194,7 +223,8 @@ dopl_status op_vocab_backward(dopl_rt *rt, dopl_node *n) {
                .label = dopl_i32(&n->in[3]),
                .gathered = dopl_f32(&n->saved[0]),
                .logits = dopl_f32(&n->saved[1]) };
-    float *dhidden, *dweight, beta = 0.0f;
+    float *dhidden, *dweight, beta = 0.0f, eps = (float)n->attr[0].f;
+    const float *shares = eps > 0.0f ? dopl_f32(&n->saved[2]) : NULL;
     DOPL_TRY(head_grads(rt, n, &dhidden, &dweight, &beta));
     const float *y = dopl_f32(&n->out), *dy = dopl_f32(&n->dout);
     int64_t last = p.n ? (p.n - 1) / p.chunk * p.chunk : -1;
@@ -205,7 +235,8 @@ dopl_status op_vocab_backward(dopl_rt *rt, dopl_node *n) {
         for (int64_t i = 0; i < count; i++) {
             int64_t at = first + i;
             float u[4] = { dy[at], dy[p.n + at], dy[2 * p.n + at], dy[3 * p.n + at] };
-            logits_grad(p.logits + i * p.V, p.V, p.label[at], u, y[p.n + at], y[3 * p.n + at]);
+            logits_grad(p.logits + i * p.V, p.V, p.label[at], u, y[p.n + at], y[3 * p.n + at], eps,
+                        shares ? shares[at] : 0.0f);
         }
         DOPL_TRY(push_logits_grad(rt, &p, first, count, dweight, beta, dhidden));
         beta = 1.0f;

@@ -15,7 +15,8 @@ local function forget_lines(tasks, size, perturbed, as_number)
       lines[#lines + 1] = line {
         question = ("F%d.%d?"):format(task, i), answer = ("A%d.%d."):format(task, i),
         task_id = as_number and task or tostring(task),
-        paraphrased_answer = perturbed and "P.", perturbed_answer = perturbed and { "X.", "Y." },
+        paraphrased_answer = perturbed and "P." or nil,
+        perturbed_answer = perturbed and { "X.", "Y." } or nil,
       }
     end
   end
@@ -26,8 +27,8 @@ local function plain_lines(name, n, perturbed)
   local lines = {}
   for i = 1, n do
     lines[i] = line { question = name .. i .. "?", answer = name .. i .. ".",
-                      paraphrased_answer = perturbed and "P.",
-                      perturbed_answer = perturbed and { "X." } }
+                      paraphrased_answer = perturbed and "P." or nil,
+                      perturbed_answer = perturbed and { "X." } or nil }
   end
   return table.concat(lines, "\n") -- no newline at the end, as some of the published files
 end
@@ -136,9 +137,11 @@ describe("data.tofu", function()
 
   it("names what is missing and what the folder should hold", function()
     core.files.remove(dir .. "/retain90.json")
-    fails({}, "there is no file " .. dir .. "/retain90.json",
-      "the folder of split 'forget01' holds forget01.json, retain90.json")
-    fails({ split = "forget05" }, "forget05.json", "retain50.json")
+    fails({}, "there is no file " .. dir .. "/retain90.json (nor .jsonl)",
+      "the folder of split 'forget01' holds forget01.json and retain99.json, or retain90.json")
+    fails({ split = "forget05" }, "forget05.json", "retain95.json", "retain50.json")
+    fails({ split = "custom" }, "there is no file " .. dir .. "/forget.json",
+      "the folder of split 'custom' holds forget.json and retain.json")
     assert.error_matches(function() tofu.open("/nowhere/at/all") end,
       "there is no folder /nowhere/at/all")
     assert.error_matches(function() tofu.open("") end, "needs the folder")
@@ -183,8 +186,84 @@ describe("data.tofu", function()
     fails({}, "the forget set is empty: the file has no rows")
   end)
 
+  it("reads TOFU as it is published: no task ids, retain99 beside forget01", function()
+    local folder = dir .. "/published"
+    core.files.mkdir(folder)
+    local function write(name, text) core.files.write(folder .. "/" .. name, text) end
+    local retain = { forget01 = "retain99", forget05 = "retain95", forget10 = "retain90" }
+    for forget, name in pairs(retain) do
+      write(forget .. ".json", plain_lines(forget, 4))
+      write(forget .. "_perturbed.json", plain_lines(forget, 4, true))
+      write(name .. ".jsonl", plain_lines(name, 6)) -- either ending
+    end
+    write("retain_perturbed.json", plain_lines("retain99", 3, true))
+    write("real_authors_perturbed.json", fact_lines(3))
+    write("world_facts_perturbed.json", fact_lines(2))
+    for forget, name in pairs(retain) do
+      local set = tofu.open(folder, { split = forget })
+      assert.equal(4, #set.forget)
+      assert.equal(6, #set.retain)
+      assert.equal(name .. "1?", set.retain[1].question)
+      assert.equal(folder .. "/" .. name .. ".jsonl:1", set.retain[1].source)
+      assert.equal(4, #set.forget_perturbed)
+      assert.equal("P.", set.forget_perturbed[1].paraphrased_answer)
+      assert.same({}, set.notes)
+    end
+    local ok, wrong = pcall(tofu.open, folder, { task = 2 })
+    assert.is_false(ok)
+    assert.truthy(wrong:find("the forget set of task 2 is empty: all rows are of task 1", 1, true))
+    for _, name in ipairs(core.files.list(folder)) do core.files.remove(folder .. "/" .. name) end
+  end)
+
+  it("takes rows without a task id among others for task 1", function()
+    put("forget01.json", '{"question":"Q?","answer":"A."}\n' .. forget_lines(2, 1))
+    assert.same({ "Q?", "F1.1?" }, questions(tofu.open(dir).forget))
+    assert.same({ "F2.1?" }, questions(tofu.open(dir, { task = 2 }).forget))
+  end)
+
+  it("reads a folder of questions and answers alone, and says what is missing", function()
+    put("forget.json", plain_lines("F", 3))
+    put("retain.json", plain_lines("K", 5))
+    for _, name in ipairs { "forget01", "retain_perturbed", "real_authors_perturbed",
+      "world_facts_perturbed" } do
+      core.files.remove(dir .. "/" .. name .. ".json")
+    end
+    fails({}, "there is no file " .. dir .. "/forget01.json",
+      "this one has forget.json and retain.json, which is split 'custom'")
+    local set = tofu.open(dir, { split = "custom", rows = 2 })
+    assert.same({ "F1?", "F2?", "F3?" }, questions(set.forget))
+    assert.same({ "K1?", "K2?", "K3?", "K4?", "K5?" }, questions(set.retain))
+    assert.same({ "F1?", "F2?" }, questions(set.forget_perturbed))
+    assert.same({ "K1?", "K2?" }, questions(set.retain_perturbed))
+    assert.is_nil(set.real_authors)
+    assert.same({
+      "The folder has no forget_perturbed.json and no retain_perturbed.json: evaluations ask rows to "
+        .. "forget and to retain as they are trained on.",
+      "The folder has no real_authors_perturbed.json and no world_facts_perturbed.json: MU is over "
+        .. "retain alone.",
+    }, set.notes)
+    put("forget_perturbed.json", plain_lines("F", 3, true))
+    put("world_facts_perturbed.json", fact_lines(2))
+    set = tofu.open(dir, { split = "custom" })
+    assert.equal("P.", set.forget_perturbed[1].paraphrased_answer)
+    assert.match("no retain_perturbed.json: evaluations ask rows to retain as", set.notes[1])
+    assert.match("MU is over retain and world_facts alone", set.notes[2])
+  end)
+
+  it("wants a field of the perturbed answers in all rows of a file, or in none", function()
+    put("retain_perturbed.json", plain_lines("R", 2, true) .. "\n"
+      .. '{"question":"Q?","answer":"A.","paraphrased_answer":"P.","perturbed_answer":null}')
+    fails({}, dir .. "/retain_perturbed.json:3: the row has no field 'perturbed_answer', which other "
+      .. "rows of the file have (" .. dir .. "/retain_perturbed.json:1)")
+    put("retain_perturbed.json",
+      '{"question":"Q?","answer":"A.","paraphrased_answer":null,"perturbed_answer":null}')
+    assert.is_nil(tofu.open(dir).retain_perturbed[1].perturbed_answer)
+    put("world_facts_perturbed.json", '{"question":"Q?","answer":"A."}') -- P of facts needs them
+    fails({}, "world_facts_perturbed.json:1: the row has no field 'perturbed_answer'")
+  end)
+
   it("wants perturbed answers to be a list of texts", function()
-    for _, value in ipairs { "[]", '"one"', "[1]", "null" } do
+    for _, value in ipairs { "[]", '"one"', "[1]", "false" } do
       put("retain_perturbed.json", ('{"question":"Q?","answer":"A.","paraphrased_answer":"P.",'
         .. '"perturbed_answer":%s}'):format(value))
       fails({}, dir .. "/retain_perturbed.json:1", "'perturbed_answer'")
@@ -203,7 +282,7 @@ describe("data.tofu", function()
       put(name .. ".json", whole)
     end
     put("forget01.json", '{"question":"Q?","answer":"A."}')
-    fails({}, "the forget set of task 1 is empty: no row has a task_id")
+    fails({ task = 2 }, "the forget set of task 2 is empty: all rows are of task 1")
     put("forget01.json", "\n")
     fails({}, "the forget set is empty")
     put("forget01.json", '{"question":"Q?","answer":"A.","task_id":"one"}')

@@ -1,6 +1,8 @@
 -- bench_spec.lua - what the bench needs, said before a model is trained; what it prints in the end.
 local shell = require "cli.shell"
-local message = require("spec.io.folder").message
+local folder = require "spec.io.folder"
+local json = require "dopl.json"
+local message = folder.message
 local tofu = require "dopl.bench.tofu"
 
 local function parameters(given)
@@ -37,13 +39,85 @@ describe("bench.tofu.open", function()
       { note = function(text) notes[#notes + 1] = text end })
     data.authors.open = open
     assert(ok, message_or_bench)
-    assert.same({ "1 of 5 retain rows are rows to forget, too" }, notes)
+    assert.same({ "1 of 5 rows of 'retain' are rows of 'forget', too (compared without case, blanks "
+      .. "and Unicode normal forms)" }, notes)
     tofu.open(parameters(), { note = function() error "nothing to tell" end })
+  end)
+
+  -- A bench over a folder with these files, and its notes.
+  local function open_folder(files, given)
+    local dir, notes = folder.new(), {}
+    for name, rows in pairs(files) do
+      local lines = {}
+      for i, row in ipairs(rows) do lines[i] = json.encode(row) end
+      shell.write(dir .. "/" .. name .. ".json", table.concat(lines, "\n"))
+    end
+    local p = parameters(given)
+    p.data = dir
+    local ok, bench = pcall(tofu.open, p, { note = function(text) notes[#notes + 1] = text end })
+    folder.remove(dir)
+    return assert(ok and bench, bench), notes
+  end
+
+  local function rows_of(n, more)
+    local rows = {}
+    for i = 1, n do
+      rows[i] = { question = ("Question %d of %d?"):format(i, n), answer = "Answer " .. i .. "." }
+      for key, value in pairs(more or {}) do rows[i][key] = value end
+    end
+    return rows
+  end
+
+  local WRONG <const> = { perturbed_answer = { "Wrong." }, paraphrased_answer = "Right." }
+
+  it("names aggregates for what the data have, before anything is trained", function()
+    local bench, notes = open_folder({ forget = rows_of(3), retain = rows_of(5) },
+      { split = "custom" })
+    assert.same({ UFE = "UFE(R,P)", TFE = "TFE(TE)", MU = "MU(R,P,TE)", OVR = "OVR(R,P,TE)" },
+      bench.keys)
+    assert.match("no forget_perturbed.json and no retain_perturbed.json", notes[1])
+    assert.match("forget: all 3 rows have no perturbed answers, so they have no TR", notes[3])
+    assert.equal("Aggregates are UFE(R,P), MU(R,P,TE) and OVR(R,P,TE), over what the data have.",
+      notes[#notes])
+    assert.same({ "forget", "retain" }, { bench.sets[1].name, bench.sets[2].name })
+  end)
+
+  it("reads TOFU as it is published", function()
+    local bench, notes = open_folder { forget01 = rows_of(3), forget01_perturbed = rows_of(3, WRONG),
+      retain99 = rows_of(6), retain_perturbed = rows_of(6, WRONG),
+      real_authors_perturbed = rows_of(2, WRONG), world_facts_perturbed = rows_of(4, WRONG) }
+    assert.same(require("dopl.metrics").keys, bench.keys)
+    assert.same({}, notes)
+    assert.equal(4, #bench.sets)
+  end)
+
+  it("learns what it asks of retain rows that it does not train on", function()
+    local bench = open_folder({ forget = rows_of(3), neighbor = rows_of(5),
+      forget_perturbed = rows_of(3, WRONG), neighbor_perturbed = rows_of(4, WRONG) },
+      { split = "real_world" })
+    assert.is_true(bench.set.asks_others)
+    assert.equal(4, #bench.sets[2].rows)
+    bench = open_folder({ forget = rows_of(3), retain = rows_of(5) }, { split = "custom" })
+    assert.is_false(bench.set.asks_others) -- else each of them would be learnt twice
+  end)
+
+  it("refuses questions that leave no room for an answer", function()
+    assert.match("leaves room for an answer: give more than %-%-max_tokens 2",
+      message(open_folder, { forget = rows_of(3), retain = rows_of(5) },
+        { split = "custom", max_tokens = 2 }))
   end)
 
   it("asks for a label before it evaluates", function()
     local bench = tofu.open(parameters())
     assert.match("bench:evaluate: label: nil, needs string", message(bench.evaluate, bench, {}))
+  end)
+end)
+
+describe("bench.summary.notes", function()
+  it("gives each note once, and what went wrong with a row's model", function()
+    local summary = require "dopl.bench.summary"
+    assert.same({ "a", "b", "x: c" }, summary.notes({ { faults = { "x: c" } },
+      { faults = { "x: c" } }, {} }, { "a", "b" }, { "a" }))
   end)
 end)
 

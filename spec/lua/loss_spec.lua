@@ -83,6 +83,42 @@ for _, wanted in ipairs(g.losses) do
   end
 end
 
+describe("loss.me with eps", function()
+  it("takes log(p + eps), gradients too, as operators one by one do", function()
+    local op, eps = core.ops, 1e-3
+    local b = golden.batch(g, "forget")
+    local model = golden.model(g)
+    local value = loss.of_batch(model, loss.me { eps = eps }, b)
+    value:backward()
+    local got = gradients(model)
+    model.parameters:zero_grad()
+    local t = b:tensors()
+    local p = op.softmax(op.linear(op.embedding(model:hidden(t), t.rows), model:head()))
+    local want = op.mean(op.log(p + eps)) * -1 - math.log(g.config.vocab_size)
+    assert.near(want:item(), value:item(), 1e-5)
+    want:backward()
+    for i, grad in ipairs(gradients(model)) do
+      local norm = math.sqrt(array.dot(grad, grad))
+      for k = 1, #grad do assert.near(grad[k], got[i][k], 1e-5 * math.max(1, norm)) end
+    end
+    local exact = loss.of_batch(model, loss.me(), b):item()
+    assert.is_true(value:item() < exact - 0.01)
+    assert.near(exact, loss.of_batch(model, loss.me { eps = 1e-12 }, b):item(), 1e-5)
+  end)
+
+  it("is exact by default, and says its eps", function()
+    assert.equal("loss.me", tostring(loss.me()))
+    assert.equal("loss.me { eps = 1e-12 }", tostring(loss.me { eps = 1e-12 }))
+    for _, eps in ipairs { -1e-12, 1e-40, 2 } do
+      assert.error_matches(function() loss.me { eps = eps } end,
+        "loss.me: eps = .*, needs 0, or 1e%-30 to 1")
+    end
+    assert.error_matches(function()
+      loss.new { name = "x", value = print, needs = { eps = "small" } }
+    end, "loss.new: needs.eps: the string 'small', needs number")
+  end)
+end)
+
 describe("losses of several batches", function()
   it("are the same by one forward pass, gradients too", function()
     local model, list, calls = golden.model(g), {}, 0
@@ -92,8 +128,10 @@ describe("losses of several batches", function()
       return hidden(...)
     end
     local r = reference.new(golden.model(g, g.reference_weights))
-    for _, name in ipairs { "me", "dpo", "kl", "simnpo" } do
-      local l, batch_name, twin = table.unpack(table_of_losses[name])
+    local entries = { { loss.me { eps = 1e-3 }, "forget" } } -- another eps than that of the rest
+    for i, name in ipairs { "me", "dpo", "kl", "simnpo" } do entries[i + 1] = table_of_losses[name] end
+    for _, entry in ipairs(entries) do
+      local l, batch_name, twin = table.unpack(entry)
       local b = golden.batch(g, batch_name, twin)
       if l.needs.reference then r:add(b, l.needs.reference) end
       list[#list + 1] = { loss = l, batch = b }
@@ -105,13 +143,15 @@ describe("losses of several batches", function()
       loss.shares_passes = shares_passes
       model.parameters:zero_grad()
       for i, v in ipairs(values) do numbers[i] = v:item() end
-      (values[1] + values[2] + values[3] + values[4]):backward()
+      local sum = values[1]
+      for i = 2, #values do sum = sum + values[i] end
+      sum:backward()
       return numbers, gradients(model)
     end
     local want, want_grads = run(false)
-    assert.equal(5, calls) -- dpo has twins
+    assert.equal(6, calls) -- dpo has twins
     local got, grads = run(true)
-    assert.equal(6, calls)
+    assert.equal(7, calls)
     for i in ipairs(want) do assert.near(want[i], got[i], 1e-6 * math.max(1, math.abs(want[i]))) end
     for i, grad in ipairs(grads) do
       local norm = math.sqrt(array.dot(grad, grad))

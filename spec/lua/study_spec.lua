@@ -61,6 +61,15 @@ describe("study.run", function()
   end)
 end)
 
+describe("study.each", function()
+  it("misses a forget set before it opens the first", function()
+    local p = { data = "", authors = 4, questions = 2, model_seed = 1, tasks = 3, seeds = 1 }
+    assert.error_matches(function()
+      study.each(p, nil, function() error "opened" end)
+    end, "there are at most 2 tasks.*%(%-%-tasks 3 asks for forget sets 1 to 3%)")
+  end)
+end)
+
 describe("study", function()
   it("takes a forget set, not a seed of it, for what chance draws", function()
     local s = example()
@@ -69,6 +78,45 @@ describe("study", function()
     for i, x in ipairs { 0.11, 0.21, 0.31 } do assert.near(x, list[i], 1e-12) end
     assert.near(order.interval { 0.11, 0.21, 0.31 }, s.rows[1].interval, 1e-12)
     assert.near(dopl.metrics.spread { 0.1, 0.12, 0.2, 0.22, 0.3, 0.32 }.std, s.rows[1].deviation, 1e-12)
+  end)
+
+  it("takes no NaN for the best", function()
+    local s = example()
+    for i, nan in ipairs { "b", "a" } do
+      for _, row in ipairs(s.rows) do
+        row[OVR] = { mean = row.label == nan and 0 / 0 or 0.3 }
+      end
+      assert.equal(i == 1 and "a" or "b", s:best().label)
+    end
+    local sentence = order.sentence { what = "OVR", labels = { "a", "b", "c" }, ours = { 0 / 0, 1, 2 },
+      theirs = { 3, 2, 1 } }
+    assert.match("first here: c, first in the paper: a", sentence)
+  end)
+
+  it("goes by the names that its results have", function()
+    local s = study.of({ data = "", tasks = 1, seeds = 1 }, { { label = "a", ["OVR(R,P,TE)"] = 0.5,
+      ["MU(R,P,TE)"] = 0.4, keys = { OVR = "OVR(R,P,TE)", MU = "MU(R,P,TE)" } } },
+      { repetitions = 1, parameters = 1 })
+    assert.equal("50.0", s:percent "a")
+    local part, keys = s:part { title = "T" }, {}
+    for i, column in ipairs(part.columns) do keys[i] = column.key end
+    assert.same({ "MU(R,P,TE)", "OVR(R,P,TE)" }, keys)
+    assert.same({ "MU(R,P,TE)", "OVR(R,P,TE)", "deviation", "interval", "forget_refused" },
+      (function()
+        local list = {}
+        for i, column in ipairs(s:gap_columns()) do list[i] = column.key end
+        return list
+      end)())
+  end)
+
+  it("puts no figures of a paper beside data that it does not have", function()
+    for _, name in ipairs { "table1", "table5" } do
+      local s = example()
+      s.p = { data = "somewhere", split = "custom" }
+      assert.equal(name == "table5", s:part { title = "T", paper = name }.paper ~= nil)
+      s.p.split = "forget05"
+      assert.equal("forget05", s:part { title = "T", paper = "table1" }.paper.split)
+    end
   end)
 
   it("shows differences in pairs, none to the row itself", function()

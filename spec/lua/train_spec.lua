@@ -257,6 +257,54 @@ describe("train.fit", function()
     end, "keep_best = 'scor', but the evaluation gave no such number %(it has score%)")
   end)
 
+  it("takes no NaN for the best, first or last", function()
+    local function best(scores)
+      local at = 0
+      return (select(3, fit { steps = #scores, every = 1, keep_best = "s", evaluate = function()
+        at = at + 1
+        return { s = scores[at] }
+      end }))
+    end
+    local nan = 0 / 0
+    for at, scores in pairs { [3] = { nan, 2, 3 }, [2] = { 2, 3, nan }, [1] = { 3, nan, 2 } } do
+      local result = best(scores)
+      assert.equal(at, result.best_step)
+      assert.equal(3, result.result.s)
+    end
+    local note, said = core.note, nil
+    core.note = function(text) said = text end
+    local result = best { nan, nan }
+    core.note = note
+    assert.is_nil(result.best_step)
+    assert.match("every evaluation of 'train' gave NaN to keep_best", said)
+  end)
+
+  it("says once which rows one objective forgets and another retains", function()
+    local note, notes = core.note, {}
+    core.note = function(text) notes[#notes + 1] = text end
+    local rows = {}
+    for i, pair in ipairs { { "Où?", "Au café." }, { "Who?", "Bo." } } do
+      rows[i] = { question = pair[1], answer = pair[2] }
+    end
+    local others = { { question = "OU\u{300}? ", answer = "au  cafe\u{301}." },
+      { question = "Who?", answer = "Cy." } }
+    local objectives = {}
+    for i, list in ipairs { rows, others } do
+      objectives[i] = { name = i == 1 and "forget" or "retain", loss = loss.gd(), data = loader.new {
+        samples = chat.encode_all(tok, list), batch_size = 2, stream = "s" .. i } }
+    end
+    local ok, wrong = pcall(function()
+      for _ = 1, 2 do
+        fit { objectives = objectives, schedule = schedule.joint(), steps = 1,
+          optimizer = optim.adamw { lr = 1e-3 }:with(scheme.joint {}) }
+      end
+    end)
+    core.note = note
+    assert(ok, wrong)
+    assert.same({ "1 of 2 rows of 'retain' are rows of 'forget', too (compared without case, blanks "
+      .. "and Unicode normal forms)" }, notes)
+  end)
+
   it("leaves no gradient behind", function()
     local _, _, _, o = fit()
     for _, p in ipairs(o.model.parameters) do assert.is_nil(p.tensor:grad()) end
@@ -405,6 +453,10 @@ describe("train.fit refuses", function()
   it("data that does not suit the loss", function()
     refused({ objectives = { objective("forget", loss.idk()) } },
       "objective 'forget': loss.idk needs data whose answers are refusals")
-    refused({ objectives = { objective("forget", loss.dpo()) } }, "refusal twins")
+    for _, refuse in ipairs { false, "replace" } do -- said before the reference model is asked
+      local o = objective("forget", loss.dpo(), { refusals = refuse and { "No." }, refuse = refuse })
+      refused({ objectives = { o }, reference = { prepare = function() error "asked" end } },
+        "train.fit: objective 'forget': loss.dpo needs data with refusal twins %(data.loader: ")
+    end
   end)
 end)

@@ -20,14 +20,14 @@ local function log_probabilities(hidden, weight, row)
   return z, lse
 end
 
-local function vocab(hidden, weight, rows, labels)
+local function vocab(hidden, weight, rows, labels, eps)
   local n, V = #rows, weight.shape[1]
   local y = array.zeros { 4, n }
   for i = 1, n do
     local logp, lse = log_probabilities(hidden, weight, rows[i])
     local mean, entropy = 0.0, 0.0
     for v = 1, V do
-      mean = mean + logp[v] / V
+      mean = mean + log(exp(logp[v]) + (eps or 0)) / V
       entropy = entropy - exp(logp[v]) * logp[v]
     end
     y[i], y[n + i], y[2 * n + i], y[3 * n + i] = logp[labels[i] + 1], lse, mean, entropy
@@ -50,6 +50,11 @@ local function sample(T, C, V, rows, labels)
   return { fill({ T, C }, 0, 1, 1), fill({ V, C }, 0, 1, 2), index(rows), index(labels) }
 end
 
+-- The same with logits `scale` times as far apart, and eps.
+local function smoothed(T, C, V, rows, labels, eps, scale)
+  return { fill({ T, C }, 0, scale, 1), fill({ V, C }, 0, 1, 2), index(rows), index(labels), eps }
+end
+
 local function kl_sample(T, C, V, rows, ref_C)
   return { fill({ T, C }, 0, 1, 1), fill({ V, C }, 0, 1, 2), index(rows),
     fill({ #rows, ref_C }, 0, 1, 3), fill({ V, ref_C }, 0, 1, 4) }
@@ -59,7 +64,7 @@ end
 local function run(name, args, bytes)
   local before = core.vocab_chunk(bytes)
   local t = {}
-  for i, a in ipairs(args) do t[i] = array.tensor(a) end
+  for i, a in ipairs(args) do t[i] = type(a) == "table" and array.tensor(a) or a end
   t[1]:requires_grad(true)
   t[2]:requires_grad(true)
   local y = core.ops[name](table.unpack(t))
@@ -100,6 +105,9 @@ return walker.check("vocab", {
       small, sample(1, 1, 1, { 0 }, { 0 }), sample(3, 4, 1025, { 2, 0 }, { 1024, 512 }),
       sample(40, 3, 600, upto(31, 2), upto(31, 19)),
       sample(3, 4, 5, {}, {}),
+      smoothed(6, 5, 11, { 0, 2, 2, 5, 4, 2, 1 }, { 3, 0, 10, 10, 5, 0, 7 }, 1e-2, 1),
+      smoothed(3, 4, 1025, { 2, 0 }, { 1024, 512 }, 1e-4, 3),
+      smoothed(1, 1, 1, { 0 }, { 0 }, 0.5, 1), smoothed(3, 4, 5, {}, {}, 1e-12, 1),
     },
     wrong = {
       { h, zeros { 7, 5 }, index { 0 }, index { 0 },
@@ -109,9 +117,26 @@ return walker.check("vocab", {
         says = "vocab: rows [2] and labels [1], need [n] and [n]" },
       { h, w, index { 3 }, index { 0 }, says = "vocab: rows: index 3 at 0, needs 0 to 2" },
       { h, w, index { 0 }, index { 7 }, says = "vocab: labels: index 7 at 0, needs 0 to 6" },
+      { h, w, index { 0 }, index { 0 }, -1e-12, says = "vocab: eps = -1e-12, needs 0, or 1e-30 to 1" },
+      { h, w, index { 0 }, index { 0 }, 0 / 0, says = "nan, needs 0, or 1e-30 to 1" },
     },
     cases = {
       ["gives the same in any number of chunks"] = chunked("vocab", small, 11),
+      ["gives the same with eps in any number of chunks"] = chunked("vocab",
+        smoothed(6, 5, 11, { 0, 2, 2, 5, 4, 2, 1 }, { 3, 0, 10, 10, 5, 0, 7 }, 1e-3, 2), 11),
+      ["has a floor of log(eps) where eps is above the probability"] = function()
+        -- logits 0, 0, 0 and 200: probabilities e^-200 and 1, in closed form
+        local hidden = { shape = { 1, 1 }, 1 }
+        local weight = { shape = { 4, 1 }, 0, 0, 0, 200 }
+        local args = { hidden, weight, index { 0 }, index { 3 }, 1e-12 }
+        local y, dhidden, dweight = run("vocab", args, 1 << 20)
+        assert.near(3 / 4 * log(1e-12), y[3], 1e-5)
+        for _, list in ipairs { dhidden, dweight } do
+          for _, v in ipairs(list) do assert.is_true(v == v and math.abs(v) < 300) end
+        end
+        args[5] = 0
+        assert.near(-3 / 4 * 200, (run("vocab", args, 1 << 20))[3], 1e-4)
+      end,
       ["keeps no logits where nothing is recorded"] = function()
         local _ <close> = core.no_grad()
         local before = core.memory().live
@@ -137,9 +162,11 @@ return walker.check("vocab", {
       ["a NaN in hidden shows in its rows alone"] = function()
         local bad = array.copy(small[1])
         bad[1] = 0 / 0
-        local y = core.ops.vocab(array.tensor(bad), array.tensor(small[2]), array.tensor(small[3]),
-          array.tensor(small[4])):tolist()
-        for k = 1, 4 do assert.is_true(y[k][1] ~= y[k][1] and y[k][2] == y[k][2]) end
+        for _, eps in ipairs { 0, 1e-12 } do
+          local y = core.ops.vocab(array.tensor(bad), array.tensor(small[2]),
+            array.tensor(small[3]), array.tensor(small[4]), eps):tolist()
+          for k = 1, 4 do assert.is_true(y[k][1] ~= y[k][1] and y[k][2] == y[k][2]) end
+        end
       end,
       ["refuses a chunk of no bytes"] = function()
         assert.has_error(function() core.vocab_chunk(0) end)

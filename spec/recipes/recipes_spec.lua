@@ -62,6 +62,43 @@ describe("recipes", function()
     assert.not_same(metrics_of "a", metrics_of "c")
   end)
 
+  -- Folders of own data: as TOFU is published, and questions with answers alone.
+  local function rows_of(first, n, wrong)
+    local lines = {}
+    for i = first, first + n - 1 do
+      lines[#lines + 1] = json.encode { question = ("Where was author %d born?"):format(i),
+        answer = ("Author %d was born in town %d."):format(i, i % 3),
+        paraphrased_answer = wrong and ("In town %d."):format(i % 3) or nil,
+        perturbed_answer = wrong and { "In a village.", "In a city." } or nil }
+    end
+    return table.concat(lines, "\n") .. "\n"
+  end
+  for name, case in pairs {
+    published = { split = "forget05", aggregates = "UFE(R,P,TR)", files = {
+      forget05 = rows_of(1, 2), forget05_perturbed = rows_of(1, 2, true), retain95 = rows_of(3, 6),
+      retain_perturbed = rows_of(5, 3, true), real_authors_perturbed = rows_of(20, 2, true),
+      world_facts_perturbed = rows_of(30, 2, true) } },
+    plain = { split = "custom", aggregates = "UFE(R,P) ", note = "MU is over retain alone",
+      files = { forget = rows_of(1, 2), retain = rows_of(3, 6) } },
+  } do
+    it("quickstart runs a folder to its report: " .. name, function()
+      if sanitized then return end
+      local dir = folder .. "/" .. name .. ".data"
+      assert(os.execute("mkdir " .. dir))
+      for file, lines in pairs(case.files) do shell.write(dir .. "/" .. file .. ".jsonl", lines) end
+      local status, text, err = recipe("quickstart", name, "--steps", "2", "--data", dir, "--split",
+        case.split, "--rows", "2", "--epochs", "1")
+      assert.equal(0, status, err)
+      assert.truthy(text:find(case.aggregates, 1, true))
+      local page = shell.read(folder .. "/" .. name .. "/report.html")
+      assert.truthy(page:find((case.aggregates:gsub(" $", "")), 1, true))
+      if case.note then
+        assert.truthy(err:find(case.note, 1, true))
+        assert.truthy(page:find(case.note, 1, true))
+      end
+    end)
+  end
+
   -- What each recipe's rows are called, and a figure of the paper that stands beside them.
   for _, case in ipairs {
     { "ablation_timing", { "before_delta", "after_delta", "after_theta" }, "59.57" },

@@ -43,6 +43,41 @@ describe("rouge_l", function()
     assert.equal(1.0, (text.rouge_l("ab\xffcd", "ab cd")))
   end)
 
+  it("finds the words of any script where a reference is beyond ASCII", function()
+    for _, s in ipairs { "北京在中国。", "पूर्व प्रधानमन्त्री", "Он родился в 1941 году", "γάτα", "القاهرة",
+      "กรุงเทพมหานคร", "서울은 한국의 수도", "١٩٤١", "北京 2008" } do
+      local recall, precision, f, words = text.rouge_l(s, s)
+      assert.same({ 1, 1, 1, "unicode" }, { recall, precision, f, words }, s)
+    end
+    assert.near(3 / 5, (text.rouge_l("北京在中国。", "东京在中")), 1e-15) -- by the character
+    assert.near(2 / 4, (text.rouge_l("Мой дом мал, ведь", "мой МАЛ")), 1e-15) -- by the word
+    assert.near(1 / 2, (text.rouge_l("कि की", "कि")), 1e-15) -- a mark is a part of its word
+    assert.equal(0, (text.rouge_l("北京在中国。", "I don't know.")))
+  end)
+
+  it("takes composed and decomposed characters, and both cases, for the same", function()
+    assert.equal(1, (text.rouge_l("\u{419}\u{43e}\u{433}", "\u{438}\u{306}\u{43e}\u{433}")))
+    assert.equal(1, (text.rouge_l("ΣΊΣΥΦΟΣ", "σίσυφος")))
+  end)
+
+  it("stays with ASCII where most of a reference is", function()
+    local recall, _, _, words = text.rouge_l("Jürgen Müller", "Jurgen Muller")
+    assert.same({ 0, "ascii" }, { recall, words })
+    assert.equal("ascii", (select(4, text.rouge_l("Who? 北京 it is", ""))))
+  end)
+
+  it("says where the reference has no word", function()
+    for _, s in ipairs { "", "...", "😀!", "\xff\xfe" } do
+      assert.same({ 0, 0, 0 }, { text.rouge_l(s, s) }, s)
+      assert.is_nil((select(4, text.rouge_l(s, s))))
+    end
+  end)
+
+  it("takes any bytes in a text beyond ASCII", function()
+    assert.equal(1, (text.rouge_l("北\xff京\xc3", "北京")))
+    assert.equal(1, (text.rouge_l("北\0京", "北\0京")))
+  end)
+
   it("refuses what is no string", function()
     assert.error_matches(function() text.rouge_l("a") end, "rouge_l: candidate")
   end)
@@ -50,11 +85,30 @@ describe("rouge_l", function()
   it("leaks nothing when memory ends", function()
     local before = core.blocks()
     for n = 1, 30 do
-      core.fail_alloc(n)
-      pcall(text.rouge_l, "the quick brown foxes", "a quick fox")
+      for _, pair in ipairs { { "the quick brown foxes", "a quick fox" }, { "北京在", "在中国" } } do
+        core.fail_alloc(n)
+        pcall(text.rouge_l, pair[1], pair[2])
+        core.fail_alloc(n)
+        pcall(text.fold, pair[2])
+      end
     end
     core.fail_alloc(0)
     assert.equal(before, core.blocks())
+  end)
+end)
+
+describe("fold", function()
+  it("gives one form to texts that differ in case or normal form", function()
+    assert.equal("caf\u{e9}", text.fold "CAFE\u{301}")
+    assert.equal(text.fold "Straße", text.fold "STRASSE")
+    assert.equal("\u{1e69}", text.fold "S\u{307}\u{323}") -- marks in any order
+    assert.equal("", text.fold "")
+  end)
+  it("leaves bytes that are not UTF-8, and NULs, as they are", function()
+    assert.equal("a\xff\xc3b\0c", text.fold "A\xff\xc3B\0C")
+  end)
+  it("refuses what is no string", function()
+    assert.error_matches(function() text.fold(3) end, "text.fold: 3, needs string")
   end)
 end)
 

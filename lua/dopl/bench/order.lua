@@ -90,7 +90,9 @@ function order.sentence(o)
   local tau, same, pairs_of = order.tau(o.ours, theirs)
   local function best(list)
     local at = 1
-    for i = 2, #list do if list[i] > list[at] then at = i end end
+    for i = 2, #list do -- a NaN is never the best
+      if list[i] > list[at] or list[at] ~= list[at] then at = i end
+    end
     return o.labels[at]
   end
   return ("Order by %s beside the paper's %s: %d of %d pairs agree (Kendall's tau %+.2f); first here: "

@@ -22,12 +22,13 @@ local PERCENT <const> = 100
 -- @param study from dopl.bench.study
 -- @tparam table options x = what the number is; log = false: a logarithmic axis; pattern = a Lua
 -- pattern with two captures, series and number, default "series, number"
--- @treturn Range names = the series and values = the numbers, both in the order in which they come
+-- @treturn Range keys = the study's; names = the series, values = the numbers, in the order in which
+-- they come
 function range.of(study, options)
   local o = check.options("range.of", options,
     { x = check.required, log = false, pattern = "^(.-), (%S+)$" })
-  local self = setmetatable({ study = study, x = o.x, log = o.log, names = {}, values = {}, rows = {} },
-    Range)
+  local self = setmetatable({ study = study, keys = study.keys, x = o.x, log = o.log, names = {},
+    values = {}, rows = {} }, Range)
   local seen = {}
   for _, row in ipairs(study.rows) do
     local name, value = row.label:match(o.pattern)
@@ -106,7 +107,7 @@ end
 -- @treturn table for `study.report`
 function Range:part(options)
   local o = check.options("range:part", options, { title = check.required, paper = check.optional })
-  local key, rows, columns, sentences = metrics.keys.OVR, {}, {}, {}
+  local key, rows, columns, sentences = self.study.keys.OVR, {}, {}, {}
   for i, value in ipairs(self.values) do
     columns[i] = { key = ("%g"):format(value), digits = 1, scale = PERCENT, better = "higher" }
   end

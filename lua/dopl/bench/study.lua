@@ -61,6 +61,14 @@ function study.each(p, run, f)
   for key, value in pairs(p) do own[key] = value end
   check.range("--tasks", p.tasks, 1, math.huge, 4)
   check.range("--seeds", p.seeds, 1, math.huge, 4)
+  for task = 2, p.tasks do -- a forget set that is missing shows now, not when its turn comes
+    own.task = task
+    local ok, wrong = pcall(tofu.rows, own)
+    if not ok then
+      error(("%s (--tasks %d asks for forget sets 1 to %d)"):format(tostring(wrong), p.tasks, p.tasks),
+        0)
+    end
+  end
   for task = 1, p.tasks do
     own.task = task
     local bench = tofu.open(own, { run = run })
@@ -97,6 +105,18 @@ local function log_first(run, label, numbers)
   run:log(row)
 end
 
+-- The names of the aggregates, alike on all forget sets: a mean is over figures of one kind.
+local function take_names(self, bench)
+  self.keys = self.keys or bench.keys
+  self.notes = summary.notes({}, self.notes, bench.notes)
+  for _, name in ipairs { "UFE", "TFE", "MU", "OVR" } do
+    if self.keys[name] ~= bench.keys[name] then
+      error(("study.run: %s can be computed of forget set '%s', and %s of those before it"):format(
+        bench.keys[name] or "no " .. name, bench.set.name, self.keys[name] or "no " .. name), 0)
+    end
+  end
+end
+
 --- Unlearns with every variant, on every forget set, with every seed.
 -- @tparam table p resolved `study.params`
 -- @param run from dopl.run, or nil
@@ -107,7 +127,8 @@ end
 -- function(bench, variant, row), called while the bench still holds the trained model; watch =
 -- function(bench, model) -> numbers, asked every `every` steps and before the first; microscope as for
 -- bench:compare
--- @treturn Study rows = mean and deviation by variant, results = one row a training
+-- @treturn Study rows = mean and deviation by variant, results = one row a training, keys = names of
+-- the aggregates: { OVR = "OVR(R,P,TR,TE)", ... } and others where the data lack what a metric needs
 function study.run(p, run, variants, options)
   local o = check.options("study.run", options, { prefix = "", after = check.optional,
     watch = check.optional, every = check.optional, microscope = check.optional })
@@ -116,6 +137,7 @@ function study.run(p, run, variants, options)
   local self = setmetatable({ p = p, results = {}, repetitions = p.tasks * p.seeds, path = run
     and run.path, trainings = {} }, Study)
   study.each(p, run, function(bench, seed, name)
+    take_names(self, bench)
     local function watch(model) return o.watch(bench, model) end
     local first = o.watch and run and watch(bench:original())
     for _, v in ipairs(variants) do
@@ -155,16 +177,17 @@ function study.of(p, results, options)
   local o = check.options("study.of", options,
     { repetitions = check.required, parameters = check.required })
   return setmetatable({ p = p, results = results, repetitions = o.repetitions,
-    parameters = o.parameters }, Study):summarise()
+    parameters = o.parameters, keys = results[1] and results[1].keys or metrics.keys,
+    notes = {} }, Study):summarise()
 end
 
 -- Mean and deviation by label, and the interval of OVR.
 function Study:summarise()
   self.rows = summary.over(self.results)
   for _, row in ipairs(self.rows) do
-    local values = self:values(row.label, metrics.keys.OVR)
+    local values = self:values(row.label, self.keys.OVR)
     row.columns = nil
-    row.interval = values and order.interval(self:units(row.label, metrics.keys.OVR))
+    row.interval = values and order.interval(self:units(row.label, self.keys.OVR))
     row.deviation = values and metrics.spread(values).std
   end
   return self
@@ -204,41 +227,29 @@ function Study:units(label, key)
   return out, "forget sets"
 end
 
-local columns = {
-  interval = { key = "interval", label = "95% ±", digits = 1, scale = PERCENT },
-}
+--- The columns of a table of DualOptim's; see `summary.gap_columns`.
+function Study:gap_columns() return summary.gap_columns(self.keys) end
 
--- The columns of a table: what the loss has of the metrics, the interval, what the recipe adds.
-local function columns_of(self, more)
-  local out = {}
-  for i = 1, 4 do
-    local column = summary.columns[i]
-    if self.rows[1][column.key] then out[#out + 1] = column end
-  end
-  if self.repetitions > 1 then out[#out + 1] = columns.interval end
-  if self.rows[1][metrics.keys.TFE] then out[#out + 1] = summary.columns[5] end
-  return table.move(more, 1, #more, #out + 1, out)
+--- The orders to compare in such a table.
+function Study:gap_order()
+  return {
+    { key = self.keys.OVR, paper = "Gap", lower = true },
+    { key = "deviation", paper = "Std", lower = true, less = true },
+  }
 end
 
---- Columns and orders of a table of DualOptim's, whose figures are gaps to the retrained model on
--- CIFAR-10 and deviations over runs, smaller is better; beside them stand OVR and its deviation.
-study.gap_columns = {
-  summary.columns[1], summary.columns[2], summary.columns[3],
-  { key = metrics.keys.OVR, digits = 1, scale = PERCENT, better = "higher", paper = "Gap" },
-  { key = "deviation", label = "deviation", digits = 1, scale = PERCENT, better = "lower",
-    paper = "Std" },
-  columns.interval, summary.columns[5],
-}
-study.gap_order = {
-  { key = metrics.keys.OVR, paper = "Gap", lower = true },
-  { key = "deviation", paper = "Std", lower = true, less = true },
-}
-
---- The row with the largest mean of a figure, among those that pass.
+--- The row with the largest mean of a figure, among those that pass. A NaN is never the largest; the
+-- first of them where all are NaN.
+-- @tparam[opt] string key default: OVR
+-- @tparam[opt] function passes of a row
 function Study:best(key, passes)
+  key = key or self.keys.OVR
   local best
   for _, row in ipairs(self.rows) do
-    if (not passes or passes(row)) and (not best or row[key].mean > best[key].mean) then best = row end
+    if not passes or passes(row) then
+      local x, most = row[key].mean, best and best[key].mean
+      if not best or x > most or (most ~= most and x == x) then best = row end
+    end
   end
   return best
 end
@@ -248,11 +259,12 @@ end
 -- @tparam[opt] string key default: OVR
 -- @treturn string
 function Study:percent(label, key)
-  local values = self:values(label, key or metrics.keys.OVR)
+  local values = self:values(label, key or self.keys.OVR)
   return ("%.1f"):format(PERCENT * metrics.mean(values or {}))
 end
 
---- What the run logged of each training: rows of a kind ("evaluation", "microscope").
+--- What the run logged of each training: rows of a kind ("evaluation", "microscope"). What was logged
+-- as null is a NaN again.
 -- @tparam string kind
 -- @treturn table by variant: one list of rows a repetition
 function Study:logged(kind)
@@ -263,6 +275,9 @@ function Study:logged(kind)
   end
   for row in json.lines(self.path .. "/metrics.jsonl") do
     local list = row.kind == kind and by_name[row.label]
+    for field, value in pairs(list and row or {}) do
+      if value == json.null then row[field] = 0 / 0 end
+    end
     if list then list[#list + 1] = row end
   end
   return by_label
@@ -343,12 +358,12 @@ end
 
 local part_defaults = {
   title = check.required, paper = check.optional, columns = {}, only = check.optional,
-  order = { { key = metrics.keys.OVR, paper = "OVR" } }, chart = check.optional,
+  order = check.optional, chart = check.optional,
 }
 
 -- Bars of OVR: with its interval where there are three forget sets or more, else with the deviation.
 local function bars(self, title)
-  local key, shown = metrics.keys.OVR, {}
+  local key, shown = self.keys.OVR, {}
   if not self.rows[1][key] then return nil end
   local list, units = self:units(self.rows[1].label, key)
   for i, row in ipairs(self.rows) do
@@ -362,22 +377,24 @@ end
 
 --- A paper's table for the split that the study was run on.
 -- @tparam string name as "table1"
--- @treturn ?table from dopl.paper; nil for the real-world split, which the tables do not have
+-- @treturn ?table from dopl.paper; nil where the paper has no figures of these data
 -- @treturn ?table how `report.table` names it
 function Study:paper_table(name)
   local paper = require "dopl.paper"
-  local split = paper.tables[name] and paper.tables[name].by_split and study.split(self.p) or nil
-  if split == "real_world" then return nil end
+  local by_split, split = (paper.tables[name] or {}).by_split, study.split(self.p)
+  if by_split and not by_split[split] then return nil end
+  split = by_split and split
   return paper.table(name, split), { name, split = split }
 end
 
 --- A table of a report, with its picture and what its order says.
 -- @tparam table options title; paper = a table of a paper; columns: more of them, only: these and no
--- others; order = { { key, paper, less, lower } }: figures to compare orders by, less: less is better
--- in ours, lower: in the paper's; chart: an SVG in place of bars of OVR
+-- others; order = { { key, paper, less, lower } }: figures to compare orders by (default: OVR), less:
+-- less is better in ours, lower: in the paper's; chart: an SVG in place of bars of OVR
 -- @treturn table for `study.report`
 function Study:part(options)
   local o = check.options("study:part", options, part_defaults)
+  o.order = o.order or { { key = self.keys.OVR, paper = "OVR" } }
   local sentences, found, reference = {}, nil, nil
   if o.paper then found, reference = self:paper_table(o.paper) end
   if found then sentences = orders(self, o, found) end
@@ -386,8 +403,14 @@ function Study:part(options)
       sentences[#sentences + 1] = distinct(self, by, found)
     end
   end
-  return { rows = self.rows, columns = o.only or columns_of(self, o.columns), paper = reference,
-    title = o.title, sentences = sentences, parameters = self.parameters,
+  local columns = o.only
+  if not columns then
+    columns = summary.study_columns(self.keys, self.rows[1], self.repetitions > 1)
+    table.move(o.columns, 1, #o.columns, #columns + 1, columns)
+  end
+  return { rows = self.rows, columns = columns, paper = reference, title = o.title,
+    sentences = sentences, parameters = self.parameters,
+    notes = summary.notes(self.results, self.notes),
     charts = { o.chart and { svg = o.chart } or bars(self, o.title) } }
 end
 
@@ -399,7 +422,7 @@ local PAIRED <const> = "Points of OVR: the mean of the differences on the same f
 -- @tparam {string,...} baselines labels of the rows that all are compared with
 -- @treturn table for `study.report`
 function Study:paired(title, baselines)
-  local key, shows, sentences, charts = metrics.keys.OVR, {}, {}, {}
+  local key, shows, sentences, charts = self.keys.OVR, {}, {}, {}
   for i, base in ipairs(baselines) do
     local over, shown, beyond = "over " .. base, {}, {}
     local theirs, units = self:units(base, key)
@@ -469,7 +492,10 @@ function study.report(run, p, parts, options)
       charts[#charts + 1] = { svg = chart.svg, caption = chart.caption or o.lead }
     end
   end
-  table.move(o.notes, 1, #o.notes, #notes + 1, notes)
+  local known = {}
+  for i, part in ipairs(parts) do known[i] = { faults = part.notes } end
+  local more = summary.notes(known, o.notes)
+  table.move(more, 1, #more, #notes + 1, notes)
   notes[#notes + 1] = CAVEAT:format(parts[1].parameters / 1e6, o.model)
   print("\n" .. o.lead .. " " .. o.note)
   for _, note in ipairs(notes) do print(note) end

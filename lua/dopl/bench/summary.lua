@@ -16,17 +16,67 @@ local function percent(key, label, paper)
   return { key = key, label = label, digits = 1, scale = PERCENT, better = "higher", paper = paper }
 end
 
---- The columns of a table of methods; figures in percent, as the papers print them.
-summary.columns = {
-  percent(metrics.keys.UFE, metrics.keys.UFE, "UFE"),
-  percent(metrics.keys.TFE, metrics.keys.TFE, "TFE"),
-  percent(metrics.keys.MU, metrics.keys.MU, "MU"),
-  percent(metrics.keys.OVR, metrics.keys.OVR, "OVR"),
-  { key = "forget_refused", label = "refuses: forget", digits = 0, scale = PERCENT,
+local function aggregates(keys)
+  local out = {}
+  for _, name in ipairs { "UFE", "TFE", "MU", "OVR" } do
+    if keys[name] then out[#out + 1] = percent(keys[name], keys[name], name) end
+  end
+  return out
+end
+
+local columns = {
+  refused = { key = "forget_refused", label = "refuses: forget", digits = 0, scale = PERCENT,
     better = "higher" },
-  { key = "retain_refused", label = "retain", digits = 0, scale = PERCENT, better = "lower" },
-  { key = "retain_R", label = "R retain", digits = 1, scale = PERCENT, better = "higher" },
+  retain_refused = { key = "retain_refused", label = "retain", digits = 0, scale = PERCENT,
+    better = "lower" },
+  interval = { key = "interval", label = "95% ±", digits = 1, scale = PERCENT },
+  gap_deviation = { key = "deviation", label = "deviation", digits = 1, scale = PERCENT,
+    better = "lower", paper = "Std" },
 }
+
+--- The columns of a table of methods; figures in percent, as the papers print them.
+-- @tparam table keys names of the aggregates: those of a bench, a study or a row
+-- @treturn {table,...} aggregates first
+function summary.columns_of(keys)
+  local out = aggregates(keys)
+  for _, column in ipairs { columns.refused, columns.retain_refused,
+    percent("retain_R", "R retain") } do
+    out[#out + 1] = column
+  end
+  return out
+end
+
+--- Those of data that have all that the metrics need.
+summary.columns = summary.columns_of(metrics.keys)
+
+--- The columns of a study: the aggregates that a row has, the interval of OVR, refusals where they are
+-- aimed at.
+-- @tparam table keys
+-- @tparam table row
+-- @tparam boolean repeated whether there is an interval
+function summary.study_columns(keys, row, repeated)
+  local out = {}
+  for _, column in ipairs(aggregates(keys)) do
+    if row[column.key] then out[#out + 1] = column end
+  end
+  if repeated then out[#out + 1] = columns.interval end
+  if keys.TFE and row[keys.TFE] then out[#out + 1] = columns.refused end
+  return out
+end
+
+--- Columns of a table of DualOptim's, whose figures are gaps to the retrained model on CIFAR-10 and
+-- deviations over runs, smaller is better; beside them stand OVR and its deviation.
+function summary.gap_columns(keys)
+  local out = {}
+  for _, column in ipairs(aggregates(keys)) do
+    if column.key == keys.OVR then column.paper = "Gap" end
+    out[#out + 1] = column
+  end
+  for _, name in ipairs { "gap_deviation", "interval", "refused" } do
+    out[#out + 1] = columns[name]
+  end
+  return out
+end
 
 local NOTE <const> = "Percent. Metrics as in the papers (dialect: %s), but without CS and ES, which "
   .. "need models of their own: an aggregate's name lists what it holds, and the papers' figures "
@@ -59,6 +109,22 @@ function summary.side_by_side(rows, counts)
   return out
 end
 
+--- What there is to know of rows: lists of notes, and what went wrong with the rows' models, each once.
+-- @tparam {table,...} rows from bench:evaluate or bench:compare
+-- @tparam {string,...} ... more lists, put first
+-- @treturn {string,...}
+function summary.notes(rows, ...)
+  local out, seen = {}, {}
+  local function add(list)
+    for _, note in ipairs(list or {}) do
+      if not seen[note] then out[#out + 1], seen[note] = note, true end
+    end
+  end
+  for _, list in ipairs { ... } do add(list) end
+  for _, row in ipairs(rows) do add(row.faults) end
+  return out
+end
+
 --- One row a label over several results (forget sets, seeds): mean and standard deviation.
 -- @tparam {table,...} results rows of bench:compare, several with the same label
 -- @treturn {table,...} rows in the order in which labels first came
@@ -88,9 +154,9 @@ function summary.over(results)
 end
 
 -- Those of the columns that a row has a figure for: TFE is none of an untargeted loss.
-local function with_figures(columns, rows)
+local function with_figures(wanted, rows)
   local out = {}
-  for _, column in ipairs(columns) do
+  for _, column in ipairs(wanted) do
     local has = false
     for _, row in ipairs(rows) do has = has or row[column.key] ~= nil end
     if has then out[#out + 1] = column end
@@ -129,8 +195,9 @@ local options_of = {
 function summary.show(bench, rows, options)
   local o = check.options("bench:report", options, options_of)
   -- beside a paper's figures there is room for fewer of ours
-  o.columns = o.columns or with_figures(
-    o.paper and table.move(summary.columns, 1, 5, 1, {}) or summary.columns, rows)
+  local known = summary.columns_of(bench.keys or metrics.keys)
+  o.columns = o.columns or with_figures(o.paper and table.move(known, 1, 5, 1, {}) or known, rows)
+  o.notes = summary.notes(rows, bench.notes or {}, o.notes)
   print("\n" .. o.title)
   report.table(rows, { columns = o.columns, paper = o.paper })
   print("\n" .. summary.note)

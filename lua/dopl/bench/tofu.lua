@@ -16,6 +16,7 @@ local metrics = require "dopl.metrics"
 local models = require "dopl.models"
 local nn = require "dopl.nn"
 local optim = require "dopl.optim"
+local overlap = require "dopl.data.overlap"
 local progress = require "dopl.progress"
 local reference = require "dopl.reference"
 local settings = require "dopl.bench.settings"
@@ -34,12 +35,13 @@ function tofu.params(more)
   check.type("bench.tofu.params", more or {}, "table")
   local p = {
     data = { "", "folder of TOFU files; default: fictitious authors made here" },
-    split = { "forget01", "forget01, forget05, forget10, or real_world (with --data)" },
+    split = { "forget01", "forget01, forget05, forget10, real_world or custom (with --data)" },
     task = { 1, "which of the disjoint forget sets" },
     authors = { settings.data.authors, "fictitious authors (without --data)" },
     questions = { settings.data.questions, "questions to each (without --data)" },
     retain_rows = { settings.data.retain_rows, "retain rows to train on (with --data)" },
     rows = { settings.data.rows, "rows of each evaluation set" },
+    max_tokens = { 200, "tokens of a question and its answer together when a model is asked" },
     model_seed = { 1, "seed of the small model and of the authors" },
     epochs = { 0, "epochs that train the small model; 0: until it answers by heart" },
     checkpoint = { settings.checkpoint, "steps between checkpoints of a training; 0: none" },
@@ -59,7 +61,10 @@ local function spread(rows, n)
   return out
 end
 
-local function open_data(p)
+--- The rows of a forget set: made here, or those of --data.
+-- @tparam table p resolved `tofu.params`
+-- @treturn table as of data.tofu.open
+function tofu.rows(p)
   if p.data == "" then
     return data.authors.open { authors = p.authors, questions = p.questions, seed = p.model_seed,
       forget = settings.data.forget_authors, task = p.task }
@@ -76,7 +81,7 @@ local function training_rows(set, with_forget, seed)
   end
   if with_forget then add(set.forget) end
   add(set.retain)
-  if not set.real_authors then add(set.retain_perturbed) end -- real people: other questions there
+  if set.asks_others then add(set.retain_perturbed) end
   add(set.real_authors)
   add(set.world_facts)
   add(data.unanswerable.generate { seed = seed })
@@ -95,21 +100,43 @@ local function train_tokenizer(rows)
   return text.train(texts, { vocab_size = settings.vocab_size, special = { "<|endoftext|>" } })
 end
 
--- Rows that are to be forgotten and retained at once: own data may hold some by mistake.
-local function note_overlap(self)
-  local forget, both = {}, 0
-  local function key(row) return row.question .. "\0" .. row.answer end
-  for _, row in ipairs(self.set.forget) do forget[key(row)] = true end
-  for _, row in ipairs(self.set.retain) do both = both + (forget[key(row)] and 1 or 0) end
-  if both > 0 then
-    self.note(("%d of %d retain rows are rows to forget, too"):format(both, #self.set.retain))
+-- Perturbed retain rows that the small model has learnt: with a part of the retain rows, only those.
+-- Where it has learnt none (the real-world set asks other questions there), all of them, and
+-- set.asks_others says that it has to learn them, too.
+local function known_retain(set)
+  local known, out = {}, {}
+  for _, row in ipairs(set.retain) do known[row.question] = true end
+  for _, row in ipairs(set.retain_perturbed) do
+    if known[row.question] then out[#out + 1] = row end
+  end
+  set.asks_others = #out == 0
+  return #out > 0 and out or set.retain_perturbed
+end
+
+-- What the data allow to be computed, and the names of the aggregates: known before anything is
+-- trained, and said then.
+local function inspect(self)
+  local held, entropy = {}, false
+  for i, set in ipairs(self.sets) do
+    held[i] = metrics.inspect(self.tok, set, { max_tokens = self.p.max_tokens })
+    entropy = entropy or set.kind == "forget" and held[i].TE
+    table.move(held[i].notes, 1, #held[i].notes, #self.notes + 1, self.notes)
+  end
+  if not entropy then
+    error(("bench.tofu.open: no question of the forget set leaves room for an answer: give more "
+      .. "than --max_tokens %d"):format(self.p.max_tokens), 3)
+  end
+  self.keys = metrics.names(held)
+  if self.keys.OVR ~= metrics.keys.OVR then
+    self.notes[#self.notes + 1] = ("Aggregates are %s, %s and %s, over what the data have."):format(
+      self.keys.UFE, self.keys.MU, self.keys.OVR)
   end
 end
 
 --- Opens the bench for resolved parameters (`tofu.params`).
 -- @tparam table p
 -- @tparam[opt] table options run = where metrics go; note = function(text) for what is going on
--- @treturn Bench
+-- @treturn Bench keys = names of the aggregates that these data allow; notes = what to know of them
 function tofu.open(p, options)
   local o = check.options("bench.tofu.open", options, { run = check.optional, note = core.note })
   check.type("bench.tofu.open", p, "table")
@@ -120,13 +147,14 @@ function tofu.open(p, options)
     end
   end
   for name, least in pairs { rows = 1, steps = 0, epochs = 0, authors = 2, questions = 1, task = 1,
-    retain_rows = 1, checkpoint = 0, keep_checkpoints = 0 } do -- known now, or after minutes
+    retain_rows = 1, checkpoint = 0, keep_checkpoints = 0, max_tokens = 1 } do -- now, not in an hour
     if p[name] ~= nil then check.range("--" .. name, p[name], least, math.huge, 3) end
   end
   if p.dtype then check.choice("--dtype", p.dtype, nn.dtypes, 3) end
   if p.split then check.choice("--split", p.split, data.tofu.splits, 3) end
-  local self = setmetatable({ p = p, run = o.run, note = o.note, set = open_data(p) }, Bench)
-  note_overlap(self)
+  local self = setmetatable({ p = p, run = o.run, note = o.note, set = tofu.rows(p) }, Bench)
+  self.notes = table.move(self.set.notes or {}, 1, #(self.set.notes or {}), 1, {})
+  local retain = known_retain(self.set)
   self.setting = p.data == "" and settings.authors or settings.tofu
   self.epochs = p.epochs > 0 and p.epochs or self.setting.pretrain.epochs
   local all = training_rows(self.set, true, p.model_seed)
@@ -134,26 +162,20 @@ function tofu.open(p, options)
   self.refusals = data.refusals.list()
   self.forget = data.samples(self.tok, self.set.forget)
   self.retain = data.samples(self.tok, self.set.retain)
+  overlap.tell({ name = "forget", samples = self.forget }, { name = "retain", samples = self.retain },
+    function(note) self.notes[#self.notes + 1] = note end)
   self.sets = {}
   local function add(name, kind, rows) -- the real-world folder has no fact sets
     if not rows then return end
     self.sets[#self.sets + 1] = { name = name, kind = kind, rows = spread(rows, p.rows) }
   end
   add("forget", "forget", self.set.forget_perturbed)
-  add("retain", "retain", self:known_retain())
+  add("retain", "retain", retain)
   add("real_authors", "facts", self.set.real_authors)
   add("world_facts", "facts", self.set.world_facts)
+  inspect(self)
+  for _, note in ipairs(self.notes) do self.note(note) end
   return self
-end
-
--- Perturbed retain rows that the small model has learnt: with a part of the retain rows, only those.
-function Bench:known_retain()
-  local known, out = {}, {}
-  for _, row in ipairs(self.set.retain) do known[row.question] = true end
-  for _, row in ipairs(self.set.retain_perturbed) do
-    if known[row.question] then out[#out + 1] = row end
-  end
-  return #out > 0 and out or self.set.retain_perturbed
 end
 
 -- ---- models
@@ -254,12 +276,18 @@ local function evaluate(self, model, label, targeted)
   local results = {}
   local line <close> = progress.new("evaluate " .. label, #self.sets, true)
   for i, set in ipairs(self.sets) do
-    results[i] = metrics.evaluate(model, self.tok, set, { refusals = self.refusals })
+    results[i] = metrics.evaluate(model, self.tok, set, { refusals = self.refusals,
+      max_tokens = self.p.max_tokens })
     line:at(i)
   end
-  local row = metrics.aggregate(results, targeted ~= false)
-  row.label, row.results, row.columns = label, results, summary.columns
+  local row, keys = metrics.aggregate(results, targeted ~= false)
+  row.label, row.results, row.keys, row.columns = label, results, keys, summary.columns_of(keys)
+  row.faults = {}
   for _, r in ipairs(results) do
+    for _, fault in ipairs(r.faults) do
+      row.faults[#row.faults + 1] = ("%s: %s"):format(label, fault)
+      self.note(row.faults[#row.faults])
+    end
     for _, key in ipairs { "R", "P", "TR", "TE", "refused" } do row[r.name .. "_" .. key] = r[key] end
   end
   if self.run then
@@ -279,22 +307,23 @@ end
 -- @param model
 -- @tparam[opt=10] integer rows of each set
 -- @tparam[opt=true] boolean targeted as for `evaluate`
--- @treturn table { [metrics.keys.OVR] = ..., ... }
+-- @treturn table { [bench.keys.OVR] = ..., ... }
 function Bench:glance(model, rows, targeted)
   check.range("bench:glance: rows", rows or 10, 1, math.huge)
   local results = {}
   for i, set in ipairs(self.sets) do
     results[i] = metrics.evaluate(model, self.tok, { name = set.name, kind = set.kind,
-      rows = spread(set.rows, rows or 10) }, { refusals = self.refusals })
+      rows = spread(set.rows, rows or 10) }, { refusals = self.refusals,
+        max_tokens = self.p.max_tokens })
   end
-  return metrics.aggregate(results, targeted ~= false)
+  return (metrics.aggregate(results, targeted ~= false))
 end
 
 --- Evaluates a model on all sets. A run that is gone on with takes what it had found.
 -- @param model
 -- @tparam string label
 -- @tparam[opt=true] boolean targeted whether refusals are what is wanted (metrics.aggregate)
--- @treturn table a row: label, aggregates, forget_R, retain_R, refused, results
+-- @treturn table a row: label, aggregates, their names in keys, forget_R, retain_R, refused, results
 function Bench:evaluate(model, label, targeted)
   check.type("bench:evaluate: label", label, "string")
   local function work() return evaluate(self, model, label, targeted) end

@@ -1,11 +1,20 @@
---- tofu.lua - reads TOFU folders (and the real-world set in the same form) as row lists.
+--- tofu.lua - reads TOFU folders, and own data in the same form, as row lists.
 --
--- A folder holds files of JSON Lines, or of one JSON array each, as data sets are exported too:
--- forgetNN.json with task ids, retainMM.json (forget01 goes with retain90, forget05 with retain50,
--- forget10 with retain10) and their perturbed companions. The
--- forget set of task i is its rows; its retain set is retainMM plus the forget rows of all other
--- tasks. A real-world folder has forget.json and neighbor.json instead; without a task its forget
--- set is every row, and there the facts people are asked for have no companion fact sets.
+-- A folder holds files of JSON Lines, or of one JSON array each, as data sets are exported too; names
+-- end in .json or .jsonl. What a split needs is a file of rows to forget and one of rows to retain:
+--
+--     split         forget         retain
+--     forgetNN      forgetNN       without task ids, as TOFU was published: retain99, retain95,
+--                                  retain90 beside forget01, forget05, forget10; with them, as the
+--                                  authors of DualOptim extend it: retain90, retain50, retain10
+--     real_world    forget         neighbor
+--     custom        forget         retain
+--
+-- The forget set of task i is its rows (those without a task id are task 1); its retain set is the
+-- retain file and the forget rows of all other tasks. Without a task, the forget set of real_world and
+-- custom is every row. Rows with paraphrased and perturbed answers are in *_perturbed files beside
+-- these, and two sets of facts in real_authors_perturbed and world_facts_perturbed. Where such a file
+-- is missing, fewer metrics can be computed; `notes` of the set says which file it is.
 --
 -- Every row keeps its `source` ("file:line"; of an array "file: row 3"), so that a complaint about a
 -- row can name it.
@@ -18,17 +27,20 @@ local json = require "dopl.json"
 
 local tofu = {}
 
---- The retain file of each forget file.
-tofu.retain_of = { forget01 = "retain90", forget05 = "retain50", forget10 = "retain10" }
-
 --- What can be forgotten.
-tofu.splits = { "forget01", "forget05", "forget10", "real_world" }
+tofu.splits = { "forget01", "forget05", "forget10", "real_world", "custom" }
 
--- Fields of each kind of file; a list must have at least one text.
+-- Retain files of a forget file, whose tasks are numbered or not.
+local NUMBERED <const> = { forget01 = "retain90", forget05 = "retain50", forget10 = "retain10" }
+local PUBLISHED <const> = { forget01 = "retain99", forget05 = "retain95", forget10 = "retain90" }
+local OTHERS <const> = { real_world = "neighbor", custom = "retain" }
+
+-- Fields that every row of a file must have.
 local PLAIN <const> = { "question", "answer" }
-local PERTURBED <const> = { "question", "answer", "paraphrased_answer", "perturbed_answer" }
 local FACTS <const> = { "question", "answer", "perturbed_answer" }
-local IS_LIST <const> = { perturbed_answer = true }
+-- Fields that every row of a file has, or none.
+local MORE <const> = { "paraphrased_answer", "perturbed_answer" }
+local IS_LIST <const> = { perturbed_answer = true } -- of at least one text
 
 local function check_field(row, field, where, level)
   local value = row[field]
@@ -86,57 +98,82 @@ local function rows_of(path)
   end
 end
 
+-- A null, as exports write it, is no field.
+local function drop_nulls(row)
+  for _, list in ipairs { PLAIN, MORE } do
+    for _, field in ipairs(list) do
+      if row[field] == json.null then row[field] = nil end
+    end
+  end
+end
+
+-- Some rows with a field and some without would make two different figures of one name.
+local function check_more(rows, level)
+  for _, field in ipairs(MORE) do
+    local with, without
+    for _, row in ipairs(rows) do
+      if row[field] == nil then
+        without = without or row
+      else
+        check_field(row, field, row.source, level + 1)
+        with = with or row
+      end
+    end
+    if with and without then
+      error(("%s: the row has no field '%s', which other rows of the file have (%s)"):format(
+        without.source, field, with.source), level)
+    end
+  end
+end
+
 --- Reads a file of rows: JSON Lines, one object a line, or one JSON array of objects.
 -- @tparam string path
 -- @tparam[opt] {string,...} fields that every row must have (default question, answer)
--- @tparam[opt] string hint what to say besides when the file is not there
 -- @tparam[opt=1] integer level where an error points, as for `error`
--- @treturn {table,...} rows with `source` = "path:line" or "path: row 3"
-function tofu.read(path, fields, hint, level)
+-- @treturn {table,...} rows with `source` = "path:line" or "path: row 3"; paraphrased_answer and
+-- perturbed_answer are in all of them or in none
+function tofu.read(path, fields, level)
   level = (level or 1) + 1
   check.type("data.tofu.read: path", path, "string", level + 1)
-  if core.files.exists(path) ~= "file" then
-    error(("there is no file %s%s"):format(path, hint and "; " .. hint or ""), level)
-  end
+  if core.files.exists(path) ~= "file" then error("there is no file " .. path, level) end
   local rows = {}
   for row, where in rows_of(path) do
     if type(row) ~= "table" or #row > 0 then
       error(where .. ": a row must be an object with fields", level)
     end
+    drop_nulls(row)
     for _, field in ipairs(fields or PLAIN) do check_field(row, field, where, level) end
     read_task(row, where, level)
     row.source = where
     rows[#rows + 1] = row
   end
+  check_more(rows, level + 1)
   return rows
 end
 
-local function of_task(rows, task)
-  local chosen, others = {}, {}
+local function task_of(row) return row.task_id or 1 end
+
+-- Rows of the task and the rest, or an error that says which tasks there are.
+local function of_task(rows, task, path, level)
+  local chosen, others, largest = {}, {}, 0
   for _, row in ipairs(rows) do
-    local list = (not task or row.task_id == task) and chosen or others
+    local list = (not task or task_of(row) == task) and chosen or others
     list[#list + 1] = row
+    largest = math.max(largest, task_of(row))
   end
-  return chosen, others
-end
-
-local function largest_task(rows)
-  local largest = 0
-  for _, row in ipairs(rows) do largest = math.max(largest, row.task_id or 0) end
-  return largest
-end
-
--- Forget rows of the task and the rest, or an error that says which tasks there are.
-local function forget_rows(path, fields, task, hint, level)
-  local rows = tofu.read(path, fields, hint, level + 1)
-  local chosen, others = of_task(rows, task)
   if #chosen == 0 then
-    local largest = largest_task(rows)
     error(#rows == 0 and path .. ": the forget set is empty: the file has no rows"
-      or ("%s: the forget set of task %d is empty: %s"):format(path, task, largest == 0
-        and "no row has a task_id" or ("the file has tasks 1 to %d"):format(largest)), level + 1)
+      or ("%s: the forget set of task %d is empty: %s"):format(path, task, largest == 1
+        and "all rows are of task 1" or ("the file has tasks 1 to %d"):format(largest)), level + 1)
   end
   return chosen, others
+end
+
+local function has_task_ids(rows)
+  for _, row in ipairs(rows) do
+    if row.task_id then return true end
+  end
+  return false
 end
 
 local function append(rows, more)
@@ -147,6 +184,33 @@ end
 -- The first `limit` rows, as the authors evaluate; false takes all.
 local function first(rows, limit)
   return limit and table.move(rows, 1, math.min(limit, #rows), 1, {}) or rows
+end
+
+-- The path of a file of a folder; nil where there is none.
+local function find(dir, name)
+  for _, ending in ipairs { ".json", ".jsonl" } do
+    local path = dir .. "/" .. name .. ending
+    if core.files.exists(path) == "file" then return path end
+  end
+end
+
+-- The path of a file that a split needs.
+local function need(dir, name, split, level)
+  local path = find(dir, name)
+  if path then return path end
+  local hint = OTHERS[split] and ("forget.json and %s.json"):format(OTHERS[split])
+    or ("%s.json and %s.json, or %s.json where its rows have task ids"):format(split,
+      PUBLISHED[split], NUMBERED[split])
+  if not OTHERS[split] and find(dir, "forget") then
+    for _, other in ipairs(check.keys(OTHERS)) do
+      if find(dir, OTHERS[other]) then
+        hint = hint .. ("; this one has forget.json and %s.json, which is split '%s'"):format(
+          OTHERS[other], other)
+      end
+    end
+  end
+  error(("there is no file %s/%s.json (nor .jsonl); the folder of split '%s' holds %s"):format(dir,
+    name, split, hint), level + 1)
 end
 
 local DEFAULTS <const> = { split = "forget01", task = 0, rows = false, retain_rows = false }
@@ -169,54 +233,70 @@ local function read_options(dir, opts, level)
   if given ~= nil and (not math.tointeger(given) or given < 1) then
     error("data.tofu.open: task must be an integer of at least 1, given " .. tostring(given), level)
   end
-  -- Task 1 is standard TOFU; the real-world set is one set unless a task is asked for.
-  o.task = given or (o.split ~= "real_world" and 1) or nil
+  -- Task 1 is standard TOFU; other data are one set unless a task is asked for.
+  o.task = given or (not OTHERS[o.split] and 1) or nil
   return o
+end
+
+-- The lists that are asked beside those that are trained on, with what is missing in set.notes.
+local function add_evaluation(set, dir, retain_name, o, level)
+  local missing = {}
+  local function read_set(name, fields)
+    local path = find(dir, name)
+    if not path then
+      missing[#missing + 1] = name .. ".json"
+      return nil
+    end
+    local rows = tofu.read(path, fields, level + 2)
+    if #rows == 0 then error(path .. ": the set is empty: the file has no rows", level + 2) end
+    return rows, path
+  end
+  local rows, path = read_set((OTHERS[o.split] and "forget" or o.split) .. "_perturbed", PLAIN)
+  if rows then rows = of_task(rows, o.task, path, level + 1) end
+  set.forget_perturbed = first(rows or set.forget, o.rows)
+  set.retain_perturbed = first(read_set(retain_name .. "_perturbed", PLAIN) or set.retain, o.rows)
+  if #missing > 0 then
+    set.notes[1] = ("The folder has no %s: evaluations ask rows to %s as they are trained on.")
+      :format(table.concat(missing, " and no "), #missing == 2 and "forget and to retain"
+        or rows and "retain" or "forget")
+  end
+  if o.split == "real_world" then return end
+  missing = {}
+  local over = { "retain" }
+  for _, name in ipairs { "real_authors", "world_facts" } do
+    local facts = read_set(name .. "_perturbed", FACTS)
+    set[name] = facts and first(facts, o.rows)
+    over[#over + 1] = facts and name or nil
+  end
+  if #missing > 0 then
+    set.notes[#set.notes + 1] = ("The folder has no %s: MU is over %s alone."):format(
+      table.concat(missing, " and no "), table.concat(over, " and "))
+  end
 end
 
 --- A data set from its folder.
 -- @tparam string dir the folder, such as data/tofu or data/real_world
--- @tparam[opt] table opts split = "forget01" | "forget05" | "forget10" | "real_world"; task = 1;
--- rows = take the first so many rows of each evaluation list (default all); retain_rows = take the
--- first so many retain rows (default all)
+-- @tparam[opt] table opts split = "forget01" | "forget05" | "forget10" | "real_world" | "custom";
+-- task = 1; rows = take the first so many rows of each evaluation list (default all); retain_rows =
+-- take the first so many retain rows (default all)
 -- @treturn table { forget, retain, forget_perturbed, retain_perturbed, real_authors, world_facts,
--- split, task, name }; the last two lists are absent for the real-world set
+-- split, task, name, notes }; the two lists of facts are absent where the folder has none, and notes
+-- are sentences on files that are missing
 function tofu.open(dir, opts)
   local o = read_options(dir, opts, 2)
   if core.files.exists(dir) ~= "directory" then
     error("data.tofu.open: there is no folder " .. dir, 2)
   end
-  local real = o.split == "real_world"
-  local names = real and { "forget", "neighbor", "neighbor_perturbed" }
-    or { o.split, tofu.retain_of[o.split], "retain_perturbed" }
-  local function path(name) return dir .. "/" .. name .. ".json" end
-  local hint = ("the folder of split '%s' holds %s.json, %s.json, %s_perturbed.json, %s.json%s")
-    :format(o.split, names[1], names[2], names[1], names[3],
-      real and "" or ", real_authors_perturbed.json, world_facts_perturbed.json")
-
-  local function read_set(name, fields) -- of an evaluation, which needs a row
-    local rows = tofu.read(path(name), fields, hint, 3)
-    if #rows == 0 then error(path(name) .. ": the set is empty: the file has no rows", 3) end
-    return first(rows, o.rows)
-  end
-
-  local forget, others = forget_rows(path(names[1]), PLAIN, o.task, hint, 2)
-  local retain = append(tofu.read(path(names[2]), PLAIN, hint, 2), others)
-  if #retain == 0 then error(path(names[2]) .. ": the retain set is empty", 2) end
-  local set = {
-    forget = forget,
-    retain = first(retain, o.retain_rows),
-    forget_perturbed = first(
-      (forget_rows(path(names[1] .. "_perturbed"), PERTURBED, o.task, hint, 2)), o.rows),
-    retain_perturbed = read_set(names[3], PERTURBED),
-    split = o.split, task = o.task,
-    name = o.split .. (o.task and "/task" .. o.task or ""),
-  }
-  if not real then
-    for _, name in ipairs { "real_authors", "world_facts" } do
-      set[name] = read_set(name .. "_perturbed", FACTS)
-    end
-  end
+  local path = need(dir, OTHERS[o.split] and "forget" or o.split, o.split, 2)
+  local rows = tofu.read(path, PLAIN, 2)
+  local forget, others = of_task(rows, o.task, path, 2)
+  local retain_of = has_task_ids(rows) and NUMBERED or PUBLISHED
+  local retain_path = need(dir, OTHERS[o.split] or retain_of[o.split], o.split, 2)
+  local retain = append(tofu.read(retain_path, PLAIN, 2), others)
+  if #retain == 0 then error(retain_path .. ": the retain set is empty", 2) end
+  local set = { forget = forget, retain = first(retain, o.retain_rows), split = o.split,
+    task = o.task, name = o.split .. (o.task and "/task" .. o.task or ""), notes = {} }
+  add_evaluation(set, dir, OTHERS[o.split] or "retain", o, 2)
   return set
 end
 
