@@ -549,11 +549,16 @@ static int tensor_grad(lua_State *L) {
 static int tensor_set_grad(lua_State *L) {
     dopl_rt *rt = dopl_check_rt(L);
     dopl_tensor *t = dopl_check_tensor(L, 1);
-    if (!t->var) return dopl_raise_text(L, "set_grad: the tensor requires no gradient");
+    if (!t->var || !t->var->leaf)
+        return dopl_raise_text(L,
+                               "set_grad: the tensor is no parameter; t:requires_grad(true) of a "
+                               "tensor that no operator made is one");
     dopl_tensor *g = lua_isnoneornil(L, 2) ? NULL : dopl_check_tensor(L, 2);
-    if (g && (!dopl_shape_same(t, g) || g->dtype != DOPL_F32))
-        return dopl_raise_text(L, "set_grad: %s %s for %s", dopl_dtype_name(g->dtype),
-                               dopl_shape_str(g).s, dopl_shape_str(t).s);
+    if (g && (!dopl_shape_same(t, g) || g->dtype != DOPL_F32 || g->device != t->device))
+        return dopl_raise_text(L, "set_grad: %s %s on %s, needs f32 %s on %s",
+                               dopl_dtype_name(g->dtype), dopl_shape_str(g).s,
+                               dopl_device_name(g->device), dopl_shape_str(t).s,
+                               dopl_device_name(t->device));
     dopl_tensor fresh = { 0 };
     if (g) dopl_tensor_detach(&fresh, g);
     dopl_tensor_release(rt, &t->var->grad);
