@@ -113,6 +113,59 @@ describe("json.encode", function()
   end)
 end)
 
+describe("json.array", function()
+  it("marks a table and shows nobody the mark", function()
+    local list = json.array {}
+    assert.is_true(json.is_array(list))
+    assert.is_true(json.is_array(json.decode "[]"))
+    assert.is_false(json.is_array {})
+    assert.is_false(json.is_array(7))
+    assert.is_false(getmetatable(list))
+    assert.error_matches(function() setmetatable(list, {}) end, "protected metatable")
+    assert.equal(list, json.array(list))
+  end)
+
+  it("takes no metatable away", function()
+    assert.error_matches(function() json.array(setmetatable({}, {})) end,
+      "json.array: the table has a metatable of its own")
+  end)
+end)
+
+describe("a finalizer that changes a table while it is written", function()
+  -- Runs f again and again while finalizers call `change`.
+  local function disturb(f, change)
+    local armed = true
+    local function arm()
+      setmetatable({}, { __gc = function()
+        if not armed then return end
+        change()
+        arm()
+      end })
+    end
+    for _ = 1, 20 do arm() end
+    collectgarbage "generational" -- which collects often
+    for _ = 1, 40 do pcall(f) end
+    collectgarbage "incremental"
+    armed = false
+    collectgarbage()
+  end
+
+  it("finds a copy or is noticed", function()
+    local target, n = {}, 0
+    local function change()
+      n = n + 1
+      for i = 1, 300 do target[("%d of %d"):format(i, n)] = i end
+      for key in pairs(target) do
+        if not key:find(" of " .. n .. "$") then target[key] = nil end
+      end
+    end
+    change()
+    disturb(function() json.encode(target) end, change)
+    assert.is_true(n > 1)
+    assert.equal(300, select(2, json.encode(target):gsub(": ", "")))
+  end)
+end)
+
 describe("json files", function()
   local dir
   before_each(function() dir = folder.new() end)
