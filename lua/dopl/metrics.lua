@@ -20,6 +20,7 @@ local core = require "dopl.core"
 local check = require "dopl.check"
 local chat = require "dopl.data.chat"
 local batch = require "dopl.data.batch"
+local figures = require "dopl.figures"
 local generate = require "dopl.generate"
 local loss = require "dopl.loss"
 local text = require "dopl.text"
@@ -215,9 +216,9 @@ function metrics.evaluate(model, tok, set, options)
     samples[i] = s
     for key, list in pairs(lists) do list[#list + 1] = s[key] end -- each list is its own
   end
-  local result = { name = set.name, kind = set.kind, n = #samples, samples = samples }
-  for key, list in pairs(lists) do result[key] = #list > 0 and metrics.mean(list) or nil end
-  return result
+  local found = { name = set.name, kind = set.kind, n = #samples, samples = samples }
+  for key, list in pairs(lists) do found[key] = #list > 0 and metrics.mean(list) or nil end
+  return figures.row(found)
 end
 
 --- Aggregates of evaluated sets, under names that say what they hold.
@@ -246,7 +247,7 @@ function metrics.aggregate(results, targeted)
   if ufe and mu then
     out[keys.OVR] = targeted and 0.25 * (ufe + out[keys.TFE]) + 0.5 * mu or 0.5 * (ufe + mu)
   end
-  return out
+  return figures.row(out)
 end
 
 return metrics

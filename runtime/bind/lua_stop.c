@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { GRACE = 100000, MAX_CLOSE_DEPTH = 16 };
+enum { GRACE = 100000, MAX_CLOSE_DEPTH = 8 };
 
 // What a signal handler can reach must be static.
 static struct {

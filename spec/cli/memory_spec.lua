@@ -73,6 +73,18 @@ local cases = {
     print(pcall(setmetatable, dopl.core.json.array {}, { __gc = print }))]] },
 }
 
+it("says which stack it needs", function()
+  local status, out, err = run("print(1)", "ulimit -Ss 256;") -- which it may raise
+  assert.equal("1\n", out, err)
+  assert.equal(0, status)
+  if sanitized then return end -- starts no more on so little
+  status, out, err = run("print(1)", "ulimit -s 256;")
+  assert.equal("", out)
+  assert.equal("dopl: the stack is limited to 256 KiB, needs 8192 KiB "
+    .. "(ulimit -s 8192 before it)\n", err)
+  assert.equal(1, status)
+end)
+
 describe("a recipe that", function()
   for _, case in ipairs(cases) do
     it(case[1] .. " ends by itself", function()
