@@ -17,7 +17,7 @@ dopl_status op_want_dims(dopl_rt *rt, const dopl_op_call *c, int input, int n_di
 }
 
 bool op_heads_fit(int64_t cols, int64_t H, int64_t K) {
-    return H >= 1 && K >= 1 && H % K == 0 && H <= cols && K <= (cols - H) / 2;
+    return H >= 1 && K >= 1 && H % K == 0 && cols <= INT32_MAX && H <= cols && K <= (cols - H) / 2;
 }
 
 dopl_status op_save(dopl_rt *rt, dopl_op_call *c, int i, int n_dim, const int64_t *dim) {
