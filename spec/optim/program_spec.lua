@@ -50,10 +50,10 @@ describe("a plan", function()
     collectgarbage()
     collectgarbage()
     local other = {} -- in the memory of what was collected
-    for i = 1, 40 do other[i] = core.full(1e30, 64) end
+    for i = 1, 400 do other[i] = core.zeros(16 + i % 50) end
     assert.equal(1, plan:run({ { 2, 1 } }, 0, 0))
     assert.same({ 7.0, 7.0 }, { t:at(1), t:at(300) })
-    assert.equal(1e30, math.floor(other[1]:at(1) / 1e24 + 0.5) * 1e24)
+    assert.equal(0, other[1]:at(1))
   end)
 
   it("has no norm where no program takes a gradient", function()
