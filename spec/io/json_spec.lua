@@ -149,7 +149,7 @@ describe("a finalizer that changes a table while it is written", function()
     change()
     arm()
     local before = collectgarbage("incremental", 1, 1000) -- collects at most allocations
-    for _ = 1, 25 do
+    while n < 8 do
       local ok, text = pcall(json.encode, target)
       assert.is_true(ok or text:find "changed while it was written" ~= nil
         or text:find "'next'" ~= nil, text)
@@ -157,7 +157,6 @@ describe("a finalizer that changes a table while it is written", function()
     collectgarbage("incremental", 200, 100)
     collectgarbage(before)
     armed = false
-    assert.is_true(n > 1)
     local _, keys = json.encode(target):gsub(": ", "")
     assert.equal(n % 2 == 0 and 3000 or 300, keys)
   end)
