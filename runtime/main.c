@@ -472,6 +472,7 @@ static void open_standard_streams(void) {
 
 int main(int argc, char **argv) {
     open_standard_streams();
+    if (!dopl_take_stack()) return 1;
     spin_less(argv);
     signal(SIGXFSZ, SIG_IGN); // a file that must not grow is an error with its name, not a death
     const char *device = getenv("DOPL_DEVICE");
@@ -504,6 +505,7 @@ int main(int argc, char **argv) {
     L = luaL_newstate();
     if (L) {
         lua_warning(L, "@off", 0);
+        dopl_limit_memory(L);
         status = run(L, &o);
     } else {
         fprintf(stderr, "dopl: out of memory\n");

@@ -3,8 +3,9 @@
 --     local world <close> = dopl.dist.open { engine = "nccl", rank = 0, size = 1 }
 --     train.fit { world = world, ... }      -- gradients are summed over the world before each step
 --
--- The engine "local" is a world of one process and runs anywhere; "nccl" is for GPUs, one process a
--- GPU, which find each other through `rendezvous`, a file that all of them see.
+-- The engine "local" runs anywhere; "nccl" is for GPUs, one process a GPU, which find each other
+-- through `rendezvous`, a file that all of them see. For now a world has one process: a training of
+-- several would multiply its gradients by their number, and each would write the run's files.
 -- @module dopl.dist
 local core = require "dopl.core"
 local check = require "dopl.check"
@@ -12,8 +13,8 @@ local check = require "dopl.check"
 local dist = {}
 
 --- Joins a world; every process of it does, with its own rank.
--- @tparam ?table options engine: "local" (default) or "nccl"; rank: 0 .. size - 1; size; rendezvous:
---   path of a file that does not exist yet, needed where size is above 1
+-- @tparam ?table options engine: "local" (default) or "nccl"; rank: 0 .. size - 1; size: 1, more are
+--   refused; rendezvous: path of a file that does not exist yet, for a world of several
 -- @treturn world `rank()`, `size()`, `sum{tensors}` and `broadcast({tensors}, root)` in place,
 --   `close()`
 function dist.open(options)

@@ -1,5 +1,7 @@
---- Values as text a person can read: what the prompt prints.
+--- Values as text a person can read: what the prompt prints, and `print` of dopl's own values.
 -- @module dopl.inspect
+
+local core = require "dopl.core"
 
 local inspect = {}
 
@@ -7,7 +9,9 @@ local WIDTH = 96          -- a table that fits is shown on one line
 local MAX_DEPTH = 4       -- of nested tables
 local MAX_FIELDS = 40     -- of one table
 local MAX_SHOWN = 48      -- a tensor with more elements is summarised
-local EDGE = 3            -- of each dimension's elements, in a summary: at the start and at the end
+local EDGES = { 3, 3, 2, 1 } -- of a dimension's elements, in a summary: at the start and at the end, by
+                          -- the number of dimensions
+local MAX_COPIED = 1 << 24 -- elements fetched from a device to be looked through
 local MAX_VISITED = 100000 -- elements looked at for the statistics
 
 -- Short, and never taken for an integer.
@@ -17,21 +21,18 @@ local function number(x)
   return text
 end
 
-local function is_tensor(value)
-  return type(value) == "userdata" and tostring(value):find("^tensor %w+ %[") ~= nil
-end
-
 -- { {1, 2, 3}, {4, 5, 6} }; `first` is the index of the first element, `size` elements are below.
 local function tensor_body(t, shape, level, first, size)
   if level > #shape then return number(t:at(first)) end
   local n, below, parts = shape[level], size // math.max(1, shape[level]), {}
-  local whole = t:numel() <= MAX_SHOWN or n <= 2 * EDGE + 1
-  for i = 1, n do
-    if whole or i <= EDGE or i > n - EDGE then
-      parts[#parts + 1] = tensor_body(t, shape, level + 1, first + (i - 1) * below, below)
-    elseif i == EDGE + 1 then
-      parts[#parts + 1] = "..."
-    end
+  local edge = EDGES[#shape]
+  if t:numel() <= MAX_SHOWN or n <= 2 * edge + 1 then edge = n end
+  for i = 1, math.min(n, edge) do
+    parts[i] = tensor_body(t, shape, level + 1, first + (i - 1) * below, below)
+  end
+  if edge < n then parts[edge + 1] = "..." end
+  for i = math.max(edge, n - edge) + 1, n do
+    parts[#parts + 1] = tensor_body(t, shape, level + 1, first + (i - 1) * below, below)
   end
   if level == #shape then return "{" .. table.concat(parts, ", ") .. "}" end
   local indent = "\n  " .. ("  "):rep(level)
@@ -61,15 +62,31 @@ local function statistics(t)
   return text
 end
 
---- A tensor: type, shape, elements; a large one as its edges and mean, min, max.
+-- Type and shape, and the device where it is not the CPU.
+local function head_of(t)
+  local device = t:device()
+  return ("tensor %s [%s]%s"):format(t:dtype(), table.concat(t:shape(), ", "),
+    device == "cpu" and "" or " on " .. device)
+end
+
+local function tensor_text(t, head)
+  local body = tensor_body(t, t:shape(), 1, 1, t:numel())
+  if t:numel() <= MAX_SHOWN then return head .. " " .. body end
+  local about = (t:device() == "cpu" or t:numel() <= MAX_COPIED) and statistics(t) or ""
+  return ("%s  %s\n  %s"):format(head, about, body)
+end
+
+--- A tensor: type, shape, device, elements; a large one as its edges and mean, min, max. It is what
+-- `tostring` gives.
 -- @tparam tensor t
 -- @treturn string
 function inspect.tensor(t)
-  local head, shape = tostring(t), t:shape()
+  local head = head_of(t)
   if t:numel() == 0 then return head .. " {}" end
-  local body = tensor_body(t, shape, 1, 1, t:numel())
-  if t:numel() <= MAX_SHOWN then return head .. " " .. body end
-  return ("%s  %s\n  %s"):format(head, statistics(t), body)
+  if t:device() == "cpu" or t:numel() > MAX_COPIED then return tensor_text(t, head) end
+  local _ <close> = core.no_grad()
+  local here <close> = t:to "cpu" -- once, not element by element
+  return tensor_text(here, head)
 end
 
 local function key_text(key)
@@ -134,7 +151,7 @@ render = function(value, depth, open)
     return depth == 0 and value or (("%q"):format(value):gsub("\\\n", "\\n"))
   end
   if kind == "number" then return depth == 0 and tostring(value) or number(value) end
-  if is_tensor(value) then return depth == 0 and inspect.tensor(value) or tostring(value) end
+  if core.is_tensor(value) then return depth == 0 and inspect.tensor(value) or head_of(value) end
   if kind == "table" then return render_table(value, depth, open) end
   return tostring(value)
 end

@@ -13,6 +13,8 @@ local json = {
   lines = core.json.lines,
   --- array([t]): marks a table so that it is written as [] when it is empty.
   array = core.json.array,
+  --- is_array(value): whether it is a table with that mark; an empty array that was decoded has it.
+  is_array = core.json.is_array,
   --- What stands for null in a decoded table.
   null = core.json.null,
 }

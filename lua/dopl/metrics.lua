@@ -26,6 +26,7 @@ local core = require "dopl.core"
 local check = require "dopl.check"
 local chat = require "dopl.data.chat"
 local batch = require "dopl.data.batch"
+local figures = require "dopl.figures"
 local generate = require "dopl.generate"
 local loss = require "dopl.loss"
 local text = require "dopl.text"
@@ -268,7 +269,7 @@ function metrics.evaluate(model, tok, set, options)
       .. "that hold them"):format(set.name, broken, #samples)
   end
   for key, list in pairs(lists) do result[key] = #list > 0 and metrics.mean(list) or nil end
-  return result
+  return figures.row(result)
 end
 
 return metrics

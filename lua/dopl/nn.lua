@@ -72,6 +72,42 @@ function Parameters:numel()
   return n
 end
 
+-- A number with commas: 1,234,567.
+local function grouped(n)
+  local text = tostring(n):reverse():gsub("(%d%d%d)", "%1,"):reverse()
+  return (text:gsub("^,", ""))
+end
+
+local MAX_LISTED <const> = 12 -- parameters that print shows
+
+--- What `print` shows: a line for each of the first parameters.
+function Parameters:__tostring()
+  local lines = { ("%d parameters, %s elements"):format(#self, grouped(self:numel())) }
+  for i, p in ipairs(self) do
+    if i > MAX_LISTED then
+      lines[#lines + 1] = ("  ... %d more"):format(#self - MAX_LISTED)
+      break
+    end
+    lines[#lines + 1] = ("  %-28s %-9s %s [%s]"):format(p.name, p.kind, p.tensor:dtype(),
+      table.concat(p.tensor:shape(), ", "))
+  end
+  return table.concat(lines, "\n")
+end
+
+--- What `print` shows of a model: its architecture, sizes and parameters.
+-- @param model one of models.new
+-- @treturn string one line
+function nn.describe(model)
+  local c, p = model.config, model.parameters
+  local device = #p > 0 and p[1].tensor:device() or "cpu"
+  local heads = c.kv_heads and c.kv_heads ~= c.heads
+    and ("%d heads over %d of keys and values"):format(c.heads, c.kv_heads)
+    or ("%d heads"):format(c.heads)
+  return ("%s: %d layers of width %d, %s, vocabulary %s, %s parameters in %s%s"):format(
+    c.architecture, c.n_layers, c.hidden_size, heads, grouped(c.vocab_size), grouped(p:numel()),
+    c.dtype, device == "cpu" and "" or " on " .. device)
+end
+
 --- Forgets every gradient; their memory is reused by the next backward.
 function Parameters:zero_grad()
   for _, p in ipairs(self) do p.tensor:set_grad(nil) end

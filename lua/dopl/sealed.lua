@@ -22,7 +22,7 @@ local function pack(value)
     return { [NUMBER] = name_of(value) }
   end
   if type(value) ~= "table" then return value end
-  local out = setmetatable({}, getmetatable(value)) -- what marks an empty array
+  local out = json.is_array(value) and json.array() or {}
   for key, item in pairs(value) do out[key] = pack(item) end
   return out
 end

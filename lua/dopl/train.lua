@@ -8,6 +8,7 @@
 local core = require "dopl.core"
 local check = require "dopl.check"
 local checkpoint = require "dopl.checkpoint"
+local figures = require "dopl.figures"
 local fork = require "dopl.fork"
 local loss = require "dopl.loss"
 local microscope = require "dopl.microscope"
@@ -358,7 +359,7 @@ end
 -- @tparam table options see `defaults` in the source: model, objectives, optimizer, schedule, steps,
 -- warmup, decay, clip, micro_tokens, reference, evaluate, every, stop, keep_best, on_step,
 -- microscope, checkpoint, from, run, label, progress
--- @treturn table { steps, losses = { [objective] = last value }, result (of the last or the kept
+-- @treturn table { label, steps, losses = { [objective] = last value }, result (of the last or kept
 -- evaluation), best_step, optimizer, tokens, seconds, stopped }
 function train.fit(options)
   local o = check.options("train.fit", options, defaults)
@@ -462,10 +463,10 @@ function train.fit(options)
       .. "the last step"):format(o.label))
   end
   if keeper and not ended then keeper:finish() end
-  return {
-    steps = live.step, losses = live.losses, stopped = live.stopped or false, tokens = totals.tokens,
+  return figures.row {
+    label = o.label, steps = live.step, losses = live.losses, stopped = live.stopped or false,
+    tokens = totals.tokens, seconds = totals.seconds + core.clock() - clock,
     result = best.result or live.result, best_step = best.step, optimizer = optimizer,
-    seconds = totals.seconds + core.clock() - clock,
   }
 end
 

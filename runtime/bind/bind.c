@@ -53,9 +53,7 @@ static void open_runtime(lua_State *L) {
     lua_pop(L, 1);
     dopl_bind_state *s = lua_newuserdatauv(L, sizeof *s, 0);
     memset(s, 0, sizeof *s);
-    luaL_newmetatable(L, RUNTIME);
-    lua_pushcfunction(L, runtime_close);
-    lua_setfield(L, -2, "__gc");
+    dopl_new_type(L, RUNTIME, runtime_close, NULL, NULL);
     lua_setmetatable(L, -2);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &runtime_key);
     if (dopl_rt_init(&s->rt) != DOPL_OK) luaL_error(L, "%s", s->rt.error);
@@ -85,6 +83,38 @@ int luaopen_dopl_core(lua_State *L) {
     DOPL_BINDINGS(BIND)
 #undef BIND
     return 1;
+}
+
+void dopl_new_type(lua_State *L, const char *name, lua_CFunction gc, lua_CFunction close,
+                   const luaL_Reg *methods) {
+    luaL_newmetatable(L, name);
+    if (gc) {
+        lua_pushcfunction(L, gc);
+        lua_setfield(L, -2, "__gc");
+    }
+    if (close) {
+        lua_pushcfunction(L, close);
+        lua_setfield(L, -2, "__close");
+    }
+    if (methods) {
+        lua_newtable(L);
+        luaL_setfuncs(L, methods, 0);
+        lua_setfield(L, -2, "__index");
+    }
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable");
+}
+
+void dopl_own_table(lua_State *L, int index) {
+    luaL_checkstack(L, 4, "a copy of a table");
+    lua_newtable(L);
+    int copy = lua_gettop(L);
+    for (lua_pushnil(L); lua_next(L, index);) {
+        lua_pushvalue(L, -2); // the key stays for lua_next
+        lua_insert(L, -2);
+        lua_rawset(L, copy);
+    }
+    lua_replace(L, index);
 }
 
 // Whether a chunk is dopl's own Lua library: a user can do nothing at a line of it.

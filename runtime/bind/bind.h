@@ -47,6 +47,17 @@ static inline int dopl_result(lua_State *L, dopl_rt *rt, dopl_status status, int
     return status == DOPL_OK ? n : dopl_raise(L, rt);
 }
 
+// Registers the metatable `name` and pushes it. `gc` and `close` become __gc and __close, `methods`
+// __index; each may be NULL. It is out of every recipe's reach: a finalizer put there would run in
+// the middle of the core.
+void dopl_new_type(lua_State *L, const char *name, lua_CFunction gc, lua_CFunction close,
+                   const luaL_Reg *methods);
+
+// Replaces the table at `index` by a copy that nothing else can reach. What C counts and then uses,
+// or points into, while memory is allocated is such a copy: a finalizer may run at any allocation,
+// and change a table that it knows.
+void dopl_own_table(lua_State *L, int index);
+
 // Pushes an empty, collectable tensor box; the core fills it. It joins the innermost open scope.
 dopl_tensor *dopl_push_tensor(lua_State *L);
 dopl_tensor *dopl_check_tensor(lua_State *L, int arg); // raises on another type or a released box

@@ -1,7 +1,7 @@
 // lua_dist.c - core.dist.open(engine, rank, size, rendezvous) -> a world, for lua/dopl/dist.lua.
 //
 //   world:sum { tensor, ... }    world:broadcast({ tensor, ... }, root)    world:close()
-#include "bind.h"
+#include "state.h"
 #include "../dist/dist.h"
 
 #define WORLD "dopl.world"
@@ -10,15 +10,26 @@ static dopl_world *check_world(lua_State *L) {
     return luaL_checkudata(L, 1, WORLD);
 }
 
-static int world_close(lua_State *L) {
+static int world_gc(lua_State *L) {
     dopl_dist_close(dopl_check_rt(L), check_world(L));
     return 0;
+}
+
+static int world_close(lua_State *L) { // not from a finalizer in the middle of a collective
+    dopl_check_between(L);
+    return world_gc(L);
 }
 
 static int world_open(lua_State *L) {
     const char *engine = luaL_checkstring(L, 1);
     int rank = (int)luaL_checkinteger(L, 2), size = (int)luaL_checkinteger(L, 3);
     const char *rendezvous = luaL_optstring(L, 4, NULL);
+    if (size > 1)
+        return dopl_raise_text(L,
+                               "dist: a world of %d processes, needs size = 1: training in several "
+                               "processes does not work yet (it would multiply gradients by their "
+                               "number, and each would write the run's files)",
+                               size);
     dopl_world *world = lua_newuserdatauv(L, sizeof *world, 0);
     *world = (dopl_world){ 0 };
     luaL_setmetatable(L, WORLD);
@@ -26,10 +37,11 @@ static int world_open(lua_State *L) {
     return dopl_result(L, rt, dopl_dist_open(rt, world, engine, rank, size, rendezvous), 1);
 }
 
-// The tensors of the list at argument 2. They stay in the list, which the caller holds; the array
-// of pointers is a userdata on the stack.
+// The tensors of the list at argument 2, which becomes a copy that keeps them alive; the array of
+// pointers is a userdata on the stack.
 static dopl_tensor **read_list(lua_State *L, int *n) {
     luaL_checktype(L, 2, LUA_TTABLE);
+    dopl_own_table(L, 2);
     *n = (int)lua_rawlen(L, 2);
     dopl_tensor **list = lua_newuserdatauv(L, sizeof *list * (size_t)(*n + 1), 0);
     for (int i = 0; i < *n; i++) {
@@ -71,16 +83,7 @@ void dopl_bind_dist(lua_State *L) {
         { "sum", world_sum },   { "broadcast", world_broadcast }, { "rank", world_rank },
         { "size", world_size }, { "close", world_close },         { NULL, NULL },
     };
-    luaL_newmetatable(L, WORLD);
-    lua_pushcfunction(L, world_close);
-    lua_setfield(L, -2, "__gc");
-    lua_pushcfunction(L, world_close);
-    lua_setfield(L, -2, "__close");
-    lua_newtable(L);
-    luaL_setfuncs(L, methods, 0);
-    lua_setfield(L, -2, "__index");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
+    dopl_new_type(L, WORLD, world_gc, world_close, methods);
     lua_pop(L, 1);
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, world_open);

@@ -310,22 +310,6 @@ static int core_clock(lua_State *L) {
     return 1;
 }
 
-static void new_type(lua_State *L, const char *name, lua_CFunction close, const luaL_Reg *methods) {
-    luaL_newmetatable(L, name);
-    lua_pushcfunction(L, close);
-    lua_setfield(L, -2, "__gc");
-    lua_pushcfunction(L, close);
-    lua_setfield(L, -2, "__close");
-    lua_pushliteral(L, "locked");
-    lua_setfield(L, -2, "__metatable");
-    if (methods) {
-        lua_newtable(L);
-        luaL_setfuncs(L, methods, 0);
-        lua_setfield(L, -2, "__index");
-    }
-    lua_pop(L, 1);
-}
-
 static const char roots_key = 'r'; // its address names the registry slot
 
 // The list of roots lives in the registry, freed with the state. It is made before any other box of
@@ -356,10 +340,11 @@ void dopl_bind_io(lua_State *L) {
         { "allow", files_allow },   { "seal", files_seal },     { "hash", files_hash },
         { "lock", files_lock },     { "locked", files_locked }, { NULL, NULL },
     };
-    new_type(L, BYTES, bytes_close, NULL);
-    new_type(L, APPENDER, appender_gc, appender);
-    new_type(L, LOCK, lock_close, lock);
-    new_type(L, ROOTS, roots_gc, NULL);
+    dopl_new_type(L, BYTES, bytes_close, bytes_close, NULL);
+    dopl_new_type(L, APPENDER, appender_gc, appender_gc, appender);
+    dopl_new_type(L, LOCK, lock_close, lock_close, lock);
+    dopl_new_type(L, ROOTS, roots_gc, roots_gc, NULL);
+    lua_pop(L, 4);
     new_roots(L);
     luaL_newlib(L, files);
     lua_setfield(L, -2, "files");

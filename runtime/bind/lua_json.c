@@ -209,10 +209,18 @@ static void put_array(encoder *e, int index, lua_Integer n) {
 
 static void put_object(encoder *e, int index, lua_Integer n) {
     lua_State *L = e->L;
-    key *keys = lua_newuserdatauv(L, (size_t)n * sizeof *keys, 0); // the table keeps the strings
+    key *keys = lua_newuserdatauv(L, (size_t)n * sizeof *keys, 0);
+    lua_createtable(L, n < INT32_MAX ? (int)n : 0, 0); // keeps the strings
+    int kept = lua_gettop(L);
     lua_Integer i = 0;
-    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1), i++)
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1), i++) {
+        if (i == n || lua_type(L, -2) != LUA_TSTRING) break;
         keys[i].text = lua_tolstring(L, -2, &keys[i].n);
+        lua_pushvalue(L, -2);
+        lua_rawseti(L, kept, i + 1);
+    }
+    if (i != n || lua_gettop(L) != kept) // a finalizer ran while memory was made
+        dopl_raise_text(L, "json: the table has changed while it was written");
     qsort(keys, (size_t)n, sizeof *keys, by_bytes);
     put(e, "{");
     e->depth++;
@@ -229,7 +237,16 @@ static void put_object(encoder *e, int index, lua_Integer n) {
     e->depth--;
     new_line(e);
     put(e, "}");
-    lua_pop(L, 1);
+    lua_pop(L, 2);
+}
+
+// Whether the table has the mark of json.array.
+static bool has_mark(lua_State *L, int index) {
+    if (!lua_getmetatable(L, index)) return false;
+    luaL_getmetatable(L, ARRAY);
+    bool same = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+    return same;
 }
 
 static void put_table(encoder *e, int index) {
@@ -239,13 +256,7 @@ static void put_table(encoder *e, int index) {
     luaL_checkstack(e->L, 8, "json");
     lua_Integer n_string, n = count_keys(e, index, &n_string);
     if (n == 0) {
-        bool array = lua_getmetatable(e->L, index);
-        if (array) {
-            luaL_getmetatable(e->L, ARRAY);
-            array = lua_rawequal(e->L, -1, -2);
-            lua_pop(e->L, 2);
-        }
-        put(e, array ? "[]" : "{}");
+        put(e, has_mark(e->L, index) ? "[]" : "{}");
     } else if (n_string) {
         put_object(e, index, n);
     } else {
@@ -323,24 +334,29 @@ static int json_array_mark(lua_State *L) {
         lua_replace(L, 1);
     }
     luaL_checktype(L, 1, LUA_TTABLE);
+    if (lua_getmetatable(L, 1) && !has_mark(L, 1))
+        return dopl_raise_text(L,
+                               "json.array: the table has a metatable of its own, and would lose "
+                               "it; give a plain table");
+    lua_settop(L, 1);
     luaL_setmetatable(L, ARRAY);
+    return 1;
+}
+
+// is_array(value) -> whether it is a table with the mark that array gives
+static int json_test_mark(lua_State *L) {
+    lua_pushboolean(L, lua_istable(L, 1) && has_mark(L, 1));
     return 1;
 }
 
 void dopl_bind_json(lua_State *L) {
     static const luaL_Reg functions[] = {
-        { "decode", json_decode_text },
-        { "encode", json_encode_value },
-        { "lines", json_lines },
-        { "array", json_array_mark },
-        { NULL, NULL },
+        { "decode", json_decode_text }, { "encode", json_encode_value }, { "lines", json_lines },
+        { "array", json_array_mark },   { "is_array", json_test_mark },  { NULL, NULL },
     };
-    luaL_newmetatable(L, DOCUMENT);
-    lua_pushcfunction(L, document_close);
-    lua_setfield(L, -2, "__gc");
-    lua_pop(L, 1);
-    luaL_newmetatable(L, ARRAY);
-    lua_pop(L, 1);
+    dopl_new_type(L, DOCUMENT, document_close, NULL, NULL);
+    dopl_new_type(L, ARRAY, NULL, NULL, NULL);
+    lua_pop(L, 2);
     luaL_newlib(L, functions);
     lua_pushlightuserdata(L, &null_key);
     lua_setfield(L, -2, "null");

@@ -33,7 +33,8 @@ typedef struct {
 } program_box;
 
 typedef struct {
-    dopl_plan *plan; // user value 1 anchors the programs
+    dopl_plan *plan;        // user value 1 is a table of the programs, 2 the memory of `scalars`
+    const double **scalars; // [n_pass], of the run under way; made here, since a run makes nothing
 } plan_box;
 
 static int program_gc(lua_State *L) {
@@ -52,24 +53,40 @@ static int plan_gc(lua_State *L) {
     return 0;
 }
 
-static dopl_plan *check_plan(lua_State *L) {
+// plan:release(), before the collector would: not from a finalizer while the core works with it
+static int plan_release(lua_State *L) {
+    dopl_check_between(L);
+    return plan_gc(L);
+}
+
+static plan_box *check_box(lua_State *L) {
     plan_box *box = luaL_checkudata(L, 1, PLAN);
     if (!box->plan) dopl_raise_text(L, "optimizer: this plan is released");
-    return box->plan;
+    return box;
+}
+
+static dopl_plan *check_plan(lua_State *L) {
+    return check_box(L)->plan;
 }
 
 static int int_field(lua_State *L, int table, const char *name) {
     lua_getfield(L, table, name);
-    int n = (int)luaL_checkinteger(L, -1);
+    lua_Integer n = luaL_checkinteger(L, -1);
+    if (n < 0 || n > INT16_MAX)
+        dopl_raise_text(L, "optimizer: %s = %lld, needs 0 to %d", name, (long long)n, INT16_MAX);
     lua_pop(L, 1);
-    return n;
+    return (int)n;
 }
 
-static int int_item(lua_State *L, int table, int i) {
+// Item i of an instruction, a number from 0 to `most`; 0 where it is missing.
+static int int_item(lua_State *L, int table, int i, int most) {
     lua_rawgeti(L, table, i);
-    int n = (int)luaL_optinteger(L, -1, 0);
+    lua_Integer n = luaL_optinteger(L, -1, 0);
+    if (n < 0 || n > most)
+        dopl_raise_text(L, "optimizer program: item %d of an instruction is %lld, needs 0 to %d", i,
+                        (long long)n, most);
     lua_pop(L, 1);
-    return n;
+    return (int)n;
 }
 
 // The instruction table on top of the stack; pops it.
@@ -81,10 +98,10 @@ static void read_instr(lua_State *L, dopl_instr *out) {
     if (op < 0) dopl_raise_text(L, "optimizer program: no primitive '%s'", name);
     lua_pop(L, 1);
     out->op = (uint8_t)op;
-    out->y = (uint8_t)int_item(L, t, 2);
-    for (int j = 0; j < DOPL_MAX_INPUT; j++) out->in[j] = (uint8_t)int_item(L, t, 3 + j);
+    out->y = (uint8_t)int_item(L, t, 2, UINT8_MAX);
+    for (int j = 0; j < DOPL_MAX_INPUT; j++) out->in[j] = (uint8_t)int_item(L, t, 3 + j, UINT8_MAX);
     for (int j = 0; j < DOPL_MAX_SCALAR; j++)
-        out->k[j] = (uint16_t)int_item(L, t, 3 + DOPL_MAX_INPUT + j);
+        out->k[j] = (uint16_t)int_item(L, t, 3 + DOPL_MAX_INPUT + j, UINT16_MAX);
     lua_settop(L, t - 1);
 }
 
@@ -179,6 +196,20 @@ static int program_cuda_source(lua_State *L) {
     return 1;
 }
 
+// Room for the numbers of a run, of all passes of the plan in the box on top of the stack.
+static void make_room_for_scalars(lua_State *L, plan_box *box, int n_scalar) {
+    const dopl_plan *plan = box->plan;
+    size_t bytes = (size_t)plan->n_pass * sizeof(double *) + (size_t)n_scalar * sizeof(double);
+    const double **pointers = lua_newuserdatauv(L, bytes, 0);
+    double *number = (double *)(pointers + plan->n_pass);
+    for (int p = 0; p < plan->n_pass; p++) {
+        pointers[p] = number;
+        number += plan->pass[p].program->n_scalar;
+    }
+    lua_setiuservalue(L, -2, 2);
+    box->scalars = pointers;
+}
+
 // plan({ program, ... }, { job, ... }, name): the name is what a profile calls its runs
 static int plan_new(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -186,20 +217,24 @@ static int plan_new(lua_State *L) {
     const char *name = luaL_optstring(L, 3, "optimizer");
     dopl_rt *rt = dopl_check_rt(L);
     int n_pass = (int)lua_rawlen(L, 1), n_job = (int)lua_rawlen(L, 2);
-    plan_box *box = lua_newuserdatauv(L, sizeof *box, 1);
-    box->plan = NULL;
+    plan_box *box = lua_newuserdatauv(L, sizeof *box, 2);
+    *box = (plan_box){ 0 };
     luaL_setmetatable(L, PLAN);
+    dopl_own_table(L, 1);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
     if (dopl_plan_new(rt, &box->plan, n_pass, n_job) != DOPL_OK) return dopl_raise(L, rt);
     snprintf(box->plan->name, sizeof box->plan->name, "%s", name);
+    int n_scalar = 0;
     for (int p = 0; p < n_pass; p++) {
         lua_rawgeti(L, 1, p + 1);
         program_box *program = luaL_checkudata(L, -1, PROGRAM);
         if (dopl_plan_set_pass(rt, box->plan, p, program->program) != DOPL_OK)
             return dopl_raise(L, rt);
+        n_scalar += program->program->n_scalar;
         lua_pop(L, 1);
     }
+    make_room_for_scalars(L, box, n_scalar);
     for (int j = 0; j < n_job; j++) {
         lua_rawgeti(L, 2, j + 1);
         luaL_checktype(L, -1, LUA_TTABLE);
@@ -208,35 +243,33 @@ static int plan_new(lua_State *L) {
     return dopl_result(L, rt, dopl_plan_seal(rt, box->plan), 1);
 }
 
-// The numbers of every pass, from the table at 2. They stay on the stack.
-static const double *const *read_scalars(lua_State *L, const dopl_plan *plan) {
+// The numbers of every pass, from the table at 2. Nothing is allocated: no finalizer can release
+// the plan meanwhile.
+static const double *const *read_scalars(lua_State *L, plan_box *box) {
+    const dopl_plan *plan = box->plan;
     luaL_checktype(L, 2, LUA_TTABLE);
-    const double **scalars = lua_newuserdatauv(L, sizeof(double *) * (size_t)(plan->n_pass + 1), 0);
-    luaL_checkstack(L, plan->n_pass + 8, "optimizer passes");
     for (int p = 0; p < plan->n_pass; p++) {
-        int n = plan->pass[p].program->n_scalar;
+        double *k = (double *)box->scalars[p];
         lua_rawgeti(L, 2, p + 1);
-        int from = lua_gettop(L);
-        luaL_checktype(L, from, LUA_TTABLE);
-        double *k = lua_newuserdatauv(L, sizeof(double) * (size_t)(n + 1), 0);
-        for (int i = 0; i < n; i++) {
-            lua_rawgeti(L, from, i + 1);
+        luaL_checktype(L, -1, LUA_TTABLE);
+        for (int i = 0; i < plan->pass[p].program->n_scalar; i++) {
+            lua_rawgeti(L, -1, i + 1);
             k[i] = luaL_checknumber(L, -1);
             lua_pop(L, 1);
         }
-        lua_remove(L, from);
-        scalars[p] = k;
+        lua_pop(L, 1);
     }
-    return scalars;
+    return box->scalars;
 }
 
 static int plan_run(lua_State *L) {
-    dopl_plan *plan = check_plan(L);
+    plan_box *box = check_box(L);
+    dopl_plan *plan = box->plan;
     dopl_rt *rt = dopl_check_rt(L);
     plan->seed = (uint64_t)luaL_checkinteger(L, 3);
     plan->draw = (uint64_t)luaL_checkinteger(L, 4);
     int n_run = 0;
-    if (dopl_plan_run(rt, plan, read_scalars(L, plan), &n_run) != DOPL_OK) return dopl_raise(L, rt);
+    if (dopl_plan_run(rt, plan, read_scalars(L, box), &n_run) != DOPL_OK) return dopl_raise(L, rt);
     lua_pushinteger(L, n_run);
     return 1;
 }
@@ -244,11 +277,11 @@ static int plan_run(lua_State *L) {
 // plan:rerun({ scalars }, times): arithmetic alone, for bench/optimizer.lua; what the states hold
 // becomes meaningless
 static int plan_rerun(lua_State *L) {
-    dopl_plan *plan = check_plan(L);
+    plan_box *box = check_box(L);
     dopl_rt *rt = dopl_check_rt(L);
     int times = (int)luaL_checkinteger(L, 3);
     int64_t n_element = 0;
-    if (dopl_plan_repeat(rt, plan, read_scalars(L, plan), times, &n_element) != DOPL_OK)
+    if (dopl_plan_repeat(rt, box->plan, read_scalars(L, box), times, &n_element) != DOPL_OK)
         return dopl_raise(L, rt);
     lua_pushinteger(L, n_element);
     return 1;
@@ -329,6 +362,14 @@ static int decode_bf16(lua_State *L, dopl_rt *rt, const dopl_tensor *x) {
     return dopl_result(L, rt, dopl_tensor_copy(rt, y, x), 1);
 }
 
+// The codec counts elements in an int.
+static int64_t check_count(lua_State *L, const char *what, int64_t n) {
+    if (n > INT32_MAX)
+        dopl_raise_text(L, "optim.%s: %lld elements, at most %d at a time", what, (long long)n,
+                        INT32_MAX);
+    return n;
+}
+
 static int encode(lua_State *L) {
     dopl_rt *rt = dopl_check_rt(L);
     dopl_tensor *x = dopl_check_tensor(L, 1);
@@ -338,7 +379,7 @@ static int encode(lua_State *L) {
     const dopl_codec *codec = codec_of(kind);
     dopl_tensor *codes = dopl_push_tensor(L), *scales = dopl_push_tensor(L);
     int results = lua_gettop(L) - 1;
-    int64_t n = dopl_tensor_numel(x);
+    int64_t n = check_count(L, "encode", dopl_tensor_numel(x));
     int64_t blocks = (n + DOPL_CODEC_BLOCK - 1) / DOPL_CODEC_BLOCK;
     if (dopl_tensor_new(rt, codes, DOPL_U8, x->n_dim, x->dim) != DOPL_OK ||
         dopl_tensor_new(rt, scales, DOPL_F32, 1, &blocks) != DOPL_OK)
@@ -359,7 +400,7 @@ static int decode(lua_State *L) {
     if (kind == DOPL_OPERAND_BF16) return decode_bf16(L, rt, codes);
     dopl_tensor *scales = dopl_check_tensor(L, 2);
     const dopl_codec *codec = codec_of(kind);
-    int64_t n = dopl_tensor_numel(codes);
+    int64_t n = check_count(L, "decode", dopl_tensor_numel(codes));
     int64_t blocks = (n + DOPL_CODEC_BLOCK - 1) / DOPL_CODEC_BLOCK;
     if (codes->dtype != DOPL_U8 || scales->dtype != DOPL_F32 || dopl_tensor_numel(scales) != blocks)
         return dopl_raise_text(L, "optim.decode: need u8 codes and an f32 scale per %d of them",
@@ -399,7 +440,8 @@ static int state(lua_State *L) {
     dopl_rt *rt = dopl_check_rt(L);
     int64_t n = luaL_checkinteger(L, 1);
     int kind = luaL_checkoption(L, 2, NULL, kinds);
-    if (n < 0) return dopl_raise_text(L, "optim.state: %lld elements", (long long)n);
+    if (n < 0 || n > INT64_MAX - DOPL_CODEC_BLOCK)
+        return dopl_raise_text(L, "optim.state: %lld elements", (long long)n);
     dopl_tensor *value = dopl_push_tensor(L);
     dopl_box_leave((dopl_box *)value);
     if (kind == DOPL_OPERAND_F32 || kind == DOPL_OPERAND_BF16) {
@@ -446,8 +488,10 @@ static int ceiling(lua_State *L) {
         lua_rawgeti(L, 1, (lua_Integer)i + 1);
         dopl_tensor *t = dopl_check_tensor(L, lua_gettop(L));
         if (n < 0) n = dopl_tensor_numel(t);
-        if (dopl_tensor_numel(t) != n || t->device != DOPL_CPU || !t->storage)
-            return dopl_raise_text(L, "optim.ceiling: need tensors of one size on the CPU");
+        if (dopl_tensor_numel(t) != n || t->device != DOPL_CPU || t->offset % (int)sizeof(uint32_t))
+            return dopl_raise_text(L, "optim.ceiling: need tensors of one size on the CPU that "
+                                      "begin at whole words");
+        if (how[i] != 'r') dopl_tensor_will_change(dopl_check_rt(L), t);
         stream[i] = (dopl_stream){ .data = (char *)dopl_data(t),
                                    .bytes = (int)dopl_dtype_bytes(t->dtype),
                                    .read = how[i] != 'w',
@@ -485,16 +529,6 @@ static void push_primitives(lua_State *L) {
     }
 }
 
-static void new_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction gc) {
-    luaL_newmetatable(L, name);
-    lua_pushcfunction(L, gc);
-    lua_setfield(L, -2, "__gc");
-    lua_newtable(L);
-    luaL_setfuncs(L, methods, 0);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
-}
-
 void dopl_bind_optim(lua_State *L) {
     static const luaL_Reg functions[] = {
         { "program", program_new },
@@ -513,12 +547,13 @@ void dopl_bind_optim(lua_State *L) {
         { NULL, NULL },
     };
     static const luaL_Reg plan_methods[] = {
-        { "run", plan_run },       { "rerun", plan_rerun }, { "norm", plan_norm },
-        { "device", plan_device }, { "clip", plan_clip },   { "clip_norm", plan_clip_norm },
-        { "release", plan_gc },    { NULL, NULL },
+        { "run", plan_run },         { "rerun", plan_rerun }, { "norm", plan_norm },
+        { "device", plan_device },   { "clip", plan_clip },   { "clip_norm", plan_clip_norm },
+        { "release", plan_release }, { NULL, NULL },
     };
-    new_class(L, PROGRAM, program_methods, program_gc);
-    new_class(L, PLAN, plan_methods, plan_gc);
+    dopl_new_type(L, PROGRAM, program_gc, NULL, program_methods);
+    dopl_new_type(L, PLAN, plan_gc, NULL, plan_methods);
+    lua_pop(L, 2);
     luaL_newlib(L, functions);
     push_primitives(L);
     lua_setfield(L, -2, "primitives");

@@ -65,13 +65,7 @@ void dopl_bind_profile(lua_State *L) {
     static const luaL_Reg methods[] = { { "read", profile_read },
                                         { "close", profile_close },
                                         { NULL, NULL } };
-    luaL_newmetatable(L, PROFILE);
-    lua_pushcfunction(L, profile_close);
-    lua_setfield(L, -2, "__gc");
-    luaL_newlib(L, methods);
-    lua_setfield(L, -2, "__index");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
+    dopl_new_type(L, PROFILE, profile_close, NULL, methods);
     lua_pop(L, 1);
     lua_pushcfunction(L, profile_new);
     lua_setfield(L, -2, "profile");

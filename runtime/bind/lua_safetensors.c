@@ -12,7 +12,7 @@ static int file_close(lua_State *L) {
     return 0;
 }
 
-// A string without a NUL at the top of the stack; it stays anchored in the caller's table.
+// A string without a NUL at the top of the stack; it stays anchored in its table.
 static const char *plain_string(lua_State *L, int index, const char *what) {
     size_t n;
     if (lua_type(L, index) != LUA_TSTRING)
@@ -39,6 +39,8 @@ static int safetensors_save(lua_State *L) {
         lua_replace(L, 3);
     }
     luaL_checktype(L, 3, LUA_TTABLE);
+    dopl_own_table(L, 2);
+    dopl_own_table(L, 3);
     lua_Integer n = count(L, 2), n_metadata = count(L, 3), i = 0;
     dopl_named_tensor *named = lua_newuserdatauv(L, (size_t)n * sizeof *named, 0);
     dopl_metadata *metadata = lua_newuserdatauv(L, (size_t)n_metadata * sizeof *metadata, 0);
@@ -140,9 +142,7 @@ void dopl_bind_safetensors(lua_State *L) {
         { "list", safetensors_list },
         { NULL, NULL },
     };
-    luaL_newmetatable(L, FILE_BOX);
-    lua_pushcfunction(L, file_close);
-    lua_setfield(L, -2, "__gc");
+    dopl_new_type(L, FILE_BOX, file_close, NULL, NULL);
     lua_pop(L, 1);
     luaL_newlib(L, functions);
     lua_setfield(L, -2, "safetensors");

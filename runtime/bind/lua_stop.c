@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { GRACE = 100000, MAX_CLOSE_DEPTH = 16 };
+enum { GRACE = 100000, MAX_CLOSE_DEPTH = 8 };
 
 // What a signal handler can reach must be static.
 static struct {
@@ -161,17 +161,8 @@ void dopl_stop_bind(lua_State *L) {
     static const luaL_Reg functions[] = { { "hold", stop_hold },
                                           { "asked", stop_asked },
                                           { NULL, NULL } };
-    luaL_newmetatable(L, HOLD);
-    lua_pushcfunction(L, hold_close);
-    lua_setfield(L, -2, "__close");
-    lua_pushcfunction(L, hold_close);
-    lua_setfield(L, -2, "__gc");
-    lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, hold_close);
-    lua_setfield(L, -2, "close");
-    lua_setfield(L, -2, "__index");
-    lua_pushliteral(L, "locked");
-    lua_setfield(L, -2, "__metatable");
+    static const luaL_Reg methods[] = { { "close", hold_close }, { NULL, NULL } };
+    dopl_new_type(L, HOLD, hold_close, hold_close, methods);
     lua_pop(L, 1);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
     lua_getfield(L, -1, "dopl.core");

@@ -67,10 +67,11 @@ static int run_function(lua_State *L) {
         if (!dopl_grad_wants(n, i) || lua_isnil(L, at)) continue;
         dopl_tensor *g = dopl_check_tensor(L, at);
         bool fits = g->dtype == DOPL_F32 || (g->device != DOPL_CPU && g->dtype == n->in[i].dtype);
-        if (!dopl_shape_same(g, &n->in[i]) || !fits)
-            return dopl_raise_text(L, "%s: backward gave %s %s for input %d, needs f32 %s", n->name,
-                                   dopl_dtype_name(g->dtype), dopl_shape_str(g).s, i + 1,
-                                   dopl_shape_str(&n->in[i]).s);
+        if (!dopl_shape_same(g, &n->in[i]) || !fits || g->device != n->in[i].device)
+            return dopl_raise_text(L, "%s: backward gave %s %s for input %d, needs f32 %s%s",
+                                   n->name, dopl_dtype_name(g->dtype), dopl_shape_str(g).s, i + 1,
+                                   dopl_shape_str(&n->in[i]).s,
+                                   g->device == n->in[i].device ? "" : " on the input's device");
         if (dopl_grad_share(rt, n, i, g) != DOPL_OK) return dopl_raise(L, rt);
     }
     return 0;
@@ -410,16 +411,6 @@ static const luaL_Reg functions[] = {
     { NULL, NULL },
 };
 
-static void new_type(lua_State *L, const char *name, lua_CFunction close, lua_CFunction gc) {
-    luaL_newmetatable(L, name);
-    lua_pushcfunction(L, close);
-    lua_setfield(L, -2, "__close");
-    lua_pushcfunction(L, gc);
-    lua_setfield(L, -2, "__gc");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
-}
-
 void dopl_bind_tape(lua_State *L) {
     luaL_setfuncs(L, functions, 0);
     luaL_getmetatable(L, "dopl.tensor");
@@ -427,14 +418,10 @@ void dopl_bind_tape(lua_State *L) {
     lua_pushcfunction(L, tape_backward);
     lua_setfield(L, -2, "backward");
     lua_pop(L, 2);
-    new_type(L, NO_GRAD, no_grad_close, no_grad_close);
-    lua_pop(L, 1);
-    new_type(L, SCOPE, scope_close, scope_gc);
-    lua_createtable(L, 0, 2);
-    lua_pushcfunction(L, scope_keep);
-    lua_setfield(L, -2, "keep");
-    lua_pushcfunction(L, scope_close);
-    lua_setfield(L, -2, "close");
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
+    static const luaL_Reg scope_methods[] = { { "keep", scope_keep },
+                                              { "close", scope_close },
+                                              { NULL, NULL } };
+    dopl_new_type(L, NO_GRAD, no_grad_close, no_grad_close, NULL);
+    dopl_new_type(L, SCOPE, scope_gc, scope_close, scope_methods);
+    lua_pop(L, 2);
 }

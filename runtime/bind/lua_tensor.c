@@ -455,13 +455,42 @@ static int tensor_dot(lua_State *L) {
     return 1;
 }
 
+// core.is_tensor(value): whether it is a tensor that has not been released
+static int is_tensor(lua_State *L) {
+    lua_pushboolean(L, dopl_test_tensor(L, 1) != NULL);
+    return 1;
+}
+
+// Pushes a function of dopl's Lua library.
+static void push_library(lua_State *L, const char *module, const char *name) {
+    lua_getglobal(L, "require");
+    lua_pushstring(L, module);
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, name);
+    lua_remove(L, -2);
+}
+
+static int inspect(lua_State *L) { // (tensor) -> text, by dopl.inspect
+    push_library(L, "dopl.inspect", "tensor");
+    lua_insert(L, 1);
+    lua_call(L, 1, 1);
+    return 1;
+}
+
+// What print shows: type, shape and values. Without dopl.inspect (memory has run out, say) no
+// values.
 static int tensor_tostring(lua_State *L) {
     dopl_box *box = luaL_checkudata(L, 1, TENSOR);
-    if (!box->t.storage)
+    if (!box->t.storage) {
         lua_pushliteral(L, "tensor (released)");
-    else
-        lua_pushfstring(L, "tensor %s %s", dopl_dtype_name(box->t.dtype),
-                        dopl_shape_str(&box->t).s);
+        return 1;
+    }
+    lua_pushcfunction(L, inspect);
+    lua_pushvalue(L, 1);
+    int status = lua_pcall(L, 1, 1, 0);
+    if (status == LUA_OK && lua_type(L, -1) == LUA_TSTRING) return 1;
+    if (dopl_check_rt(L)->stop) return lua_error(L);
+    lua_pushfstring(L, "tensor %s %s", dopl_dtype_name(box->t.dtype), dopl_shape_str(&box->t).s);
     return 1;
 }
 
@@ -549,11 +578,16 @@ static int tensor_grad(lua_State *L) {
 static int tensor_set_grad(lua_State *L) {
     dopl_rt *rt = dopl_check_rt(L);
     dopl_tensor *t = dopl_check_tensor(L, 1);
-    if (!t->var) return dopl_raise_text(L, "set_grad: the tensor requires no gradient");
+    if (!t->var || !t->var->leaf)
+        return dopl_raise_text(L,
+                               "set_grad: the tensor is no parameter; t:requires_grad(true) of a "
+                               "tensor that no operator made is one");
     dopl_tensor *g = lua_isnoneornil(L, 2) ? NULL : dopl_check_tensor(L, 2);
-    if (g && (!dopl_shape_same(t, g) || g->dtype != DOPL_F32))
-        return dopl_raise_text(L, "set_grad: %s %s for %s", dopl_dtype_name(g->dtype),
-                               dopl_shape_str(g).s, dopl_shape_str(t).s);
+    if (g && (!dopl_shape_same(t, g) || g->dtype != DOPL_F32 || g->device != t->device))
+        return dopl_raise_text(L, "set_grad: %s %s on %s, needs f32 %s on %s",
+                               dopl_dtype_name(g->dtype), dopl_shape_str(g).s,
+                               dopl_device_name(g->device), dopl_shape_str(t).s,
+                               dopl_device_name(t->device));
     dopl_tensor fresh = { 0 };
     if (g) dopl_tensor_detach(&fresh, g);
     dopl_tensor_release(rt, &t->var->grad);
@@ -596,19 +630,17 @@ static const luaL_Reg metamethods[] = {
 };
 
 static const luaL_Reg constructors[] = {
-    { "tensor", tensor_f32 }, { "i32", tensor_i32 },     { "zeros", tensor_zeros },
-    { "full", tensor_full },  { "randn", tensor_randn }, { "concat", tensor_concat },
-    { NULL, NULL },
+    { "tensor", tensor_f32 },   { "i32", tensor_i32 },
+    { "zeros", tensor_zeros },  { "full", tensor_full },
+    { "randn", tensor_randn },  { "concat", tensor_concat },
+    { "is_tensor", is_tensor }, { NULL, NULL },
 };
 
 // nearest(methods, name) -> the method that may be meant | nil, by dopl.check
 static int nearest(lua_State *L) {
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "dopl.check");
-    lua_call(L, 1, 1);
-    lua_getfield(L, 3, "nearest");
+    push_library(L, "dopl.check", "nearest");
     lua_pushvalue(L, 2);
-    lua_getfield(L, 3, "keys");
+    push_library(L, "dopl.check", "keys");
     lua_pushvalue(L, 1);
     lua_call(L, 1, 1);
     lua_call(L, 2, 1);

@@ -4,6 +4,7 @@
 // lua/dopl/text.lua is the public face; it checks options, does the files, and adds the methods
 // that need either.
 #include "bytes.h"
+#include "state.h"
 
 #include "../text/bpe_json.h"
 #include "../text/bpe_train.h"
@@ -28,15 +29,21 @@ static dopl_bpe *check_tokenizer(lua_State *L) {
     return bpe;
 }
 
-static int tokenizer_close(lua_State *L) {
+static int tokenizer_gc(lua_State *L) {
     dopl_bpe_release(dopl_check_rt(L), luaL_checkudata(L, 1, TOKENIZER));
     return 0;
 }
 
-// An array of strings as C sees it, in memory that Lua owns, pushed on the stack. The array keeps
-// the strings alive.
+static int tokenizer_close(lua_State *L) { // not from a finalizer while the core encodes with it
+    dopl_check_between(L);
+    return tokenizer_gc(L);
+}
+
+// An array of strings as C sees it, in memory that Lua owns, pushed on the stack. The argument
+// becomes a copy that keeps the strings alive.
 static dopl_bpe_text *push_texts(lua_State *L, int arg, const char *what, size_t *n) {
     luaL_checktype(L, arg, LUA_TTABLE);
+    dopl_own_table(L, arg);
     *n = lua_rawlen(L, arg);
     dopl_bpe_text *text = lua_newuserdatauv(L, *n * sizeof *text + 1, 0);
     for (size_t i = 0; i < *n; i++) {
@@ -218,12 +225,6 @@ void dopl_bind_text(lua_State *L) {
         { "token", tokenizer_token },   { "json", tokenizer_json },
         { "close", tokenizer_close },   { NULL, NULL },
     };
-    static const luaL_Reg meta[] = {
-        { "__gc", tokenizer_close },
-        { "__close", tokenizer_close },
-        { "__tostring", tokenizer_tostring },
-        { NULL, NULL },
-    };
     static const luaL_Reg bpe[] = {
         { "train", text_train },
         { "from_json", text_from_json },
@@ -239,14 +240,11 @@ void dopl_bind_text(lua_State *L) {
     luaL_newlib(L, rouge);
     lua_setfield(L, -2, "rouge");
     luaL_newlib(L, bpe);
-    luaL_newmetatable(L, TOKENIZER);
-    luaL_setfuncs(L, meta, 0);
-    lua_pushliteral(L, TOKENIZER); // a recipe that asks for the metatable gets this name
-    lua_setfield(L, -2, "__metatable");
-    luaL_newlib(L, methods);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -4, "methods"); // where text.lua adds its methods
-    lua_setfield(L, -2, "__index");
+    dopl_new_type(L, TOKENIZER, tokenizer_gc, tokenizer_close, methods);
+    lua_pushcfunction(L, tokenizer_tostring);
+    lua_setfield(L, -2, "__tostring");
+    lua_getfield(L, -1, "__index");
+    lua_setfield(L, -3, "methods"); // where text.lua adds its methods
     lua_pop(L, 1);
     lua_setfield(L, -2, "bpe");
 }

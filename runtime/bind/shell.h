@@ -1,4 +1,4 @@
-// shell.h - what only the executable has: stopping, the recipes' globals, the prompt.
+// shell.h - what only the executable has: limits, stopping, the recipes' globals, the prompt.
 #ifndef DOPL_BIND_SHELL_H
 #define DOPL_BIND_SHELL_H
 
@@ -9,6 +9,11 @@ typedef struct {
     const char *recipe; // NULL: none; modules beside it can be required
     bool trusted;       // the standard libraries as Lua ships them
 } dopl_shell;
+
+// --- lua_limits.c ---
+
+bool dopl_take_stack(void); // the stack that Lua may need; false: said that it is not there
+void dopl_limit_memory(lua_State *L); // ends the process where Lua cannot go on without memory
 
 // --- lua_stop.c ---
 

@@ -126,14 +126,10 @@ dopl_status dopl_tensor_read(dopl_rt *rt, const dopl_tensor *t, int64_t first, i
 
 dopl_status dopl_tensor_write(dopl_rt *rt, dopl_tensor *t, const void *from) {
     size_t bytes = (size_t)dopl_tensor_numel(t) * dopl_dtype_bytes(t->dtype);
+    dopl_tensor_will_change(rt, t);
     if (t->device != DOPL_CPU) return rt->backend->to_device(rt, dopl_data(t), from, bytes);
-    dopl_tensor_forget_mirror(rt, t);
     memcpy(dopl_data(t), from, bytes);
     return DOPL_OK;
-}
-
-static bool is_number(dopl_dtype dtype) {
-    return dtype == DOPL_F32 || dtype == DOPL_BF16;
 }
 
 static void cast_host(dopl_tensor *y, const dopl_tensor *x) {
@@ -147,9 +143,11 @@ static void cast_host(dopl_tensor *y, const dopl_tensor *x) {
 dopl_status dopl_tensor_copy(dopl_rt *rt, dopl_tensor *to, const dopl_tensor *from) {
     size_t bytes = (size_t)dopl_tensor_numel(to) * dopl_dtype_bytes(to->dtype);
     bool same = to->dtype == from->dtype;
-    if (!dopl_shape_same(to, from) || (!same && !(is_number(to->dtype) && is_number(from->dtype))))
+    if (!dopl_shape_same(to, from) ||
+        (!same && !(dopl_dtype_is_number(to->dtype) && dopl_dtype_is_number(from->dtype))))
         return dopl_fail(rt, DOPL_ESHAPE, "copy: %s %s into %s %s", dopl_dtype_name(from->dtype),
                          dopl_shape_str(from).s, dopl_dtype_name(to->dtype), dopl_shape_str(to).s);
+    dopl_tensor_will_change(rt, to);
     if (to->device != from->device) {
         dopl_tensor here = { 0 }; // the type changes on the side that `from` is on
         const dopl_tensor *moved = from;
@@ -166,7 +164,6 @@ dopl_status dopl_tensor_copy(dopl_rt *rt, dopl_tensor *to, const dopl_tensor *fr
     if (to->device != DOPL_CPU)
         return same ? rt->backend->copy(rt, dopl_data(to), dopl_data(from), bytes)
                     : rt->backend->cast(rt, to, from);
-    dopl_tensor_forget_mirror(rt, to);
     if (same)
         memmove(dopl_data(to), dopl_data(from), bytes);
     else

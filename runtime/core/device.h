@@ -71,7 +71,7 @@ typedef struct dopl_backend {
 // Of what the runtime and a plug-in must agree on: bump it when a struct they share changes; where
 // its size does, the number changes by itself.
 enum {
-    DOPL_BACKEND_ABI = 2 + 64 * (sizeof(dopl_rt) + sizeof(dopl_backend) + 3 * sizeof(dopl_node) +
+    DOPL_BACKEND_ABI = 3 + 64 * (sizeof(dopl_rt) + sizeof(dopl_backend) + 3 * sizeof(dopl_node) +
                                  5 * sizeof(dopl_storage))
 };
 

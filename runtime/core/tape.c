@@ -60,6 +60,10 @@ int64_t dopl_tape_size(const dopl_tape *tape) {
     return tape->n;
 }
 
+static void mark_version(dopl_tensor *t) {
+    if (t->storage) t->version = t->storage->version;
+}
+
 dopl_status dopl_tape_record(dopl_rt *rt, const dopl_node *node) {
     dopl_tape *tape = rt->tape;
     if (tape->n == tape->capacity) {
@@ -71,8 +75,10 @@ dopl_status dopl_tape_record(dopl_rt *rt, const dopl_node *node) {
     }
     void *memory;
     DOPL_TRY(dopl_rt_alloc(rt, &memory, sizeof *node));
-    tape->node[tape->n] = memory;
-    *tape->node[tape->n++] = *node;
+    dopl_node *n = tape->node[tape->n++] = memory;
+    *n = *node;
+    for (int i = 0; i < n->n_in; i++) mark_version(&n->in[i]);
+    mark_version(&n->out);
     node->out.var->recorded = true;
     return DOPL_OK;
 }
@@ -237,6 +243,28 @@ static dopl_status seed_root(dopl_rt *rt, const dopl_tensor *root, const dopl_te
     return status;
 }
 
+// A backward trusts what its operator has checked (indices above all) and what it has computed, so
+// data that was kept for it must be as it was.
+static bool has_changed(const dopl_tensor *t) {
+    const dopl_storage *s = t->storage;
+    return s && (s->version != t->version || s->version == UINT32_MAX);
+}
+
+static dopl_status check_kept(dopl_rt *rt, const dopl_node *n) {
+    for (int i = 0; i < n->n_in; i++)
+        if (has_changed(&n->in[i]))
+            return dopl_fail(rt, DOPL_ESTATE,
+                             "backward: input %d of %s (%s %s) was changed in place after the "
+                             "forward; give %s a copy of it: t:detach():clone()",
+                             i + 1, n->name, dopl_dtype_name(n->in[i].dtype),
+                             dopl_shape_str(&n->in[i]).s, n->name);
+    if (!has_changed(&n->out)) return DOPL_OK;
+    return dopl_fail(rt, DOPL_ESTATE,
+                     "backward: the output of %s (%s %s) was changed in place after the forward; "
+                     "change a copy of it: t:detach():clone()",
+                     n->name, dopl_dtype_name(n->out.dtype), dopl_shape_str(&n->out).s);
+}
+
 // Runs the backward of one node that the root reaches. An input whose own node is gone would take
 // its gradient and hand nothing on: two losses over one forward pass are added before backward.
 static dopl_status consume(dopl_rt *rt, dopl_node *n) {
@@ -248,6 +276,7 @@ static dopl_status consume(dopl_rt *rt, dopl_node *n) {
                              "losses that share a forward pass, or run it again",
                              i + 1, n->name);
     }
+    DOPL_TRY(check_kept(rt, n));
     n->dout = n->out.var->grad;
     memset(&n->out.var->grad, 0, sizeof n->out.var->grad);
     int outer = dopl_range_enter(rt, n->name, DOPL_PART_BACKWARD, n->out.device);

@@ -59,14 +59,15 @@ dopl_status dopl_tensor_shape(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, i
     memset(out, 0, sizeof *out);
     if (n_dim < 0 || n_dim > DOPL_MAX_DIM)
         return dopl_fail(rt, DOPL_ESHAPE, "tensor: %d dimensions, at most %d", n_dim, DOPL_MAX_DIM);
-    int64_t numel = 1;
+    int64_t bound = 1; // on products of any dimensions, so of those around a 0 too
     for (int i = 0; i < n_dim; i++) {
         if (dim[i] < 0)
             return dopl_fail(rt, DOPL_ESHAPE, "tensor: dimension %d is %lld, must not be negative",
                              i + 1, (long long)dim[i]);
-        if (__builtin_mul_overflow(numel, dim[i], &numel) || numel > (INT64_C(1) << 44))
+        if (dim[i] > 0 && dim[i] > (INT64_C(1) << 44) / bound)
             return dopl_fail(rt, DOPL_ESHAPE, "tensor: too many elements in dimension %d (%lld)",
                              i + 1, (long long)dim[i]);
+        if (dim[i] > 0) bound *= dim[i];
     }
     out->dtype = dtype;
     out->n_dim = n_dim;
@@ -151,7 +152,8 @@ dopl_status dopl_tensor_make(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, in
     return dopl_tensor_new_on(rt, out, device, dtype, n_dim, dim);
 }
 
-void dopl_tensor_forget_mirror(dopl_rt *rt, dopl_tensor *t) {
+void dopl_tensor_will_change(dopl_rt *rt, const dopl_tensor *t) {
+    if (t->storage->version < UINT32_MAX) t->storage->version++;
     drop_mirror(rt, t->storage);
 }
 
@@ -187,13 +189,19 @@ void dopl_tensor_release(dopl_rt *rt, dopl_tensor *t) {
 
 dopl_status dopl_tensor_fill(dopl_rt *rt, dopl_tensor *t, double value) {
     int64_t n = dopl_tensor_numel(t);
+    double least = t->dtype == DOPL_I32 ? INT32_MIN : 0,
+           most = t->dtype == DOPL_I32 ? INT32_MAX : 255;
+    bool whole = value >= least && value <= most && value == (double)(int64_t)value;
+    if (!dopl_dtype_is_number(t->dtype) && !whole)
+        return dopl_fail(rt, DOPL_EARG, "fill: %g into %s, needs an integer of %g to %g", value,
+                         dopl_dtype_name(t->dtype), least, most);
+    dopl_tensor_will_change(rt, t);
     if (t->device != DOPL_CPU) return rt->backend->fill(rt, t, value);
     switch (t->dtype) {
     case DOPL_F32:
         for (int64_t i = 0; i < n; i++) dopl_f32(t)[i] = (float)value;
         return DOPL_OK;
     case DOPL_I32:
-        dopl_tensor_forget_mirror(rt, t);
         for (int64_t i = 0; i < n; i++) dopl_i32(t)[i] = (int32_t)value;
         return DOPL_OK;
     case DOPL_U8:

@@ -30,6 +30,7 @@ typedef void dopl_table_fn(void *table, size_t bytes, const dopl_tensor *t);
 
 typedef struct dopl_storage {
     int refs;
+    uint32_t version; // counts writes in place and stays at UINT32_MAX, so it never comes back
     dopl_device device;
     dopl_memory_kind kind;
     size_t bytes;
@@ -51,6 +52,7 @@ struct dopl_tensor {
     dopl_dtype dtype;
     dopl_device device;        // where the storage is, or will be
     int n_dim;                 // 0: a scalar
+    uint32_t version;          // of the storage when a node on the tape took it; else meaningless
     int64_t dim[DOPL_MAX_DIM]; // elements, outermost first
     dopl_var *var;             // NULL: no gradient flows here
 };
@@ -70,6 +72,9 @@ typedef struct {
 
 const char *dopl_dtype_name(dopl_dtype dtype);
 size_t dopl_dtype_bytes(dopl_dtype dtype);
+static inline bool dopl_dtype_is_number(dopl_dtype dtype) { // not indices or codes
+    return dtype == DOPL_F32 || dtype == DOPL_BF16;
+}
 dopl_shape_text dopl_shape_str(const dopl_tensor *t); // "[2, 3]"
 bool dopl_shape_same(const dopl_tensor *a, const dopl_tensor *b);
 int64_t dopl_tensor_numel(const dopl_tensor *t);
@@ -99,8 +104,9 @@ DOPL_CHECKED dopl_status dopl_tensor_require_grad(dopl_rt *rt, dopl_tensor *t);
 DOPL_CHECKED dopl_status dopl_var_new(dopl_rt *rt, dopl_var **out);
 void dopl_var_drop(dopl_rt *rt, dopl_var *var); // NULL-safe
 
-// Of indices that are about to change: what a back end remembers of them is out of date.
-void dopl_tensor_forget_mirror(dopl_rt *rt, dopl_tensor *t);
+// Called before anything writes to a tensor that a recipe can hold: the storage's version goes up,
+// and what a back end remembers of indices is dropped.
+void dopl_tensor_will_change(dopl_rt *rt, const dopl_tensor *t);
 // Counts bytes that a tensor does not: a back end's own. Taken off with a negative number.
 void dopl_memory_count(dopl_rt *rt, dopl_device device, dopl_memory_kind kind, int64_t bytes);
 // Counts memory of the tensor as `kind` from now on.

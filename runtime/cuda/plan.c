@@ -196,7 +196,7 @@ static dopl_status queue_norm(dopl_rt *rt, dopl_plan *plan, double max_norm, pla
     *n_found = 0;
     s->n_part = 0;
     for (int j = 0; j < plan->n_job; j++) {
-        const dopl_tensor *grad = dopl_job_grad(&plan->job[j]);
+        const dopl_tensor *grad = dopl_job_grad(plan, &plan->job[j]);
         if (!grad) continue;
         ++*n_found;
         for (int64_t at = 0, n = plan->job[j].n; at < n; at += DOPL_CUDA_NORM_PART)

@@ -41,7 +41,7 @@ dopl_status op_attention_shape(dopl_rt *rt, dopl_op_call *c) {
     if (H < 1 || K < 1 || H % K)
         return dopl_fail(rt, DOPL_EARG, "attention: %lld heads and %lld kv_heads, need a multiple",
                          (long long)H, (long long)K);
-    if (qkv->n_dim != 2 || qkv->dim[1] == 0 || qkv->dim[1] % (H + 2 * K))
+    if (qkv->n_dim != 2 || !op_heads_fit(qkv->dim[1], H, K) || qkv->dim[1] % (H + 2 * K))
         return dopl_fail(rt, DOPL_ESHAPE, "attention: qkv %s, needs [T, (%lld + 2*%lld) D]",
                          dopl_shape_str(qkv).s, (long long)H, (long long)K);
     DOPL_TRY(op_check_offsets(rt, "attention", c->in[1], qkv->dim[0]));

@@ -131,6 +131,7 @@ dopl_status op_kv_store_shape(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *cache = c->in[0];
     DOPL_TRY(check_where(rt, c, c->in[1], cache, c->in[2]));
     DOPL_TRY(op_out(rt, c, c->dtype, cache->n_dim, cache->dim));
+    dopl_tensor_will_change(rt, cache);
     c->out->storage = cache->storage;
     c->out->storage->refs++;
     c->out->offset = cache->offset;
@@ -155,7 +156,7 @@ dopl_status op_kv_attention_shape(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *qkv = c->in[0], *cache = c->in[1];
     int64_t H = c->attr[0].i, K = c->attr[1].i;
     DOPL_TRY(check_where(rt, c, qkv, cache, c->in[2]));
-    if (H < 1 || K < 1 || H % K || qkv->dim[1] % (H + 2 * K) ||
+    if (!op_heads_fit(qkv->dim[1], H, K) || qkv->dim[1] % (H + 2 * K) ||
         qkv->dim[1] / (H + 2 * K) * 2 * K != cache->dim[2])
         return dopl_fail(
             rt, DOPL_ESHAPE, "kv_attention: qkv %s and cache %s with %lld heads, %lld kv_heads",

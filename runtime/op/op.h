@@ -62,6 +62,10 @@ DOPL_CHECKED dopl_status op_check_offsets(dopl_rt *rt, const char *name, const d
                                           int64_t total);
 DOPL_CHECKED dopl_status op_check_index(dopl_rt *rt, const char *name, const dopl_tensor *index,
                                         int64_t limit);
+// Whether a row of `cols` has a column and more for each of H heads, a multiple of the K heads of
+// keys and of values. Without that, H + 2 K and products with a head's columns may overflow, those
+// in the ints of a device too.
+bool op_heads_fit(int64_t cols, int64_t H, int64_t K);
 // Allocates c->saved[i].
 DOPL_CHECKED dopl_status op_save(dopl_rt *rt, dopl_op_call *c, int i, int n_dim,
                                  const int64_t *dim);

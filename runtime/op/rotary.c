@@ -17,10 +17,12 @@ dopl_status op_rotary_shape(dopl_rt *rt, dopl_op_call *c) {
                          (long long)heads, (long long)D);
     if (!(c->attr[2].f > 0))
         return dopl_fail(rt, DOPL_EARG, "rotary: base %g, must be positive", c->attr[2].f);
-    if (x->n_dim != 2 || pos->n_dim != 1 || x->dim[0] != pos->dim[0] || x->dim[1] < heads * D)
+    if (x->n_dim != 2 || pos->n_dim != 1 || x->dim[0] != pos->dim[0] || heads > x->dim[1] / D ||
+        x->dim[1] > INT32_MAX)
         return dopl_fail(rt, DOPL_ESHAPE,
-                         "rotary: x %s and positions %s, need [T, at least %lld] and [T]",
-                         dopl_shape_str(x).s, dopl_shape_str(pos).s, (long long)(heads * D));
+                         "rotary: x %s and positions %s, need [T, %lld * %lld to 2^31-1] and [T]",
+                         dopl_shape_str(x).s, dopl_shape_str(pos).s, (long long)heads,
+                         (long long)D);
     return op_out_like(rt, c, 0);
 }
 

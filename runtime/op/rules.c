@@ -16,6 +16,10 @@ dopl_status op_want_dims(dopl_rt *rt, const dopl_op_call *c, int input, int n_di
                      input + 1, dopl_shape_str(c->in[input]).s, n_dim, n_dim == 1 ? "" : "s");
 }
 
+bool op_heads_fit(int64_t cols, int64_t H, int64_t K) {
+    return H >= 1 && K >= 1 && H % K == 0 && cols <= INT32_MAX && H <= cols && K <= (cols - H) / 2;
+}
+
 dopl_status op_save(dopl_rt *rt, dopl_op_call *c, int i, int n_dim, const int64_t *dim) {
     return dopl_tensor_new_on(rt, &c->saved[i], c->device, DOPL_F32, n_dim, dim);
 }

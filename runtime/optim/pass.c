@@ -240,7 +240,18 @@ static void run(const dopl_rt *rt, dopl_plan *plan, const double *const *scalars
     }
 }
 
+// Parameters and states are about to change: a graph that has kept one of them is out of date.
+static void will_change(dopl_rt *rt, const dopl_plan *plan) {
+    for (int j = 0; j < plan->n_job; j++) {
+        const dopl_job *job = &plan->job[j];
+        const dopl_program *p = plan->pass[job->pass].program;
+        for (int s = 0; s < p->n_operand; s++)
+            if (p->written[s]) dopl_tensor_will_change(rt, &job->operand[s].value);
+    }
+}
+
 dopl_status dopl_plan_run(dopl_rt *rt, dopl_plan *plan, const double *const *scalars, int *n_run) {
+    will_change(rt, plan);
     int outer = dopl_range_enter(rt, plan->name, DOPL_PART_PASS, plan->device);
     dopl_status status = DOPL_OK;
     if (plan->device == DOPL_CPU)
@@ -261,6 +272,7 @@ dopl_status dopl_plan_repeat(dopl_rt *rt, dopl_plan *plan, const double *const *
                          "optimizer: only a parameter on the CPU, with a gradient and %d elements, "
                          "can be gone over again",
                          TILES * DOPL_TILE);
+    will_change(rt, plan);
     set_scalars(plan, scalars);
     const dopl_isa *isa = dopl_isa_get();
     dopl_codec_get(DOPL_CODEC_Q8);
@@ -289,7 +301,7 @@ static void find_norm(const dopl_rt *rt, dopl_plan *plan, double *norm, int *n_f
     *n_found = 0;
     for (int j = 0; j < plan->n_job; j++) { // first_tile serves as first chunk here
         dopl_job *job = &plan->job[j];
-        bool found = dopl_plan_bind(plan, job);
+        bool found = dopl_job_grad(plan, job) && dopl_plan_bind(plan, job);
         job->first_tile = n_chunk;
         if (found) n_chunk += ceil_div(job->n, NORM_CHUNK);
         *n_found += found;

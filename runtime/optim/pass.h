@@ -45,16 +45,20 @@ typedef struct dopl_plan {
     char name[48]; // of its rules, for profiles
 } dopl_plan;
 
-// The gradient a job's parameter holds, or NULL.
-static inline const dopl_tensor *dopl_job_grad(const dopl_job *job) {
+// The gradient that a pass over the job would read, or NULL: where the program takes none, and
+// where the parameter holds none.
+static inline const dopl_tensor *dopl_job_grad(const dopl_plan *plan, const dopl_job *job) {
     const dopl_var *var = job->operand[0].value.var;
-    return var && var->grad.storage && dopl_tensor_numel(&var->grad) == job->n ? &var->grad : NULL;
+    if (!plan->pass[job->pass].program->has_grad || !var || !var->grad.storage) return NULL;
+    bool fits = var->grad.dtype == DOPL_F32 && var->grad.device == plan->device &&
+                dopl_tensor_numel(&var->grad) == job->n;
+    return fits ? &var->grad : NULL;
 }
 
 // Sets where the data of this run lies. False: no gradient, the job is left out.
 static inline bool dopl_plan_bind(const dopl_plan *plan, dopl_job *job) {
     const dopl_program *p = plan->pass[job->pass].program;
-    const dopl_tensor *grad = p->has_grad ? dopl_job_grad(job) : NULL;
+    const dopl_tensor *grad = dopl_job_grad(plan, job);
     if (p->has_grad && !grad) return false;
     for (int s = 0; s < p->n_operand; s++) {
         const dopl_operand *o = &job->operand[s];

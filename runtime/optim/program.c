@@ -80,17 +80,33 @@ static dopl_status check_write(dopl_rt *rt, dopl_program *p, int i, bool *ready)
 
 dopl_status dopl_program_check(dopl_rt *rt, dopl_program *p) {
     bool ready[DOPL_MAX_REG] = { false };
-    if (p->n_reg > DOPL_MAX_REG || p->n_operand > DOPL_MAX_OPERAND || p->n_operand < 1)
+    if (p->n_reg > DOPL_MAX_REG || p->n_operand > DOPL_MAX_OPERAND)
         return dopl_fail(rt, DOPL_EARG,
                          "optimizer program: %d temporaries and %d operands, at most %d and %d: "
                          "a simpler rule, or fewer objectives",
                          p->n_reg, p->n_operand, DOPL_MAX_REG, DOPL_MAX_OPERAND);
+    int least = p->has_grad ? 2 : 1;
+    if (p->n_reg < 0 || p->n_scalar < 0 || p->n_operand < least)
+        return dopl_fail(rt, DOPL_EARG,
+                         "optimizer program: %d temporaries, %d scalars and %d operands, needs at "
+                         "least 0, 0 and %d%s",
+                         p->n_reg, p->n_scalar, p->n_operand, least,
+                         p->has_grad ? " (the parameter and its gradient)" : "");
+    if (p->has_grad && p->kind[1] != DOPL_OPERAND_F32)
+        return dopl_fail(rt, DOPL_EARG,
+                         "optimizer program: operand 2 is the gradient, which is f32");
     for (int i = 0; i < p->n_instr; i++) {
         const dopl_instr *in = &p->instr[i];
         if (in->op >= DOPL_N_PRIM)
             return dopl_fail(rt, DOPL_EARG, "optimizer program: no primitive %d", in->op);
         const dopl_prim *prim = &dopl_prim_table[in->op];
         for (int j = 0; j < prim->n_tile; j++) DOPL_TRY(check_read(rt, p, i, in->in[j], ready));
+        for (int j = prim->n_tile; j < DOPL_MAX_INPUT; j++) // run_tile looks all of them up
+            if (in->in[j] != 0)
+                return dopl_fail(rt, DOPL_EARG,
+                                 "optimizer program: instruction %d (%s) takes %d tiles, and the "
+                                 "next is place %d, needs 0",
+                                 i + 1, prim->name, prim->n_tile, in->in[j]);
         for (int j = 0; j < prim->n_scalar; j++)
             if (in->k[j] >= p->n_scalar)
                 return dopl_fail(rt, DOPL_EARG, "optimizer program: scalar %d of %d", in->k[j],

@@ -145,6 +145,14 @@ dopl_status dopl_split_next(dopl_rt *rt, dopl_split *s, dopl_split_cursor *c, co
                          c->at, why);
     }
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(s->match);
+    // PCRE2 refuses \K in a lookaround but not in a group that a lookaround calls: such a match may
+    // end before it starts, or start before the text that is left.
+    if (range[0] < c->at - c->run || range[1] <= range[0])
+        return dopl_fail(
+            rt, DOPL_EARG,
+            "tokenizer pattern: \\K in a lookaround made a match from byte %zu to byte "
+            "%zu of the text, of which byte %zu is next; leave \\K out of lookarounds",
+            c->run + (size_t)range[0], c->run + (size_t)range[1], c->at);
     size_t start = c->run + range[0], end = c->run + range[1];
     if (start <= c->at) return piece_to(c, end, piece, n);
     c->match_end = end;

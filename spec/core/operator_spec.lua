@@ -88,7 +88,7 @@ describe("nn.operator", function()
     }
     loss = op.sum(wrong(x))
     assert.error_matches(function() loss:backward() end,
-      "wrong: backward gave f32 %[3%] for input 1, needs f32 %[2%]")
+      "wrong: backward gave f32 %[3%] for input 1, needs f32 %[2%]$")
     local odd = nn.operator {
       name = "odd", forward = function(t) return t * 2 end, backward = function() return 7 end,
     }

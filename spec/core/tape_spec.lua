@@ -130,6 +130,23 @@ describe("the tape", function()
     assert.same({ 1.0, 1.0 }, x:grad():tolist())
   end)
 
+  it("refuses to go back over data that was changed in place", function()
+    local x = leaf { 1, 2 }
+    local y = op.exp(x) -- reads its output
+    y:fill(7)
+    assert.error_matches(function() op.sum(y):backward() end,
+      "backward: the output of exp %(f32 %[2%]%) was changed in place after the forward")
+    local k = core.tensor { 3, 4 }
+    local loss = op.sum(x * k)
+    k:select(0):copy(core.tensor(5)) -- through a window
+    assert.error_matches(function() loss:backward() end,
+      "backward: input 2 of mul %(f32 %[2%]%) was changed in place")
+    loss = op.sum(x + k) -- reads neither
+    k:fill(0)
+    loss:backward()
+    assert.same({ 1.0, 1.0 }, x:grad():tolist())
+  end)
+
   it("takes a detached value for a constant", function()
     local x = leaf { 1, 2 }
     op.sum(op.exp(x):detach() * x):backward()

@@ -113,6 +113,55 @@ describe("json.encode", function()
   end)
 end)
 
+describe("json.array", function()
+  it("marks a table and shows nobody the mark", function()
+    local list = json.array {}
+    assert.is_true(json.is_array(list))
+    assert.is_true(json.is_array(json.decode "[]"))
+    assert.is_false(json.is_array {})
+    assert.is_false(json.is_array(7))
+    assert.is_false(getmetatable(list))
+    assert.error_matches(function() setmetatable(list, {}) end, "protected metatable")
+    assert.equal(list, json.array(list))
+  end)
+
+  it("takes no metatable away", function()
+    assert.error_matches(function() json.array(setmetatable({}, {})) end,
+      "json.array: the table has a metatable of its own")
+  end)
+end)
+
+describe("a finalizer that changes a table while it is written", function()
+  it("finds a copy or is noticed", function()
+    local target, n, armed = {}, 0, true
+    local function change() -- other keys, and ten times as many or as few
+      n = n + 1
+      for key in pairs(target) do target[key] = nil end
+      for i = 1, n % 2 == 0 and 3000 or 300 do target[("%d of %d"):format(i, n)] = i end
+    end
+    local function arm()
+      setmetatable({}, { __gc = function()
+        if not armed then return end
+        change()
+        arm()
+      end })
+    end
+    change()
+    arm()
+    local before = collectgarbage("incremental", 1, 1000) -- collects at most allocations
+    while n < 8 do
+      local ok, text = pcall(json.encode, target)
+      assert.is_true(ok or text:find "changed while it was written" ~= nil
+        or text:find "'next'" ~= nil, text)
+    end
+    collectgarbage("incremental", 200, 100)
+    collectgarbage(before)
+    armed = false
+    local _, keys = json.encode(target):gsub(": ", "")
+    assert.equal(n % 2 == 0 and 3000 or 300, keys)
+  end)
+end)
+
 describe("json files", function()
   local dir
   before_each(function() dir = folder.new() end)

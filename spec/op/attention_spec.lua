@@ -65,6 +65,8 @@ return walker.check("attention", {
     wrong = {
       { zeros { 3, 8 }, offsets, 3, 2,
         says = "attention: 3 heads and 2 kv_heads, need a multiple" },
+      { zeros { 3, 8 }, offsets, 6148914691236517206, 6148914691236517206, -- three times it is 2
+        says = "attention: qkv [3, 8], needs [T, (6148914691236517206 + 2*6148914691236517206) D]" },
       { zeros { 3, 8 }, offsets, 0, 1, says = "attention: 0 heads and 1 kv_heads" },
       { zeros { 3, 7 }, offsets, 2, 1, says = "attention: qkv [3, 7], needs [T, (2 + 2*1) D]" },
       { zeros { 4, 8 }, offsets, 2, 1,

@@ -204,6 +204,8 @@ return walker.check("decode", {
       { qkv, cache, where, 3, 2,
         says = "kv_attention: qkv [3, 8] and cache [2, 70, 4] with 3 heads, 2 kv_heads" },
       { qkv, cache, where, 0, 1, says = "with 0 heads" },
+      { qkv, cache, where, 6148914691236517206, 6148914691236517206, -- three times it is 2
+        says = "with 6148914691236517206 heads, 6148914691236517206 kv_heads" },
       { qkv, zeros { 2, 70, 3 }, where, 2, 1,
         says = "kv_attention: qkv [3, 8] and cache [2, 70, 3]" },
       { qkv, cache, index { { 2, 0, 1 }, { 0, 0, 0 } }, 2, 1, says = "kv_attention: slot 2" },

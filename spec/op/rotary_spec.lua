@@ -45,7 +45,9 @@ return walker.check("rotary", {
       { x, positions, 2, 3, says = "rotary: 2 heads of 3, need an even head_dim" },
       { x, positions, 0, 4, says = "rotary: 0 heads of 4" },
       { x, positions, 4, 4,
-        says = "rotary: x [3, 12] and positions [3], need [T, at least 16] and [T]" },
+        says = "rotary: x [3, 12] and positions [3], need [T, 4 * 4 to 2^31-1] and [T]" },
+      { x, positions, 1 << 62, 4, -- the product is 0 in 64 bits
+        says = "rotary: x [3, 12] and positions [3], need [T, 4611686018427387904 * 4 to 2^31-1]" },
       { x, array.index { 0, 1 }, 2, 4, says = "rotary: x [3, 12] and positions [2]" },
       { x, array.index { 0, -1, 2 }, 2, 4, says = "rotary: position -1 of row 1" },
       { x, positions, 2, 4, 0, says = "rotary: base 0, must be positive" },

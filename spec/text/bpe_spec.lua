@@ -71,6 +71,17 @@ describe("training", function()
     assert.same({ "aa", "aa" }, tokens(tok, tok:encode "aaaa"))
   end)
 
+  it("refuses a match that ends before it starts, and one that starts too early", function()
+    for _, pattern in ipairs { "(?=(?1))a|(?!)(..\\K)", "(?(DEFINE)(?<k>..\\K))a(?=(?&k))",
+      "a|(?<=(?2))|(?!)((\\Ka))" } do
+      assert.error_matches(function()
+        text.train({ "abcabcabc" }, { vocab_size = 257, pattern = pattern }):encode "abcabcabcaaa"
+      end, "tokenizer pattern: \\K in a lookaround made a match from byte %d+ to byte %d+")
+    end
+    local tok = text.train({ "abab" }, { vocab_size = 257, pattern = "a\\Kb" }) -- this is sound
+    assert.equal("abcab", tok:decode(tok:encode "abcab"))
+  end)
+
   it("gives the same tokenizer for the same texts", function()
     assert.equal(trained():json(), trained():json())
     assert.equal(trained():hash(), trained():hash())

@@ -3,6 +3,7 @@
 
 local check = require "dopl.check"
 local core = require "dopl.core"
+local figures = require "dopl.figures"
 local json = require "dopl.json"
 local metrics = require "dopl.metrics"
 local microscope = require "dopl.microscope"
@@ -150,7 +151,7 @@ function summary.over(results)
       if #values == #list then row[key] = metrics.spread(values) end
     end
   end
-  return rows
+  return figures.rows(rows)
 end
 
 -- Those of the columns that a row has a figure for: TFE is none of an untargeted loss.

@@ -11,6 +11,7 @@ local core = require "dopl.core"
 local cache = require "dopl.cache"
 local check = require "dopl.check"
 local data = require "dopl.data"
+local figures = require "dopl.figures"
 local loss = require "dopl.loss"
 local metrics = require "dopl.metrics"
 local models = require "dopl.models"
@@ -327,7 +328,9 @@ end
 function Bench:evaluate(model, label, targeted)
   check.type("bench:evaluate: label", label, "string")
   local function work() return evaluate(self, model, label, targeted) end
-  return self.run and self.run:once(label, work) or work()
+  local row = self.run and self.run:once(label, work) or work()
+  figures.rows(row.results) -- those that the run has kept are plain tables
+  return figures.row(row)
 end
 
 local method_defaults = {
@@ -370,7 +373,8 @@ function Bench:compare(method)
     checkpoint = checkpoint_of(self, nil, self.p.keep_checkpoints), from = m.from,
   }
   local targeted = refusal_mode(m.forget) ~= nil
-  local row = m.evaluate and self:evaluate(model, m.label, targeted) or { label = m.label }
+  local row = m.evaluate and self:evaluate(model, m.label, targeted)
+    or figures.row { label = m.label }
   row.seconds, row.tokens = fit.seconds, fit.tokens
   row.state_bytes = fit.optimizer:state_bytes().total
   row.losses = fit.losses

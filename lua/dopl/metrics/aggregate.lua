@@ -6,6 +6,7 @@
 -- @module dopl.metrics.aggregate
 
 local check = require "dopl.check"
+local figures = require "dopl.figures"
 
 local aggregate = {}
 
@@ -109,7 +110,7 @@ aggregate.keys = aggregate.names {
 function aggregate.of(results, targeted)
   check.type("metrics.aggregate: results", results, "table")
   local keys, forgetting, utility = read(results)
-  local figures, out, entropy = {}, {}, nil
+  local useful, out, entropy = {}, {}, nil
   for _, r in ipairs(results) do
     if r.kind == "forget" then
       local list = {}
@@ -117,10 +118,10 @@ function aggregate.of(results, targeted)
       if keys.UFE then out[keys.UFE] = 1 - aggregate.mean(list) end
       entropy = targeted and r.TE
     else
-      for _, metric in ipairs(utility or {}) do figures[#figures + 1] = r[metric] end
+      for _, metric in ipairs(utility or {}) do useful[#useful + 1] = r[metric] end
     end
   end
-  if keys.MU then out[keys.MU] = aggregate.harmonic_mean(figures) end
+  if keys.MU then out[keys.MU] = aggregate.harmonic_mean(useful) end
   if entropy then out[keys.TFE] = entropy end
   local ufe, mu = out[keys.UFE], out[keys.MU]
   if keys.OVR and targeted then
@@ -128,7 +129,7 @@ function aggregate.of(results, targeted)
   elseif keys.OVR then
     out[keys.OVR] = 0.5 * (ufe + mu)
   end
-  return out, keys
+  return figures.row(out), keys
 end
 
 return aggregate

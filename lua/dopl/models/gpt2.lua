@@ -12,6 +12,7 @@ local op = core.ops
 local gpt2 = {}
 local GPT2 = {}
 GPT2.__index = GPT2
+GPT2.__tostring = nn.describe
 
 gpt2.defaults = {
   architecture = "gpt2",

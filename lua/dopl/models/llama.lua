@@ -12,6 +12,7 @@ local op = core.ops
 local llama = {}
 local Llama = {}
 Llama.__index = Llama
+Llama.__tostring = nn.describe
 
 llama.defaults = {
   architecture = "llama",
