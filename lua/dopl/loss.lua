@@ -27,6 +27,7 @@
 local core = require "dopl.core"
 local check = require "dopl.check"
 local join = require("dopl.data.batch").join
+local check_id = require("dopl.data.batch").check_id
 
 local op = core.ops
 local loss = {}
@@ -211,6 +212,7 @@ end
 
 local function forward(model, batch)
   local t = batch:tensors()
+  if batch.largest then check_id("a sample", batch.largest, model:head():shape(1), 4) end
   local hidden = model:hidden(t)
   return hidden, op.vocab(hidden, model:head(), t.rows, t.labels)
 end

@@ -171,6 +171,17 @@ local function check_row(row, where)
   end
 end
 
+-- Says once for each model that its rows are not as many as the tokenizer's ids.
+local sizes_noted = setmetatable({}, { __mode = "k" })
+local function note_sizes(model, tok)
+  local rows, ids = model:head():shape(1), tok.size and tok:size()
+  if not ids or rows == ids or sizes_noted[model] then return end
+  sizes_noted[model] = true
+  core.note(("metrics.evaluate: sizes differ: the model has %d tokens, its tokenizer %d; %s"):format(
+    rows, ids, rows > ids and "a generated id that the tokenizer lacks is no text"
+    or "a text with one of the others is refused"))
+end
+
 local function check_set(set)
   check.type("metrics.evaluate: set", set, "table", 4)
   check.choice("metrics.evaluate: kind", set.kind, { "facts", "forget", "retain" }, 4)
@@ -198,9 +209,9 @@ function metrics.evaluate(model, tok, set, options)
   collectgarbage() -- what a training left: to Lua a few bytes, in truth gigabytes
   local prompts = {}
   for i, row in ipairs(set.rows) do prompts[i] = chat.prompt(tok, row.question, o.tags) end
-  local eos = chat.answer(tok, "", o.tags)
-  local answers = generate.run(model, prompts, { eos = eos[#eos], max_tokens = o.max_tokens,
-    batch_size = o.batch_size })
+  note_sizes(model, tok)
+  local answers = generate.run(model, prompts, { eos = chat.ends(tok, o.tags),
+    max_tokens = o.max_tokens, batch_size = o.batch_size })
   local scores = score_rows(model, tok, set.rows, o)
   local samples, lists = {}, { R = {}, P = {}, TR = {}, TE = {}, refused = {} }
   for i, row in ipairs(set.rows) do

@@ -188,6 +188,18 @@ function chat.answer(tok, answer, tags)
   return ids
 end
 
+--- The ids that end a generation: what ends an answer, and what else the tokenizer ends a text with.
+-- @treturn {integer,...} 0-based ids
+function chat.ends(tok, tags)
+  tags = chat.find_tags(tags or "plain", 2)
+  check_tokenizer(tok, 2)
+  local ids = { end_of_text(tok, tags, 2) }
+  for _, id in ipairs { tok.eos or ids[1], tok:id("<|endoftext|>") } do
+    if id ~= ids[1] then ids[#ids + 1] = id end
+  end
+  return ids
+end
+
 local function make(tok, row, field, o, tags, level)
   level = level + 1
   local ids = chat.prompt(tok, check_text(row, "question", level), tags)
