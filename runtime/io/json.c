@@ -116,7 +116,7 @@ static dopl_status quote_numbers(dopl_rt *rt, dopl_bytes *out, const char *text,
     bool in_string = false, real;
     for (size_t i = 0; i < n;) {
         char c = text[i];
-        size_t length = 1; // also where a number has begun and is none
+        size_t length = 1;
         if (in_string && c == '\\')
             length = 2;
         else if (c == '"')
@@ -124,7 +124,10 @@ static dopl_status quote_numbers(dopl_rt *rt, dopl_bytes *out, const char *text,
         else if (!in_string && (c == '-' || isdigit((unsigned char)c))) {
             size_t number = number_length(text + i, n - i, &real);
             bool fits = !number || (real ? real_fits : integer_fits)(text + i, number);
-            length = number ? number : 1;
+            length = number;
+            while (!number && i + length < n && strchr("+-.0123456789eE", text[i + length]) &&
+                   text[i + length])
+                length++; // no number: none of it is one
             if (!fits && ends_value(text + i + length, n - i - length)) {
                 DOPL_TRY(dopl_bytes_put(rt, out, text + done, i - done));
                 DOPL_TRY(dopl_bytes_puts(rt, out, "\""));
