@@ -186,8 +186,8 @@ local function is_buffer(name, buffers)
   return false
 end
 
--- The weights under the model's own names, as { own name = { tensor =, name = as it is spelled,
--- transposed = } }. Buffers, which are no weights, are left out.
+-- The weights by the model's names: { [own name] = { tensor =, name = as the file spells it,
+-- transposed = } }. Buffers are left out: they are not weights.
 local function by_own_name(weights, what, o)
   local given = {}
   for _, name in ipairs(check.keys(weights)) do
@@ -210,7 +210,7 @@ local function check_spare(targets, given, what, o)
     local name, first = given[own].name, o.copies[own]
     local kept = first and given[first]
     if kept and core.hash(given[own].tensor) ~= core.hash(kept.tensor) then
-      error(("%s: the weight '%s' is another than '%s', which this model has in its place%s")
+      error(("%s: the weight '%s' differs from '%s', which this model uses in its place%s")
         :format(what, name, kept.name, o.untied), 4)
     elseif not first and not targets[own] then
       error(("%s: the weight '%s' has no place in this model; weights[name] = nil leaves one out")
@@ -219,8 +219,8 @@ local function check_spare(targets, given, what, o)
   end
 end
 
--- Says that a weight is missing: that the file has it and it could not be read, or what else files
--- call it.
+-- Raises for a missing weight. Says so if the file has it in a type that dopl does not read, and lists
+-- the other names that files give it.
 local function refuse_missing(weights, own, what, o)
   local others, _, unread = {}, core.safetensors.origin(weights)
   for name, alias in pairs(o.aliases) do

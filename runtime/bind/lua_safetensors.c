@@ -83,16 +83,16 @@ static const dopl_safetensors *open_file(lua_State *L, const char *path) {
     return f;
 }
 
-// What reading a name gives that the table lacks: an error where the file has such a tensor and it
-// could not be read. Upvalue 1: why, by name.
+// __index of a loaded table: raises if the file has this tensor in a form that load cannot read.
+// Upvalue 1: the reasons by name.
 static int missing_tensor(lua_State *L) {
     lua_pushvalue(L, 2);
     if (lua_isnil(L, 2) || lua_rawget(L, lua_upvalueindex(1)) != LUA_TSTRING) return 0;
     return dopl_raise_text(L, "%s", lua_tostring(L, -1));
 }
 
-// Gives the table of tensors at -2 a metatable that knows the file, and why some could not be read:
-// the table on top, which stays there.
+// Gives the table of tensors at -2 a metatable that records the path and the table on top: the
+// reasons, by name, why load skipped a tensor. Leaves the stack as it was.
 static void push_origin(lua_State *L, const char *path) {
     lua_createtable(L, 0, 4);
     lua_pushvalue(L, -2);
@@ -116,9 +116,9 @@ static bool is_wanted(lua_State *L, int wanted, const char *name) {
     return yes;
 }
 
-// load(path [, wanted]) -> { name = tensor }, metadata, { name = why it could not be read }
-// wanted(name): which tensors to read; without it all that can be, and reading the name of another
-// from the table is an error that says why
+// load(path [, wanted]) -> { name = tensor }, metadata, { name = why it was skipped }
+// wanted(name): which tensors to read. Without it load skips what it cannot read, and indexing the
+// result with such a name raises the reason.
 static int safetensors_load(lua_State *L) {
     const char *path = dopl_check_path(L, 1);
     lua_settop(L, 2);
@@ -151,8 +151,8 @@ static int safetensors_load(lua_State *L) {
     return 3;
 }
 
-// origin(tensors) -> the path that `load` read them from, { name = why it could not be read };
-// nothing for other tables
+// origin(tensors) -> the path they were loaded from, { name = why it was skipped }; nothing for
+// other tables
 static int safetensors_origin(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
     if (!lua_getmetatable(L, 1)) return 0;

@@ -42,7 +42,7 @@ static dopl_status check_depth(dopl_rt *rt, const char *text, size_t n, const ch
     return DOPL_OK;
 }
 
-// Bytes of the number at the start of the text, as JSON spells numbers; 0: there is none.
+// Bytes of the number at the start of the text, as JSON spells numbers; 0: not a number.
 static size_t number_length(const char *s, size_t n, bool *real) {
     size_t i = 0, from;
     *real = false;
@@ -109,8 +109,8 @@ static bool ends_value(const char *s, size_t n) {
     return s[blanks] != ':' && (blanks > 0 || s[0] == ',' || s[0] == ']' || s[0] == '}');
 }
 
-// Appends the text to *out with quotes around the numbers that fit no type; leaves *out empty where
-// there is none.
+// Appends the text to *out with quotes around the numbers that fit no type; leaves *out empty if
+// all of them fit.
 static dopl_status quote_numbers(dopl_rt *rt, dopl_bytes *out, const char *text, size_t n) {
     size_t done = 0;
     bool in_string = false, real;

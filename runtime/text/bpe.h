@@ -85,7 +85,7 @@ int32_t dopl_bpe_id(const dopl_bpe *bpe, const char *data, size_t n);
 const char *dopl_bpe_token(const dopl_bpe *bpe, int64_t id, size_t *n);
 
 // Where the next token of `added` starts, at or after `from`, and its id; `length` and -1 where
-// there is none.
+// there is no more.
 size_t dopl_bpe_next_added(const dopl_bpe *bpe, const dopl_added *added, const char *text,
                            size_t length, size_t from, int32_t *id);
 

@@ -204,7 +204,7 @@ static bool is_set(const json_t *j, const char *field) {
            !(json_is_string(value) && json_string_length(value) == 0);
 }
 
-// A string that C can hold; NULL where the value is none, or has a NUL inside.
+// The text of a JSON string; NULL if the value is not a string or contains a NUL byte.
 static const char *plain_string(const json_t *value) {
     const char *text = json_string_value(value);
     return text && strlen(text) == json_string_length(value) ? text : NULL;

@@ -57,7 +57,7 @@ describe("a recipe", function()
     assert.equal(seen .. "\n", err)
   end)
 
-  it("is told of a damaged file in text", function()
+  it("reports a damaged file in text", function()
     local path = os.tmpname()
     shell.write(path, "\31\139\8\0\27[2J\n")
     local status, _, err = shell.run("-e", ("require('dopl.json').load %q"):format(path))

@@ -81,7 +81,7 @@ describe("gpt2's import", function()
     weights["lm_head.weight"] = weights["transformer.wte.weight"]:clone()
     gpt2(2):import(weights)
     weights["lm_head.weight"]:fill(1)
-    assert.match("'lm_head.weight' is another than 'transformer.wte.weight', which this model has in "
+    assert.match("'lm_head.weight' differs from 'transformer.wte.weight', which this model uses in "
       .. "its place$", message(model.import, model, weights))
   end)
 
@@ -210,7 +210,7 @@ describe("a file of weights", function()
     assert.match("make a model with models.new { architecture = 'llama' }", message(models.load, dir))
   end)
 
-  it("is taken beside no config, one that is none, and dopl's own", function()
+  it("is taken without a config, beside a file that is not one, and beside dopl's", function()
     local model = llama({}, 1)
     core.safetensors.save(path, llama({}, 2):export())
     for _, text in ipairs { "", "[1]", "{", '{"model_type":3}' } do

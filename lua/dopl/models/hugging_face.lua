@@ -1,8 +1,8 @@
---- hugging_face.lua - what a Hugging Face config.json says of the weights beside it.
+--- hugging_face.lua - checks a model against the Hugging Face config.json beside its weights.
 --
--- Weights of one name and shape can be meant for another computation: rotary positions that are
--- scaled, another activation, another eps. A file of weights does not say so, the config.json beside
--- it does. What it asks for and a model here does not do is refused by name.
+-- Weights of the same names and shapes can belong to different computations: scaled rotary positions,
+-- another activation, another eps. The file of weights does not record this; config.json does. A
+-- setting that dopl does not implement is refused by name.
 -- @module dopl.models.hugging_face
 
 local check = require "dopl.check"
@@ -11,8 +11,8 @@ local json = require "dopl.json"
 
 local hugging_face = {}
 
--- Each architecture: the model types whose weights it computes with; fields that must equal one of
--- the model's; fields that can have some values only (a field that is not there has the first).
+-- For each architecture: the model types it implements; fields that must equal a field of the model's
+-- config; fields that must have one of the listed values (an absent field has the first).
 local KNOWN <const> = {
   llama = {
     types = { llama = true, mistral = true },
@@ -37,8 +37,8 @@ local function shown(value)
     or tostring(value)
 end
 
--- Why rotary positions are none of ours: `rope_scaling`, or `rope_parameters` since Transformers 5,
--- there also one for each kind of layer.
+-- Why the rotary positions differ from ours. Transformers 5 writes `rope_parameters` in place of
+-- `rope_scaling`, and may nest one table for each kind of layer.
 local function rope_reason(config)
   for _, field in ipairs { "rope_scaling", "rope_parameters" } do
     local rope = config[field]
@@ -71,7 +71,7 @@ local function is_one_of(value, list)
   return false
 end
 
--- Why fields of the config ask for something else than a model with the config `own` does.
+-- The first field of the config that a model with the config `own` does not implement, as text.
 local function fields_reason(config, known, own)
   for _, name in ipairs(check.keys(known.values)) do
     local value, allowed = config[name], known.values[name]
@@ -116,7 +116,7 @@ function hugging_face.check_beside(weights, own)
   local path = type(weights) == "table" and core.safetensors.origin(weights)
   path = path and (path:match "^(.*/)[^/]*$" or "") .. "config.json"
   if not path or not core.files.exists(path) then return end
-  local config = json.read(path) -- one that is no JSON is nobody's config
+  local config = json.read(path) -- nil if it is not JSON: then no program reads it as a config
   if not hugging_face.is_config(config) then return end
   local reason, name = hugging_face.reason(config)
   if not reason and name ~= own.architecture then
