@@ -14,6 +14,7 @@
 #include <limits.h>
 #include <lualib.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,25 @@ typedef struct {
     bool help, version, interactive, trust, prompt, plan, profile;
 } options;
 
+// --- messages
+// ----------------------------------------------------------------------------------------
+
+static void say(const char *message, size_t n) {
+    fputs("dopl: ", stderr);
+    dopl_put_text(stderr, message, n);
+    fputc('\n', stderr);
+}
+
+// A message about the command line, cut to what a person would read.
+__attribute__((format(printf, 1, 2))) static void complain(const char *format, ...) {
+    char text[2048];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    say(text, strlen(text));
+}
+
 // --- options
 // -----------------------------------------------------------------------------------------
 
@@ -95,9 +115,9 @@ static bool unknown_option(const char *given) {
         int d = edit_distance(name, known[i]);
         if (d < best) best = d, nearest = known[i];
     }
-    fprintf(stderr, "dopl: unknown option '%s'", name);
-    if (nearest) fprintf(stderr, " (did you mean '%s'?)", nearest);
-    fprintf(stderr, "\ndopl --help lists the options\n");
+    char hint[64] = "";
+    if (nearest) snprintf(hint, sizeof hint, " (did you mean '%s'?)", nearest);
+    complain("unknown option '%s'%s\ndopl --help lists the options", name, hint);
     return false;
 }
 
@@ -108,8 +128,7 @@ static bool read_integer(const char *name, const char *text, long long min, long
     *out = strtoll(text, &end, 10);
     if (*text && !isspace((unsigned char)*text) && !*end && !errno && *out >= min && *out <= max)
         return true;
-    fprintf(stderr, "dopl: %s: '%s' given, an integer from %lld to %lld needed\n", name, text, min,
-            max);
+    complain("%s: '%s' given, an integer from %lld to %lld needed", name, text, min, max);
     return false;
 }
 
@@ -118,7 +137,7 @@ static bool set_option(options *o, const char *name, char *value) {
     if (!strcmp(name, "--device")) {
         o->device = value;
         if (dopl_device_named(value)) return true;
-        fprintf(stderr, "dopl: --device: '%s' given, cpu, cuda, cuda:N or auto needed\n", value);
+        complain("--device: '%s' given, cpu, cuda, cuda:N or auto needed", value);
         return false;
     }
     if (!strcmp(name, "--threads")) {
@@ -128,7 +147,7 @@ static bool set_option(options *o, const char *name, char *value) {
     }
     if (!strcmp(name, "--seed")) return read_integer(name, value, 0, LLONG_MAX, &o->seed);
     if (!*value) {
-        fprintf(stderr, "dopl: %s: the name of a folder is needed\n", name);
+        complain("%s: the name of a folder is needed", name);
         return false;
     }
     if (!strcmp(name, "--resume"))
@@ -149,7 +168,7 @@ static bool read_long(options *o, int *i) {
         if (arg[n] == '=') return set_option(o, with_value[k], arg + n + 1);
         if (arg[n] != '\0') continue;
         if (*i + 1 < o->argc) return set_option(o, with_value[k], o->argv[++*i]);
-        fprintf(stderr, "dopl: %s needs a value\n", arg);
+        complain("%s needs a value", arg);
         return false;
     }
     if (!strcmp(arg, "--trust")) return o->trust = true;
@@ -174,7 +193,7 @@ static bool read_options(options *o) {
         } else if (arg[1] == 'e' || arg[1] == 'l') {
             char *text = arg[2] ? arg + 2 : ++i < o->argc ? o->argv[i] : NULL;
             if (!text) {
-                fprintf(stderr, "dopl: %s needs an argument\n", arg);
+                complain("%s needs an argument", arg);
                 return false;
             }
             o->actions[o->n_actions++] = (action){ arg[1], text };
@@ -216,7 +235,7 @@ int dopl_report(lua_State *L) {
     int status = 1;
     fflush(stdout);
     if (dopl_check_rt(L)->stop && dopl_stop_signal()) {
-        fprintf(stderr, "dopl: stopped\n");
+        complain("stopped");
         return 128 + dopl_stop_signal();
     }
     if (lua_type(L, -1) == LUA_TTABLE) {
@@ -225,11 +244,12 @@ int dopl_report(lua_State *L) {
         lua_pushliteral(L, "message");
         lua_rawget(L, -3);
     }
-    const char *message = lua_tostring(L, -1);
+    size_t n;
+    const char *message = lua_tolstring(L, -1, &n);
     if (message)
-        fprintf(stderr, "dopl: %s\n", message);
+        say(message, n);
     else if (status == 1)
-        fprintf(stderr, "dopl: (error object is a table)\n");
+        complain("(error object is a table)");
     return status;
 }
 
@@ -303,7 +323,7 @@ static int run_recipe(lua_State *L, const options *o) {
     if (load_recipe(L, o) != LUA_OK) return dopl_report(L);
     int n = o->argc - o->recipe - 1;
     if (!lua_checkstack(L, n + 8)) {
-        fprintf(stderr, "dopl: too many arguments\n");
+        complain("too many arguments");
         return 2;
     }
     for (int i = 1; i <= n; i++) lua_pushstring(L, o->argv[o->recipe + i]);
@@ -435,7 +455,9 @@ static int run(lua_State *L, options *o) {
     lua_pushcfunction(L, open_state);
     lua_pushlightuserdata(L, o);
     if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
-        fprintf(stderr, "dopl: %s\n", lua_tostring(L, -1));
+        size_t n;
+        const char *message = luaL_tolstring(L, -1, &n);
+        say(message, n);
         return 1;
     }
     dopl_stop_install(L);
@@ -492,10 +514,10 @@ int main(int argc, char **argv) {
         goto out;
     }
     if ((o.plan || o.profile || *o.resume) && o.recipe >= argc && !o.n_actions) {
-        fprintf(stderr, "dopl: %s: which recipe? It comes after the options (- for stdin)\n",
-                o.plan      ? "--plan"
-                : o.profile ? "--profile"
-                            : "--resume");
+        complain("%s: which recipe? It comes after the options (- for stdin)", o.plan ? "--plan"
+                                                                               : o.profile
+                                                                                   ? "--profile"
+                                                                                   : "--resume");
         status = 2;
         goto out;
     }
@@ -508,14 +530,14 @@ int main(int argc, char **argv) {
         dopl_limit_memory(L);
         status = run(L, &o);
     } else {
-        fprintf(stderr, "dopl: out of memory\n");
+        complain("out of memory");
         status = 1;
     }
 out:
     if (L) lua_close(L);
     free(o.actions);
     if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
-        fprintf(stderr, "dopl: standard output could not be written whole; is the disk full?\n");
+        complain("standard output could not be written whole; is the disk full?");
         status = 1;
     }
     return status;

@@ -10,6 +10,7 @@
 
 local core = require "dopl.core"
 local check = require "dopl.check"
+local batch = require "dopl.data.batch"
 
 local op = core.ops
 local generate = {}
@@ -71,11 +72,11 @@ local function advance(active, tokens, rows, o)
   local going, ended = {}, {}
   for i, seq in ipairs(active) do
     local token = tokens[i]
-    if not seq.ended and token ~= o.eos then
+    if not seq.ended and not o.ends[token] then
       seq.new[#seq.new + 1] = token
       seq.last = token
     end
-    seq.ended = seq.ended or token == o.eos or #seq.ids + #seq.new >= o.max_tokens
+    seq.ended = seq.ended or o.ends[token] or #seq.ids + #seq.new >= o.max_tokens
     local list = seq.ended and ended or going
     list[#list + 1] = seq
   end
@@ -96,8 +97,13 @@ local function run_group(model, group, o)
   while #active > 0 do active = advance(active, step(model, cache, active, o), rows, o) end
 end
 
+-- Options are of their types; `ends` is the set of the ids in `eos`.
 local function check_options(o)
-  check.type("generate: eos", o.eos, "integer", 4)
+  o.ends = {}
+  for _, id in ipairs(type(o.eos) == "table" and check.list("generate: eos", o.eos, 4) or { o.eos }) do
+    o.ends[check.type("generate: eos", id, "integer", 4)] = true
+  end
+  if not next(o.ends) then error("generate: eos: an empty list, needs at least one id", 3) end
   for _, name in ipairs { "max_tokens", "batch_size" } do
     local what = "generate: " .. name
     check.range(what, check.type(what, o[name], "integer", 4), 1, math.maxinteger, 4)
@@ -118,7 +124,8 @@ end
 --- Continues prompts. One that leaves no room within max_tokens gets no new token.
 -- @param model
 -- @tparam {{integer,...},...} prompts token ids
--- @tparam table options eos (id that ends a sequence; it is not part of the result), max_tokens = 200
+-- @tparam table options eos (id that ends a sequence, or a list of ids of which each does; it is not
+-- part of the result), max_tokens = 200
 -- (prompt included; at most the model's learned positions), batch_size = 64, temperature = 0 (greedy),
 -- top_p = 1, seed = 1
 -- @treturn {{integer,...},...} the new tokens of each prompt, in order
@@ -127,6 +134,7 @@ function generate.run(model, prompts, options)
   check_options(o)
   check.has("generate: model", model, "new_cache", "one of models.new")
   local positions = model.config and model.config.max_positions
+  local vocab_size = model:head():shape(1)
   o.max_tokens = generate.limit(model, o.max_tokens)
   local order = {}
   for i, ids in ipairs(check.list("generate: prompts", prompts)) do
@@ -136,6 +144,11 @@ function generate.run(model, prompts, options)
       error(("generate: prompt %d has %d tokens, the model has positions for %d"):format(i, #ids,
         positions), 2)
     end
+    local largest = 0
+    for _, id in ipairs(ids) do
+      largest = math.max(largest, check.type(("generate: prompt %d: id"):format(i), id, "integer"))
+    end
+    batch.check_id(("generate: prompt %d"):format(i), largest, vocab_size)
     order[i] = { ids = ids, index = i, new = {} }
   end
   table.sort(order, function(a, b)

@@ -28,6 +28,7 @@
 local core = require "dopl.core"
 local check = require "dopl.check"
 local join = require("dopl.data.batch").join
+local check_id = require("dopl.data.batch").check_id
 
 local op = core.ops
 local loss = {}
@@ -224,6 +225,10 @@ local function scores_of(model, batch, hidden, v, first, index)
   }, Scores)
 end
 
+local function check_ids(model, batch)
+  if batch.largest then check_id("a sample", batch.largest, model:head():shape(1), 5) end
+end
+
 --- What one forward pass tells of a packed batch: the fields of `s` above, without twin and
 -- reference.
 -- @param model
@@ -233,6 +238,7 @@ end
 function loss.score(model, batch, eps)
   check.has("loss.score: model", model, "hidden", "one of models.new")
   check.has("loss.score: batch", batch, "tensors", "a batch, as data.batch.pack gives it")
+  check_ids(model, batch)
   local t = batch:tensors()
   local hidden = model:hidden(t)
   local v = op.vocab(hidden, model:head(), t.rows, t.labels, eps or 0)
@@ -247,6 +253,7 @@ end
 function loss.score_all(model, batches, eps)
   eps = eps or {}
   if #batches == 1 then return { loss.score(model, batches[1], eps[1]) } end
+  for _, batch in ipairs(batches) do check_ids(model, batch) end
   local all, alike = join(batches), true
   for i = 2, #batches do alike = alike and (eps[i] or 0) == (eps[1] or 0) end
   local t, head = all:tensors(), model:head()

@@ -149,6 +149,17 @@ local function check_row(row, where)
   end
 end
 
+-- Says once for each model that its rows are not as many as the tokenizer's ids.
+local sizes_noted = setmetatable({}, { __mode = "k" })
+local function note_sizes(model, tok)
+  local rows, ids = model:head():shape(1), tok.size and tok:size()
+  if not ids or rows == ids or sizes_noted[model] then return end
+  sizes_noted[model] = true
+  core.note(("metrics.evaluate: sizes differ: the model has %d tokens, its tokenizer %d; %s"):format(
+    rows, ids, rows > ids and "a generated id that the tokenizer lacks is no text"
+    or "a text with one of the others is refused"))
+end
+
 local function check_set(set)
   check.type("metrics.evaluate: set", set, "table", 5)
   check.choice("metrics.evaluate: kind", set.kind, { "facts", "forget", "retain" }, 5)
@@ -245,9 +256,9 @@ function metrics.evaluate(model, tok, set, options)
   local limit = generate.limit(model, o.max_tokens)
   local found = inspect(tok, set, o, limit)
   collectgarbage() -- what a training left: to Lua a few bytes, in truth gigabytes
-  local eos = chat.answer(tok, "", o.tags)
-  local answers = generate.run(model, found.prompts, { eos = eos[#eos], max_tokens = limit,
-    batch_size = o.batch_size })
+  note_sizes(model, tok)
+  local answers = generate.run(model, found.prompts, { eos = chat.ends(tok, o.tags),
+    max_tokens = limit, batch_size = o.batch_size })
   local scores = score_rows(model, tok, set.rows, o)
   local samples, broken = {}, 0
   local lists = { R = {}, P = {}, TR = {}, TE = {}, refused = {} }

@@ -215,19 +215,59 @@ function nn.export(layout, grads)
   return out
 end
 
--- Refuses weights that the model has no place for: without them it would be another model.
--- `copies[name]` is the weight that one may be there a second time of.
-local function check_spare(targets, weights, what, copies)
+local function is_buffer(name, buffers)
+  for _, pattern in ipairs(buffers) do
+    if name:find(pattern) then return true end
+  end
+  return false
+end
+
+-- The weights by the model's names: { [own name] = { tensor =, name = as the file spells it,
+-- transposed = } }. Buffers are left out: they are not weights.
+local function by_own_name(weights, what, o)
+  local given = {}
   for _, name in ipairs(check.keys(weights)) do
-    local first = copies[name]
-    if first and weights[first] and core.hash(weights[name]) ~= core.hash(weights[first]) then
-      error(("%s: the weight '%s' is another than '%s', which this model has in its place; "
-        .. "tie_embeddings = false keeps both"):format(what, name, first), 4)
-    elseif not first and not targets[name] and not name:find "rotary_emb%.inv_freq$" then
+    if not is_buffer(name, o.buffers) then
+      local alias = o.aliases[name]
+      local own = alias and alias.own or name
+      if given[own] then
+        error(("%s: the weights '%s' and '%s' are the same one; weights[name] = nil leaves one out")
+          :format(what, given[own].name, name), 4)
+      end
+      given[own] = { tensor = weights[name], name = name, transposed = alias and alias.transposed }
+    end
+  end
+  return given
+end
+
+-- Refuses weights that the model has no place for: without them it would be another model.
+local function check_spare(targets, given, what, o)
+  for _, own in ipairs(check.keys(given)) do
+    local name, first = given[own].name, o.copies[own]
+    local kept = first and given[first]
+    if kept and core.hash(given[own].tensor) ~= core.hash(kept.tensor) then
+      error(("%s: the weight '%s' differs from '%s', which this model uses in its place%s")
+        :format(what, name, kept.name, o.untied), 4)
+    elseif not first and not targets[own] then
       error(("%s: the weight '%s' has no place in this model; weights[name] = nil leaves one out")
         :format(what, name), 4)
     end
   end
+end
+
+-- Raises for a missing weight. Says so if the file has it in a type that dopl does not read, and lists
+-- the other names that files give it.
+local function refuse_missing(weights, own, what, o)
+  local others, _, unread = {}, core.safetensors.origin(weights)
+  for name, alias in pairs(o.aliases) do
+    if alias.own == own then others[#others + 1] = name end
+  end
+  table.sort(others)
+  for _, name in ipairs { own, table.unpack(others) } do
+    if unread and unread[name] then error(("%s: %s"):format(what, unread[name]), 4) end
+  end
+  error(("%s: the weight '%s' is missing%s%s"):format(what, own, others[1]
+    and (" (also spelled '%s')"):format(table.concat(others, "', '")) or "", o.hints[own] or ""), 4)
 end
 
 --- Overwrites a model's weights. Nothing is written unless every one is there and fits, and no other
@@ -235,24 +275,37 @@ end
 -- @tparam table layout as for nn.export
 -- @tparam table weights tensors by name
 -- @tparam string what for messages
--- @tparam[opt] table copies { [name] = name }: weights that files may hold a second time
-function nn.import(layout, weights, what, copies)
+-- @tparam[opt] table options aliases = { [name] = { own = the name here, transposed = true where the
+-- file holds [in, out] } }: other names of weights; buffers: patterns of names that are no weights;
+-- copies = { [name] = name }: weights that files may hold a second time; untied: how to keep both;
+-- hints = { [name] = what to do where it is missing }
+function nn.import(layout, weights, what, options)
   check.type(what .. ": weights", weights, "table", 4)
-  local targets = nn.export(layout)
-  local names = {}
-  for name in pairs(targets) do names[#names + 1] = name end
-  table.sort(names)
-  for _, name in ipairs(names) do
-    local have, want = weights[name], table.concat(targets[name]:shape(), ", ")
-    if not have then error(("%s: the weight '%s' is missing"):format(what, name), 3) end
-    local shape, dtype = table.concat(have:shape(), ", "), have:dtype()
+  local o = check.options("nn.import", options,
+    { aliases = {}, buffers = {}, copies = {}, untied = "", hints = {} })
+  local targets, given = nn.export(layout), by_own_name(weights, what, o)
+  local names = check.keys(targets)
+  for _, own in ipairs(names) do
+    local have, want = given[own], targets[own]:shape()
+    if not have then refuse_missing(weights, own, what, o) end
+    if have.transposed then want = { want[2], want[1] } end
+    local shape, dtype = table.concat(have.tensor:shape(), ", "), have.tensor:dtype()
+    want = table.concat(want, ", ")
     if shape ~= want or dtype ~= "f32" and dtype ~= "bf16" then
-      error(("%s: the weight '%s' is %s [%s], needs f32 or bf16 [%s]"):format(what, name, dtype,
+      error(("%s: the weight '%s' is %s [%s], needs f32 or bf16 [%s]"):format(what, have.name, dtype,
         shape, want), 3)
     end
   end
-  check_spare(targets, weights, what, copies or {})
-  for _, name in ipairs(names) do targets[name]:copy(weights[name]) end
+  check_spare(targets, given, what, o)
+  for _, own in ipairs(names) do
+    local have <const> = given[own]
+    if have.transposed then
+      local scope <close> = core.scope()
+      targets[own]:copy(core.optim.transpose(have.tensor:to("f32")))
+    else
+      targets[own]:copy(have.tensor)
+    end
+  end
 end
 
 return nn

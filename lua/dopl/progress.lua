@@ -43,7 +43,9 @@ local function show(self, step, detail)
     if now - self.shown < 0.1 and step < self.steps then return end
     self.shown = now
     local _, width = core.terminal()
-    core.status(text_of(self, step, detail):sub(1, (width or 80) - 1))
+    local text = core.visible(text_of(self, step, detail)):sub(1, (width or 80) - 1)
+    while not utf8.len(text) do text = text:sub(1, -2) end -- no half of a character at the end
+    core.status(text)
     return
   end
   local tenth = step * 10 // math.max(1, self.steps)

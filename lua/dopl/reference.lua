@@ -9,6 +9,7 @@
 -- @module dopl.reference
 
 local core = require "dopl.core"
+local check_id = require("dopl.data.batch").check_id
 local loss = require "dopl.loss"
 
 local op = core.ops
@@ -49,6 +50,7 @@ local function add_states(self, batch)
   if not new then return end
   local scope <close> = core.scope()
   local t = new:tensors()
+  check_id("a sample", new.largest, self.model:head():shape(1), 4)
   local rows = op.embedding(self.model:hidden(t), t.rows)
   for i, key in ipairs(new.keys) do
     local first = new.label_offsets[i]

@@ -136,7 +136,8 @@ local encode = core.bpe.encode
 --- The ids of a text.
 -- @tparam string str any bytes
 -- @tparam[opt] table options `special` (true): whether special tokens written out in the text
--- become their ids; false takes them as ordinary text
+-- become their ids; false takes them as ordinary text. Added tokens that are not special, such as
+-- runs of blanks, become their ids either way.
 -- @treturn {int,...} ids from 0
 function tokenizer:encode(str, options)
   check.type("tokenizer:encode", str, "string")
@@ -158,7 +159,12 @@ function tokenizer:hash()
   return core.hash(self:json())
 end
 
---- The bytes of a list of ids.
+--- The token that the file's post-processor puts before a whole text, and the one it puts behind it:
+-- ids, or nil where it names none. `encode` adds neither; dopl.data.chat does.
+-- @field bos
+-- @field eos
+
+--- The bytes of a list of ids. An id that no token has is no text.
 -- @function tokenizer:decode
 -- @tparam {int,...} ids
 -- @treturn string

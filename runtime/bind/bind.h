@@ -9,6 +9,7 @@
 
 #include <lauxlib.h>
 #include <lua.h>
+#include <stdio.h>
 
 // Every file that adds to the module "dopl.core", in the order they are opened. dopl_bind_<name> is
 // called with the module's table on top of the stack and leaves the stack as it found it.
@@ -66,5 +67,11 @@ dopl_tensor *dopl_test_tensor(lua_State *L, int arg);  // NULL where it is no li
 void dopl_settle_tensor(lua_State *L, dopl_tensor *t);
 // The elements in host memory: the tensor itself, or a copy in a new box on top of the stack.
 const dopl_tensor *dopl_host_tensor(lua_State *L, const dopl_tensor *t);
+
+// --- lua_terminal.c ---
+
+// Writes text that a person reads, control characters spelled out.
+void dopl_put_text(FILE *to, const char *text, size_t n);
+int dopl_lua_print(lua_State *L); // Lua's print, over dopl_put_text
 
 #endif

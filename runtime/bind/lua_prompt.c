@@ -139,7 +139,9 @@ static unsigned char complete(EditLine *el, int key) {
         if (insert && *insert) {
             result = el_insertstr(el, insert) == 0 ? CC_REFRESH : CC_ERROR;
         } else if (list && *list) {
-            printf("\n%s\n", list);
+            putchar('\n');
+            dopl_put_text(stdout, list, strlen(list));
+            putchar('\n');
             fflush(stdout);
             result = CC_REDISPLAY;
         }

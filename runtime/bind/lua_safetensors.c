@@ -7,6 +7,10 @@
 
 #define FILE_BOX "dopl.safetensors"
 
+// Fields of a loaded table's metatable.
+#define ORIGIN_PATH "dopl.path"
+#define ORIGIN_UNREAD "dopl.unread"
+
 static int file_close(lua_State *L) {
     dopl_safetensors_release(dopl_check_rt(L), luaL_checkudata(L, 1, FILE_BOX));
     return 0;
@@ -81,34 +85,83 @@ static const dopl_safetensors *open_file(lua_State *L, const char *path) {
     return f;
 }
 
-// load(path [, wanted]) -> { name = tensor }, metadata
-// wanted(name): which tensors to read; without it all
+// __index of a loaded table: raises if the file has this tensor in a form that load cannot read.
+// Upvalue 1: the reasons by name.
+static int missing_tensor(lua_State *L) {
+    lua_pushvalue(L, 2);
+    if (lua_isnil(L, 2) || lua_rawget(L, lua_upvalueindex(1)) != LUA_TSTRING) return 0;
+    return dopl_raise_text(L, "%s", lua_tostring(L, -1));
+}
+
+// Gives the table of tensors at -2 a metatable that records the path and the table on top: the
+// reasons, by name, why load skipped a tensor. Leaves the stack as it was.
+static void push_origin(lua_State *L, const char *path) {
+    lua_createtable(L, 0, 4);
+    lua_pushvalue(L, -2);
+    lua_pushcclosure(L, missing_tensor, 1);
+    lua_setfield(L, -2, "__index");
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable");
+    lua_pushstring(L, path);
+    lua_setfield(L, -2, ORIGIN_PATH);
+    lua_pushvalue(L, -2);
+    lua_setfield(L, -2, ORIGIN_UNREAD);
+    lua_setmetatable(L, -3);
+}
+
+static bool is_wanted(lua_State *L, int wanted, const char *name) {
+    lua_pushvalue(L, wanted);
+    lua_pushstring(L, name);
+    lua_call(L, 1, 1);
+    bool yes = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return yes;
+}
+
+// load(path [, wanted]) -> { name = tensor }, metadata, { name = why it was skipped }
+// wanted(name): which tensors to read. Without it load skips what it cannot read, and indexing the
+// result with such a name raises the reason.
 static int safetensors_load(lua_State *L) {
     const char *path = dopl_check_path(L, 1);
     lua_settop(L, 2);
-    if (!lua_isnil(L, 2)) luaL_checktype(L, 2, LUA_TFUNCTION);
+    bool all = lua_isnil(L, 2);
+    if (!all) luaL_checktype(L, 2, LUA_TFUNCTION);
     dopl_rt *rt = dopl_check_rt(L);
     const dopl_safetensors *f = open_file(L, path);
-    int box = lua_gettop(L);
+    int box = lua_gettop(L), tensors = box + 1, unread = box + 2;
+    lua_newtable(L);
     lua_newtable(L);
     for (int64_t i = 0; i < f->n; i++) {
-        if (!lua_isnil(L, 2)) {
-            lua_pushvalue(L, 2);
-            lua_pushstring(L, f->entry[i].name);
-            lua_call(L, 1, 1);
-            bool wanted = lua_toboolean(L, -1);
-            lua_pop(L, 1);
-            if (!wanted) continue;
+        const char *name = f->entry[i].name;
+        if (!all && !is_wanted(L, 2, name)) continue;
+        if (all && dopl_safetensors_can_read(rt, f, i) != DOPL_OK) {
+            lua_pushstring(L, rt->error);
+            lua_setfield(L, unread, name);
+            continue;
         }
         dopl_tensor *t = dopl_push_tensor(L);
         if (dopl_safetensors_read(rt, t, f, i)) return dopl_raise(L, rt);
         dopl_settle_tensor(L, t);
-        lua_setfield(L, -2, f->entry[i].name);
+        lua_setfield(L, tensors, name);
     }
+    push_origin(L, path);
     push_metadata(L, f);
+    lua_insert(L, unread);
     lua_pushcfunction(L, file_close); // now rather than at the next collection
     lua_pushvalue(L, box);
     lua_call(L, 1, 0);
+    return 3;
+}
+
+// origin(tensors) -> the path they were loaded from, { name = why it was skipped }; nothing for
+// other tables
+static int safetensors_origin(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    if (!lua_getmetatable(L, 1)) return 0;
+    lua_pushliteral(L, ORIGIN_PATH);
+    if (lua_rawget(L, -2) != LUA_TSTRING) return 0;
+    lua_pushliteral(L, ORIGIN_UNREAD);
+    lua_rawget(L, -3);
     return 2;
 }
 
@@ -140,6 +193,7 @@ void dopl_bind_safetensors(lua_State *L) {
         { "save", safetensors_save },
         { "load", safetensors_load },
         { "list", safetensors_list },
+        { "origin", safetensors_origin },
         { NULL, NULL },
     };
     dopl_new_type(L, FILE_BOX, file_close, NULL, NULL);

@@ -166,7 +166,7 @@ static const allowed BASE[] = {
     { "next", NULL },
     { "pairs", NULL },
     { "pcall", dopl_lua_pcall },
-    { "print", NULL },
+    { "print", dopl_lua_print },
     { "rawequal", NULL },
     { "rawget", NULL },
     { "rawlen", NULL },
@@ -303,6 +303,7 @@ static void open_trusted(lua_State *L, const char *root, const char *beside) {
     luaL_openlibs(L);
     lua_register(L, "pcall", dopl_lua_pcall);
     lua_register(L, "xpcall", dopl_lua_xpcall);
+    lua_register(L, "print", dopl_lua_print);
     lua_getglobal(L, LUA_COLIBNAME);
     dopl_set_coroutine(L);
     lua_getglobal(L, LUA_LOADLIBNAME);

@@ -111,10 +111,10 @@ static int tokenizer_decode(lua_State *L) {
         if (!whole)
             return dopl_raise_text(L, "decode: place %d holds a %s, an id is needed", (int)i + 1,
                                    luaL_typename(L, -1));
-        ids[i] = id < 0 || id >= DOPL_BPE_MAX_TOKENS ? -1 : (int32_t)id;
-        if (ids[i] < 0)
+        if (id < 0)
             return dopl_raise_text(L, "decode: place %d holds %lld, ids go from 0 to %lld",
                                    (int)i + 1, (long long)id, (long long)bpe->n_tokens - 1);
+        ids[i] = id > DOPL_BPE_MAX_TOKENS ? DOPL_BPE_MAX_TOKENS : (int32_t)id; // none has that one
         lua_pop(L, 1);
     }
     dopl_rt *rt = dopl_check_rt(L);
@@ -129,16 +129,49 @@ static int tokenizer_size(lua_State *L) {
     return 1;
 }
 
+static void push_id(lua_State *L, int32_t id) {
+    if (id >= 0)
+        lua_pushinteger(L, id);
+    else
+        lua_pushnil(L);
+}
+
+// A method, or `bos` or `eos`: what the file puts before and after a whole text. Upvalue 1:
+// methods.
+static int tokenizer_index(lua_State *L) {
+    const dopl_bpe *bpe = luaL_checkudata(L, 1, TOKENIZER);
+    const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
+    if (strcmp(key, "bos") == 0 || strcmp(key, "eos") == 0) {
+        push_id(L, !bpe->split ? -1 : *key == 'b' ? bpe->bos : bpe->eos);
+        return 1;
+    }
+    lua_pushvalue(L, 2);
+    lua_rawget(L, lua_upvalueindex(1));
+    return 1;
+}
+
+// What tokenizer_index gives, for the Tab key. Upvalue 1: methods.
+static int tokenizer_names(lua_State *L) {
+    static const char *const fields[] = { "bos", "eos" };
+    lua_Integer n = 0;
+    lua_newtable(L);
+    for (; n < 2; n++) {
+        lua_pushstring(L, fields[n]);
+        lua_rawseti(L, -2, n + 1);
+    }
+    for (lua_pushnil(L); lua_next(L, lua_upvalueindex(1)); lua_pop(L, 1)) {
+        lua_pushvalue(L, -2);
+        lua_rawseti(L, -4, ++n);
+    }
+    return 1;
+}
+
 // id(token) -> id | nil
 static int tokenizer_id(lua_State *L) {
     dopl_bpe *bpe = check_tokenizer(L);
     size_t n;
     const char *token = luaL_checklstring(L, 2, &n);
-    int32_t id = dopl_bpe_find(bpe, token, n);
-    if (id >= 0)
-        lua_pushinteger(L, id);
-    else
-        lua_pushnil(L);
+    push_id(L, dopl_bpe_id(bpe, token, n));
     return 1;
 }
 
@@ -166,8 +199,9 @@ static int tokenizer_json(lua_State *L) {
 
 static int tokenizer_tostring(lua_State *L) {
     const dopl_bpe *bpe = luaL_checkudata(L, 1, TOKENIZER);
-    lua_pushfstring(L, "tokenizer: %I tokens, %I merges, %I special", (LUAI_UACINT)bpe->n_tokens,
-                    (LUAI_UACINT)bpe->n_merges, (LUAI_UACINT)bpe->n_specials);
+    lua_pushfstring(L, "tokenizer: %I tokens, %I merges, %I added", (LUAI_UACINT)bpe->n_tokens,
+                    (LUAI_UACINT)bpe->n_merges,
+                    (LUAI_UACINT)(bpe->added[0].ids.n + bpe->added[1].ids.n));
     return 1;
 }
 
@@ -244,7 +278,13 @@ void dopl_bind_text(lua_State *L) {
     lua_pushcfunction(L, tokenizer_tostring);
     lua_setfield(L, -2, "__tostring");
     lua_getfield(L, -1, "__index");
-    lua_setfield(L, -3, "methods"); // where text.lua adds its methods
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -4, "methods"); // where text.lua adds its methods
+    lua_pushvalue(L, -1);
+    lua_pushcclosure(L, tokenizer_names, 1);
+    lua_setfield(L, -3, "__names");
+    lua_pushcclosure(L, tokenizer_index, 1);
+    lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
     lua_setfield(L, -2, "bpe");
 }

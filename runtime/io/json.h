@@ -1,7 +1,8 @@
 // json.h - JSON as the project reads and writes it.
 //
 // Reading is strict: UTF-8, no duplicate keys, nothing after the value, at most DOPL_JSON_DEPTH
-// deep. Integers and reals stay apart. Writing is canonical: what goes out depends only on the
+// deep. Integers and reals stay apart; a number that fits neither 64 bits nor a double is kept as a
+// string of its digits. Writing is canonical: what goes out depends only on the
 // value.
 #ifndef DOPL_IO_JSON_H
 #define DOPL_IO_JSON_H

@@ -16,7 +16,8 @@
 
 enum { MAX_HEADER = 100000000 }; // the reference implementation's limit, in bytes
 
-// The types of the format and what they become here.
+// The types of the format and what they become here. A file may use newer ones; a tensor of such a
+// type has a name and a place and cannot be read.
 static const struct {
     const char *name;
     dopl_dtype dtype;
@@ -79,7 +80,6 @@ static dopl_status read_entry(dopl_rt *rt, const dopl_safetensors *f, dopl_safet
         e->half = strcmp(e->type, "F16") == 0;
         bytes = (uint64_t)types[i].bytes;
     }
-    if (!bytes) return bad(rt, f, e->name, "a dtype the format does not have");
     if (json_array_size(shape) > 64 || !read_shape(e, shape, &n))
         return bad(rt, f, e->name, "an impossible shape");
     json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
@@ -90,7 +90,7 @@ static dopl_status read_entry(dopl_rt *rt, const dopl_safetensors *f, dopl_safet
     e->end = (uint64_t)json_integer_value(end);
     if (e->end > data_bytes)
         return bad(rt, f, e->name, "its elements end after the file does (is the file whole?)");
-    if (e->end - e->begin != n * bytes)
+    if (bytes && e->end - e->begin != n * bytes)
         return bad(rt, f, e->name, "data_offsets do not span dtype and shape");
     return DOPL_OK;
 }
@@ -208,15 +208,21 @@ static float widen(uint16_t h) {
     return x;
 }
 
-dopl_status dopl_safetensors_read(dopl_rt *rt, dopl_tensor *out, const dopl_safetensors *f,
-                                  int64_t i) {
+dopl_status dopl_safetensors_can_read(dopl_rt *rt, const dopl_safetensors *f, int64_t i) {
     const dopl_safetensor *e = &f->entry[i];
     if (e->dtype == DOPL_N_DTYPE)
-        return dopl_fail(rt, DOPL_EDTYPE, "%s: tensor '%.100s': %s is not supported", f->path,
+        return dopl_fail(rt, DOPL_EDTYPE, "%s: tensor '%.100s': %.40s is not supported", f->path,
                          e->name, e->type);
     if (e->n_dim > DOPL_MAX_DIM)
         return dopl_fail(rt, DOPL_ESHAPE, "%s: tensor '%.100s': %d dimensions, at most %d", f->path,
                          e->name, e->n_dim, DOPL_MAX_DIM);
+    return DOPL_OK;
+}
+
+dopl_status dopl_safetensors_read(dopl_rt *rt, dopl_tensor *out, const dopl_safetensors *f,
+                                  int64_t i) {
+    const dopl_safetensor *e = &f->entry[i];
+    DOPL_TRY(dopl_safetensors_can_read(rt, f, i));
     DOPL_TRY(dopl_tensor_new(rt, out, e->dtype, e->n_dim, e->dim));
     size_t bytes = (size_t)(e->end - e->begin);
     // Halves are read into the upper part of their floats' place and widened from the front.

@@ -35,6 +35,9 @@ typedef struct {
 
 DOPL_CHECKED dopl_status dopl_safetensors_open(dopl_rt *rt, dopl_safetensors *f, const char *path);
 void dopl_safetensors_release(dopl_rt *rt, dopl_safetensors *f); // idempotent
+// Why entry `i` cannot be read: its type, or how many dimensions it has.
+DOPL_CHECKED dopl_status dopl_safetensors_can_read(dopl_rt *rt, const dopl_safetensors *f,
+                                                   int64_t i);
 // Reads entry `i` into the empty tensor `out`.
 DOPL_CHECKED dopl_status dopl_safetensors_read(dopl_rt *rt, dopl_tensor *out,
                                                const dopl_safetensors *f, int64_t i);

@@ -47,6 +47,7 @@ int dopl_bpe_char_byte(uint32_t code) {
 
 dopl_status dopl_bpe_init(dopl_rt *rt, dopl_bpe *bpe, const char *pattern, size_t n) {
     memset(bpe, 0, sizeof *bpe);
+    bpe->bos = bpe->eos = -1;
     return dopl_split_new(rt, &bpe->split, pattern, n);
 }
 
@@ -59,14 +60,15 @@ void dopl_bpe_release(dopl_rt *rt, dopl_bpe *bpe) {
     dopl_pair_map_release(rt, &bpe->rank);
     dopl_rt_free(rt, bpe->token);
     dopl_rt_free(rt, bpe->merge);
-    dopl_rt_free(rt, bpe->special);
+    for (int k = 0; k < 2; k++) dopl_ids_release(rt, &bpe->added[k].ids);
     dopl_rt_free(rt, bpe->part);
     dopl_rt_free(rt, bpe->offer);
     dopl_rt_free(rt, bpe->memo);
     memset(bpe, 0, sizeof *bpe);
 }
 
-dopl_status dopl_bpe_add_token(dopl_rt *rt, dopl_bpe *bpe, int32_t id, const char *data, size_t n) {
+dopl_status dopl_bpe_add_token(dopl_rt *rt, dopl_bpe *bpe, int32_t id, const char *data, size_t n,
+                               uint32_t kind) {
     if (id < 0 || id >= DOPL_BPE_MAX_TOKENS)
         return dopl_fail(rt, DOPL_EARG, "tokenizer: id %d, needs 0 to %d", id,
                          DOPL_BPE_MAX_TOKENS - 1);
@@ -79,11 +81,21 @@ dopl_status dopl_bpe_add_token(dopl_rt *rt, dopl_bpe *bpe, int32_t id, const cha
                        sizeof *bpe->token));
     size_t offset = bpe->bytes.n;
     DOPL_TRY(dopl_bytes_put(rt, &bpe->bytes, data, n));
-    if (dopl_bpe_find(bpe, bpe->bytes.data + offset, n) < 0)
-        DOPL_TRY(dopl_bytes_map_add(rt, &bpe->find, bpe->bytes.data, offset, n, id));
+    if (kind & DOPL_TOKEN_ADDED) {
+        dopl_added *added = &bpe->added[kind & DOPL_TOKEN_NORMALIZED ? 1 : 0];
+        DOPL_TRY(dopl_ids_append(rt, &added->ids, id));
+    }
     while (bpe->n_tokens <= (size_t)id) bpe->token[bpe->n_tokens++] = (dopl_token){ 0 };
-    bpe->token[id] = (dopl_token){ .offset = offset, .length = (int32_t)n };
-    return DOPL_OK;
+    bpe->token[id] = (dopl_token){ .offset = offset, .length = (int32_t)n, .kind = kind };
+    return kind & DOPL_TOKEN_WORD ? dopl_bpe_add_word(rt, bpe, id) : DOPL_OK;
+}
+
+dopl_status dopl_bpe_add_word(dopl_rt *rt, dopl_bpe *bpe, int32_t id) {
+    dopl_token *t = &bpe->token[id];
+    size_t n = (size_t)t->length;
+    t->kind |= DOPL_TOKEN_WORD;
+    if (dopl_bpe_find(bpe, bpe->bytes.data + t->offset, n) >= 0) return DOPL_OK;
+    return dopl_bytes_map_add(rt, &bpe->find, bpe->bytes.data, t->offset, n, id);
 }
 
 dopl_status dopl_bpe_add_merge(dopl_rt *rt, dopl_bpe *bpe, int32_t left, int32_t right,
@@ -98,11 +110,16 @@ dopl_status dopl_bpe_add_merge(dopl_rt *rt, dopl_bpe *bpe, int32_t left, int32_t
     return DOPL_OK;
 }
 
-dopl_status dopl_bpe_add_special(dopl_rt *rt, dopl_bpe *bpe, int32_t id) {
-    DOPL_TRY(dopl_grow(rt, (void **)&bpe->special, &bpe->special_capacity, bpe->n_specials + 1,
-                       sizeof *bpe->special));
-    bpe->special[bpe->n_specials++] = id;
-    return DOPL_OK;
+static void seal_added(dopl_bpe *bpe, dopl_added *added) {
+    int32_t *ids = added->ids.data;
+    for (size_t i = 0; i < added->ids.n; i++) { // by insertion: a few hundred, once, and stable
+        int32_t id = ids[i];
+        size_t j = i;
+        for (; j > 0 && bpe->token[ids[j - 1]].length < bpe->token[id].length; j--)
+            ids[j] = ids[j - 1];
+        ids[j] = id;
+        added->first[(unsigned char)bpe->bytes.data[bpe->token[id].offset]] = true;
+    }
 }
 
 void dopl_bpe_seal(dopl_bpe *bpe) {
@@ -110,14 +127,7 @@ void dopl_bpe_seal(dopl_bpe *bpe) {
         char c = (char)byte;
         bpe->byte_id[byte] = dopl_bpe_find(bpe, &c, 1);
     }
-    for (size_t i = 0; i < bpe->n_specials; i++) { // by insertion: a few hundred, once, and stable
-        int32_t id = bpe->special[i];
-        size_t j = i;
-        for (; j > 0 && bpe->token[bpe->special[j - 1]].length < bpe->token[id].length; j--)
-            bpe->special[j] = bpe->special[j - 1];
-        bpe->special[j] = id;
-        bpe->special_first[(unsigned char)bpe->bytes.data[bpe->token[id].offset]] = true;
-    }
+    for (int k = 0; k < 2; k++) seal_added(bpe, &bpe->added[k]);
 }
 
 int32_t dopl_bpe_find(const dopl_bpe *bpe, const char *data, size_t n) {
@@ -130,20 +140,32 @@ const char *dopl_bpe_token(const dopl_bpe *bpe, int64_t id, size_t *n) {
     return bpe->bytes.data + bpe->token[id].offset;
 }
 
-size_t dopl_bpe_next_special(const dopl_bpe *bpe, const char *text, size_t length, size_t from,
-                             int32_t *id) {
-    if (!bpe->n_specials) return length;
-    for (size_t at = from; at < length; at++) {
-        if (!bpe->special_first[(unsigned char)text[at]]) continue;
-        for (size_t i = 0; i < bpe->n_specials; i++) {
-            const dopl_token *t = &bpe->token[bpe->special[i]];
-            if ((size_t)t->length <= length - at &&
-                memcmp(text + at, bpe->bytes.data + t->offset, (size_t)t->length) == 0) {
-                *id = bpe->special[i];
-                return at;
-            }
+// Whether a token's bytes stand at the start of the text.
+static bool starts_with(const dopl_bpe *bpe, int32_t id, const char *text, size_t length) {
+    const dopl_token *t = &bpe->token[id];
+    return (size_t)t->length <= length &&
+           memcmp(text, bpe->bytes.data + t->offset, (size_t)t->length) == 0;
+}
+
+int32_t dopl_bpe_id(const dopl_bpe *bpe, const char *data, size_t n) {
+    for (int k = 0; k < 2; k++)
+        for (size_t i = 0; i < bpe->added[k].ids.n; i++) {
+            int32_t id = bpe->added[k].ids.data[i];
+            if ((size_t)bpe->token[id].length == n && starts_with(bpe, id, data, n)) return id;
+        }
+    return dopl_bpe_find(bpe, data, n);
+}
+
+size_t dopl_bpe_next_added(const dopl_bpe *bpe, const dopl_added *added, const char *text,
+                           size_t length, size_t from, int32_t *id) {
+    for (size_t at = added->ids.n ? from : length; at < length; at++) {
+        if (!added->first[(unsigned char)text[at]]) continue;
+        for (size_t i = 0; i < added->ids.n; i++) {
+            *id = added->ids.data[i];
+            if (starts_with(bpe, *id, text + at, length - at)) return at;
         }
     }
+    *id = -1;
     return length;
 }
 
@@ -235,7 +257,7 @@ static dopl_status encode_piece(dopl_rt *rt, dopl_bpe *bpe, const char *piece, s
     }
     size_t first = bpe->ids.n;
     int32_t whole = bpe->whole_words ? dopl_bpe_find(bpe, piece, n) : -1;
-    if (whole >= 0)
+    if (whole >= 0 && !(bpe->token[whole].kind & DOPL_TOKEN_SPECIAL))
         DOPL_TRY(dopl_ids_append(rt, &bpe->ids, whole));
     else
         DOPL_TRY(merge_piece(rt, bpe, piece, n));
@@ -249,27 +271,41 @@ static dopl_status encode_piece(dopl_rt *rt, dopl_bpe *bpe, const char *piece, s
     return DOPL_OK;
 }
 
+static dopl_status encode_pieces(dopl_rt *rt, dopl_bpe *bpe, const char *text, size_t length) {
+    dopl_split_cursor cursor = { .text = text, .length = length };
+    const char *piece;
+    size_t n;
+    for (;;) {
+        DOPL_TRY(dopl_split_next(rt, bpe->split, &cursor, &piece, &n));
+        if (!n) return DOPL_OK;
+        DOPL_TRY(encode_piece(rt, bpe, piece, n));
+    }
+}
+
+// Cuts a text at the added tokens of bpe->added[k], and what lies between them at those of the
+// next. A special token that is to be text hides what it holds from the tokens beside it, not from
+// the next.
+static dopl_status encode_between(dopl_rt *rt, dopl_bpe *bpe, int k, const char *text,
+                                  size_t length, bool specials) {
+    if (k == 2) return encode_pieces(rt, bpe, text, length);
+    for (size_t at = 0, from = 0;;) {
+        int32_t id;
+        size_t end = dopl_bpe_next_added(bpe, &bpe->added[k], text, length, from, &id);
+        if (id < 0) return encode_between(rt, bpe, k + 1, text + at, length - at, specials);
+        from = end + (size_t)bpe->token[id].length;
+        if (!specials && (bpe->token[id].kind & DOPL_TOKEN_SPECIAL)) continue;
+        DOPL_TRY(encode_between(rt, bpe, k + 1, text + at, end - at, specials));
+        DOPL_TRY(dopl_ids_append(rt, &bpe->ids, id));
+        at = from;
+    }
+}
+
 dopl_status dopl_bpe_encode(dopl_rt *rt, dopl_bpe *bpe, const char *text, size_t length,
                             bool specials) {
-    size_t at = 0;
     bpe->ids.n = 0;
     if (!bpe->memo)
         DOPL_TRY(dopl_rt_alloc_zero(rt, (void **)&bpe->memo, MEMO_SLOTS * sizeof *bpe->memo));
-    for (;;) {
-        int32_t id = -1;
-        size_t end = specials ? dopl_bpe_next_special(bpe, text, length, at, &id) : length;
-        dopl_split_cursor cursor = { .text = text + at, .length = end - at };
-        const char *piece;
-        size_t n;
-        for (;;) {
-            DOPL_TRY(dopl_split_next(rt, bpe->split, &cursor, &piece, &n));
-            if (!n) break;
-            DOPL_TRY(encode_piece(rt, bpe, piece, n));
-        }
-        if (id < 0) return DOPL_OK;
-        DOPL_TRY(dopl_ids_append(rt, &bpe->ids, id));
-        at = end + (size_t)bpe->token[id].length;
-    }
+    return encode_between(rt, bpe, 0, text, length, specials);
 }
 
 dopl_status dopl_bpe_decode(dopl_rt *rt, dopl_bpe *bpe, const int32_t *ids, size_t n) {
@@ -277,10 +313,7 @@ dopl_status dopl_bpe_decode(dopl_rt *rt, dopl_bpe *bpe, const int32_t *ids, size
     for (size_t i = 0; i < n; i++) {
         size_t length;
         const char *bytes = dopl_bpe_token(bpe, ids[i], &length);
-        if (!bytes)
-            return dopl_fail(rt, DOPL_EARG, "decode: id %d at place %zu, needs one of the %zu ids",
-                             ids[i], i + 1, bpe->n_tokens);
-        DOPL_TRY(dopl_bytes_put(rt, &bpe->text, bytes, length));
+        if (bytes) DOPL_TRY(dopl_bytes_put(rt, &bpe->text, bytes, length));
     }
     return DOPL_OK;
 }

@@ -1,9 +1,9 @@
 // bpe_json.c - tokenizer.json: a writer by hand, so that the bytes are ours to fix, and a reader on
 // jansson, so that nesting, encoding and duplicate keys are checked by a strict parser.
 #include "bpe_json.h"
+#include "../io/json.h"
 #include "utf8.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -37,28 +37,77 @@ static dopl_status mapped(dopl_rt *rt, dopl_bytes *out, const dopl_bpe *bpe, int
     return DOPL_OK;
 }
 
-static bool is_special(const dopl_bpe *bpe, int32_t id) {
-    for (size_t i = 0; i < bpe->n_specials; i++)
-        if (bpe->special[i] == id) return true;
-    return false;
+static bool is(const dopl_bpe *bpe, int32_t id, uint32_t kind) {
+    return (bpe->token[id].kind & kind) == kind;
+}
+
+static dopl_status put_content(dopl_rt *rt, dopl_bytes *out, const dopl_bpe *bpe, int32_t id) {
+    const dopl_token *t = &bpe->token[id];
+    return put_quoted(rt, out, bpe->bytes.data + t->offset, (size_t)t->length);
 }
 
 static dopl_status put_added(dopl_rt *rt, dopl_bytes *out, const dopl_bpe *bpe) {
     bool first = true;
     DOPL_TRY(dopl_bytes_puts(rt, out, "  \"added_tokens\": ["));
-    for (int32_t id = 0; bpe->n_specials && id < (int32_t)bpe->n_tokens; id++) {
-        if (!is_special(bpe, id)) continue;
-        char head[64];
-        snprintf(head, sizeof head, "%s\n    {\"id\": %d, \"content\": ", first ? "" : ",", id);
-        DOPL_TRY(dopl_bytes_puts(rt, out, head));
-        DOPL_TRY(put_quoted(rt, out, bpe->bytes.data + bpe->token[id].offset,
-                            (size_t)bpe->token[id].length));
-        DOPL_TRY(dopl_bytes_puts(rt, out,
-                                 ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
-                                 "\"normalized\": false, \"special\": true}"));
+    for (int32_t id = 0; id < (int32_t)bpe->n_tokens; id++) {
+        if (!is(bpe, id, DOPL_TOKEN_ADDED)) continue;
+        DOPL_TRY(
+            dopl_bytes_format(rt, out, "%s\n    {\"id\": %d, \"content\": ", first ? "" : ",", id));
+        DOPL_TRY(put_content(rt, out, bpe, id));
+        DOPL_TRY(
+            dopl_bytes_format(rt, out,
+                              ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
+                              "\"normalized\": %s, \"special\": %s}",
+                              is(bpe, id, DOPL_TOKEN_NORMALIZED) ? "true" : "false",
+                              is(bpe, id, DOPL_TOKEN_SPECIAL) ? "true" : "false"));
         first = false;
     }
     return dopl_bytes_puts(rt, out, "\n  ],\n");
+}
+
+// One side of a template: bos, a sequence, eos.
+static dopl_status put_template(dopl_rt *rt, dopl_bytes *out, const dopl_bpe *bpe, char sequence) {
+    int type = sequence - 'A';
+    const int32_t around[2] = { bpe->bos, bpe->eos };
+    for (int k = 0; k < 2; k++) {
+        if (k == 1)
+            DOPL_TRY(dopl_bytes_format(rt, out, "{\"Sequence\": {\"id\": \"%c\", \"type_id\": %d}}",
+                                       sequence, type));
+        if (around[k] < 0) continue;
+        DOPL_TRY(dopl_bytes_puts(
+            rt, out, k ? ", {\"SpecialToken\": {\"id\": " : "{\"SpecialToken\": {\"id\": "));
+        DOPL_TRY(put_content(rt, out, bpe, around[k]));
+        DOPL_TRY(dopl_bytes_format(rt, out, ", \"type_id\": %d}}%s", type, k ? "" : ", "));
+    }
+    return DOPL_OK;
+}
+
+static dopl_status put_post_processor(dopl_rt *rt, dopl_bytes *out, const dopl_bpe *bpe) {
+    const int32_t around[2] = { bpe->bos, bpe->eos };
+    bool first = true;
+    if (bpe->bos < 0 && bpe->eos < 0)
+        return dopl_bytes_puts(rt, out, ",\n  \"post_processor\": null");
+    DOPL_TRY(dopl_bytes_puts(rt, out,
+                             ",\n  \"post_processor\": {\"type\": \"TemplateProcessing\",\n    "
+                             "\"single\": ["));
+    DOPL_TRY(put_template(rt, out, bpe, 'A'));
+    DOPL_TRY(dopl_bytes_puts(rt, out, "],\n    \"pair\": ["));
+    DOPL_TRY(put_template(rt, out, bpe, 'A'));
+    DOPL_TRY(dopl_bytes_puts(rt, out, ", "));
+    DOPL_TRY(put_template(rt, out, bpe, 'B'));
+    DOPL_TRY(dopl_bytes_puts(rt, out, "],\n    \"special_tokens\": {"));
+    for (int k = 0; k < 2; k++) {
+        if (around[k] < 0 || (k && bpe->eos == bpe->bos)) continue;
+        DOPL_TRY(dopl_bytes_puts(rt, out, first ? "" : ", "));
+        first = false;
+        DOPL_TRY(put_content(rt, out, bpe, around[k]));
+        DOPL_TRY(dopl_bytes_puts(rt, out, ": {\"id\": "));
+        DOPL_TRY(put_content(rt, out, bpe, around[k]));
+        DOPL_TRY(dopl_bytes_format(rt, out, ", \"ids\": [%d], \"tokens\": [", around[k]));
+        DOPL_TRY(put_content(rt, out, bpe, around[k]));
+        DOPL_TRY(dopl_bytes_puts(rt, out, "]}"));
+    }
+    return dopl_bytes_puts(rt, out, "}}");
 }
 
 static dopl_status put_pre_tokenizer(dopl_rt *rt, dopl_bytes *out, const dopl_bpe *bpe) {
@@ -80,9 +129,10 @@ static dopl_status put_pre_tokenizer(dopl_rt *rt, dopl_bytes *out, const dopl_bp
         DOPL_TRY(dopl_bytes_puts(rt, out, level));
         DOPL_TRY(dopl_bytes_puts(rt, out, "false}\n  ]}"));
     }
+    DOPL_TRY(put_post_processor(rt, out, bpe));
     return dopl_bytes_puts(
         rt, out,
-        ",\n  \"post_processor\": null,\n  \"decoder\": {\"type\": \"ByteLevel\", "
+        ",\n  \"decoder\": {\"type\": \"ByteLevel\", "
         "\"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true},\n");
 }
 
@@ -91,11 +141,11 @@ static dopl_status put_vocab(dopl_rt *rt, dopl_bytes *out, dopl_bytes *name, con
     for (int32_t id = 0; id < (int32_t)bpe->n_tokens; id++) {
         const dopl_token *t = &bpe->token[id];
         char number[32];
-        if (!t->length) continue;
+        if (!is(bpe, id, DOPL_TOKEN_WORD)) continue;
         DOPL_TRY(dopl_bytes_puts(rt, out, first ? "\n      " : ",\n      "));
         first = false;
         name->n = 0;
-        if (is_special(bpe, id)) // stands in the vocabulary as it is written
+        if (is(bpe, id, DOPL_TOKEN_ADDED)) // stands in the vocabulary as it is written
             DOPL_TRY(dopl_bytes_put(rt, name, bpe->bytes.data + t->offset, (size_t)t->length));
         else
             DOPL_TRY(mapped(rt, name, bpe, id));
@@ -154,6 +204,12 @@ static bool is_set(const json_t *j, const char *field) {
            !(json_is_string(value) && json_string_length(value) == 0);
 }
 
+// The text of a JSON string; NULL if the value is not a string or contains a NUL byte.
+static const char *plain_string(const json_t *value) {
+    const char *text = json_string_value(value);
+    return text && strlen(text) == json_string_length(value) ? text : NULL;
+}
+
 // The bytes a vocabulary name stands for; a name with a character that stands for no byte is taken
 // as it is written, as the ByteLevel decoder does.
 static dopl_status name_bytes(dopl_rt *rt, dopl_bytes *out, const char *name, size_t n) {
@@ -200,9 +256,11 @@ static dopl_status read_added(dopl_rt *rt, dopl_bpe *bpe, const json_t *list) {
             if (is_set(added, unsupported[k]))
                 return BAD("added_tokens[%zu].%s: set for \"%.100s\", which is not supported", i,
                            unsupported[k], json_string_value(content));
+        uint32_t kind = DOPL_TOKEN_ADDED;
+        if (json_is_true(json_object_get(added, "special"))) kind |= DOPL_TOKEN_SPECIAL;
+        if (json_is_true(json_object_get(added, "normalized"))) kind |= DOPL_TOKEN_NORMALIZED;
         DOPL_TRY(dopl_bpe_add_token(rt, bpe, id, json_string_value(content),
-                                    json_string_length(content)));
-        DOPL_TRY(dopl_bpe_add_special(rt, bpe, id));
+                                    json_string_length(content), kind));
     }
     return DOPL_OK;
 }
@@ -218,15 +276,32 @@ static dopl_status read_vocab(dopl_rt *rt, dopl_bpe *bpe, dopl_bytes *name, json
         DOPL_TRY(read_id(rt, value, key, &id));
         if (n == 0) return BAD("model.vocab: an empty token");
         const char *added = dopl_bpe_token(bpe, id, &n);
-        if (added && is_special(bpe, id)) {
+        if (added && is(bpe, id, DOPL_TOKEN_ADDED)) {
             if (n != strlen(key) || memcmp(added, key, n) != 0)
                 return BAD("id %d is \"%.100s\" in the vocabulary, and added token \"%.*s\"", id,
                            key, (int)(n < 100 ? n : 100), added);
+            DOPL_TRY(dopl_bpe_add_word(rt, bpe, id));
             continue;
         }
         if (added) return BAD("model.vocab: two tokens have the id %d", id);
         DOPL_TRY(name_bytes(rt, name, key, strlen(key)));
-        DOPL_TRY(dopl_bpe_add_token(rt, bpe, id, name->data, name->n));
+        DOPL_TRY(dopl_bpe_add_token(rt, bpe, id, name->data, name->n, DOPL_TOKEN_WORD));
+    }
+    return DOPL_OK;
+}
+
+// A word that is an added token has one id: files that `tokenizers` writes say so, and it would
+// take the word's id from others.
+static dopl_status check_added(dopl_rt *rt, const json_t *vocab, const json_t *list) {
+    size_t i;
+    json_t *added;
+    json_array_foreach(list, i, added) {
+        const char *content = plain_string(json_object_get(added, "content"));
+        const json_t *word = content ? json_object_get(vocab, content) : NULL;
+        json_int_t id = json_integer_value(json_object_get(added, "id"));
+        if (word && json_integer_value(word) != id)
+            return BAD("added_tokens[%zu]: \"%.100s\" has the id %d, and %d in the vocabulary", i,
+                       content, (int)id, (int)json_integer_value(word));
     }
     return DOPL_OK;
 }
@@ -239,11 +314,11 @@ static dopl_status read_merge(dopl_rt *rt, dopl_bpe *bpe, dopl_bytes *name, size
     int32_t id[2];
     if (json_is_array(merge) && json_array_size(merge) == 2) {
         for (size_t k = 0; k < 2; k++) {
-            half[k] = json_string_value(json_array_get(merge, k));
+            half[k] = plain_string(json_array_get(merge, k));
             n[k] = half[k] ? strlen(half[k]) : 0;
         }
     } else if (json_is_string(merge)) {
-        const char *text = json_string_value(merge), *blank = strchr(text, ' ');
+        const char *text = plain_string(merge), *blank = text ? strchr(text, ' ') : NULL;
         if (blank) {
             half[0] = text;
             n[0] = (size_t)(blank - text);
@@ -320,10 +395,73 @@ static dopl_status read_pattern(dopl_rt *rt, const json_t *pre, const char **pat
     if (!json_is_false(json_object_get(json_array_get(list, 1), "use_regex")))
         return BAD("pre_tokenizer.pretokenizers[1].use_regex: needs false after a Split");
     const char *behavior = json_string_value(json_object_get(split, "behavior"));
-    *pattern = json_string_value(json_object_get(json_object_get(split, "pattern"), "Regex"));
+    *pattern = plain_string(json_object_get(json_object_get(split, "pattern"), "Regex"));
     if (!*pattern) return BAD("pre_tokenizer.pretokenizers[0].pattern.Regex: needs a string");
     if (!behavior || strcmp(behavior, "Isolated") != 0 || is_set(split, "invert"))
         return BAD("pre_tokenizer.pretokenizers[0]: needs behavior \"Isolated\", not inverted");
+    return DOPL_OK;
+}
+
+static dopl_status set_around(dopl_rt *rt, const dopl_bpe *bpe, int32_t *where, int32_t id) {
+    size_t n;
+    if (!dopl_bpe_token(bpe, id, &n))
+        return BAD("post_processor: no token has the id %d, which it puts around a text", id);
+    if (*where >= 0 && *where != id)
+        return BAD("post_processor: puts the tokens %d and %d on one side of a text, which is not "
+                   "supported",
+                   *where, id);
+    *where = id;
+    return DOPL_OK;
+}
+
+// The template's tokens before its sequence are bos, those behind it eos.
+static dopl_status read_template(dopl_rt *rt, dopl_bpe *bpe, const json_t *post) {
+    const json_t *single = json_object_get(post, "single"), *piece;
+    const json_t *tokens = json_object_get(post, "special_tokens");
+    bool sequence = false, bos = false, eos = false;
+    for (size_t i = 0; i < json_array_size(single); i++) {
+        piece = json_array_get(single, i);
+        if (json_object_get(piece, "Sequence")) {
+            if (sequence) return BAD("post_processor.single: names a sequence twice");
+            sequence = true;
+            continue;
+        }
+        const char *name =
+            plain_string(json_object_get(json_object_get(piece, "SpecialToken"), "id"));
+        const json_t *ids = json_object_get(name ? json_object_get(tokens, name) : NULL, "ids");
+        int32_t id;
+        if (!name) return BAD("post_processor.single[%zu]: needs a SpecialToken or a Sequence", i);
+        if (json_array_size(ids) != 1 || (sequence ? eos : bos))
+            return BAD("post_processor: puts several tokens, or none, %s a text for \"%.100s\"; "
+                       "one is supported",
+                       sequence ? "behind" : "before", name);
+        DOPL_TRY(read_id(rt, json_array_get(ids, 0), "post_processor.special_tokens", &id));
+        DOPL_TRY(set_around(rt, bpe, sequence ? &bpe->eos : &bpe->bos, id));
+        *(sequence ? &eos : &bos) = true;
+    }
+    return sequence ? DOPL_OK : BAD("post_processor.single: needs a sequence");
+}
+
+// What a file puts around a whole text: this, not the text's pieces, is where it names bos and eos.
+static dopl_status read_post_processor(dopl_rt *rt, dopl_bpe *bpe, const json_t *post) {
+    const char *type = type_of(post);
+    if (!post || json_is_null(post) || strcmp(type, "ByteLevel") == 0) // moves offsets, no ids
+        return DOPL_OK;
+    if (strcmp(type, "TemplateProcessing") == 0) return read_template(rt, bpe, post);
+    if (strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0) {
+        int32_t id;
+        DOPL_TRY(read_id(rt, json_array_get(json_object_get(post, "cls"), 1), "post_processor.cls",
+                         &id));
+        DOPL_TRY(set_around(rt, bpe, &bpe->bos, id));
+        DOPL_TRY(read_id(rt, json_array_get(json_object_get(post, "sep"), 1), "post_processor.sep",
+                         &id));
+        return set_around(rt, bpe, &bpe->eos, id);
+    }
+    const json_t *list = json_object_get(post, "processors");
+    if (strcmp(type, "Sequence") != 0 || !json_is_array(list))
+        return BAD("post_processor: \"%.100s\" is not supported", type);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        DOPL_TRY(read_post_processor(rt, bpe, json_array_get(list, i)));
     return DOPL_OK;
 }
 
@@ -337,25 +475,19 @@ static dopl_status read_root(dopl_rt *rt, dopl_bpe *bpe, const json_t *root) {
     DOPL_TRY(dopl_bpe_init(rt, bpe, pattern, strlen(pattern)));
     DOPL_TRY(read_added(rt, bpe, json_object_get(root, "added_tokens")));
     DOPL_TRY(read_model(rt, bpe, json_object_get(root, "model")));
+    DOPL_TRY(check_added(rt, json_object_get(json_object_get(root, "model"), "vocab"),
+                         json_object_get(root, "added_tokens")));
+    DOPL_TRY(read_post_processor(rt, bpe, json_object_get(root, "post_processor")));
     dopl_bpe_seal(bpe);
     return DOPL_OK;
-}
-
-static dopl_status parse(dopl_rt *rt, json_t **root, const char *json, size_t n) {
-    json_error_t where;
-    *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, &where);
-    if (*root) return DOPL_OK;
-    if (json_error_code(&where) == json_error_out_of_memory)
-        return dopl_fail(rt, DOPL_ENOMEM, "out of memory");
-    return BAD("line %d, column %d: %s", where.line, where.column, where.text);
 }
 
 dopl_status dopl_bpe_from_json(dopl_rt *rt, dopl_bpe *bpe, const char *source, const char *json,
                                size_t n) {
     json_t *root;
-    dopl_status status = parse(rt, &root, json, n);
-    if (status == DOPL_OK) status = read_root(rt, bpe, root);
-    if (root) json_decref(root);
+    DOPL_TRY(dopl_json_parse(rt, &root, json, n, source, 1));
+    dopl_status status = read_root(rt, bpe, root);
+    json_decref(root);
     if (status == DOPL_OK) return DOPL_OK;
     char why[sizeof rt->error];
     memcpy(why, rt->error, sizeof why);

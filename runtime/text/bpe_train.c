@@ -88,8 +88,8 @@ static dopl_status count_piece(dopl_rt *rt, trainer *t, const char *piece, size_
 
 static dopl_status count_words(dopl_rt *rt, trainer *t, const char *text, size_t length) {
     for (size_t at = 0; at < length;) {
-        int32_t id = -1;
-        size_t end = dopl_bpe_next_special(t->bpe, text, length, at, &id);
+        int32_t id;
+        size_t end = dopl_bpe_next_added(t->bpe, &t->bpe->added[0], text, length, at, &id);
         dopl_split_cursor cursor = { .text = text + at, .length = end - at };
         const char *piece;
         size_t n;
@@ -235,7 +235,7 @@ static dopl_status join_tokens(dopl_rt *rt, dopl_bpe *bpe, dopl_bytes *both, int
     *id = dopl_bpe_find(bpe, both->data, both->n);
     if (*id >= 0) return DOPL_OK;
     *id = (int32_t)bpe->n_tokens;
-    return dopl_bpe_add_token(rt, bpe, *id, both->data, both->n);
+    return dopl_bpe_add_token(rt, bpe, *id, both->data, both->n, DOPL_TOKEN_WORD);
 }
 
 static dopl_status learn(dopl_rt *rt, trainer *t, const dopl_bpe_training *how) {
@@ -279,13 +279,14 @@ static dopl_status add_alphabet(dopl_rt *rt, dopl_bpe *bpe, const dopl_bpe_train
         if (dopl_bpe_find(bpe, s->data, s->n) >= 0)
             return dopl_fail(rt, DOPL_EARG, "train: special token \"%.100s\" is given twice",
                              s->data);
-        DOPL_TRY(dopl_bpe_add_token(rt, bpe, (int32_t)i, s->data, s->n));
-        DOPL_TRY(dopl_bpe_add_special(rt, bpe, (int32_t)i));
+        DOPL_TRY(dopl_bpe_add_token(rt, bpe, (int32_t)i, s->data, s->n,
+                                    DOPL_TOKEN_WORD | DOPL_TOKEN_ADDED | DOPL_TOKEN_SPECIAL));
     }
     for (uint32_t code = 0; code < 512; code++) {
         int byte = dopl_bpe_char_byte(code);
         char c = (char)byte;
-        if (byte >= 0) DOPL_TRY(dopl_bpe_add_token(rt, bpe, (int32_t)bpe->n_tokens, &c, 1));
+        if (byte >= 0)
+            DOPL_TRY(dopl_bpe_add_token(rt, bpe, (int32_t)bpe->n_tokens, &c, 1, DOPL_TOKEN_WORD));
     }
     dopl_bpe_seal(bpe);
     return DOPL_OK;

@@ -85,12 +85,33 @@ describe("data.chat", function()
   end)
 
   it("puts the tokenizer's first token first and its last token last", function()
-    local s = chat.encode(tokenizer { bos = 300, eos = 301 }, ROW)
+    local own = tokenizer { bos = 300, eos = 301 }
+    local s = chat.encode(own, ROW, { tags = "llama-2" }) -- whose </s> this tokenizer lacks
     assert.equal(300, s.ids[1])
     assert.equal(301, s.ids[#s.ids])
+    s = chat.encode(own, ROW, { tags = "llama-3" })
+    assert.equal(300, s.ids[1])
+    assert.equal(257, s.ids[#s.ids]) -- <|eot_id|>, which the tags name, ends a turn
     local tags = { start_tag = "[", end_tag = "]", bos = "<|eot_id|>", eos = "<|endoftext|>" }
     s = chat.encode(tok, ROW, { tags = tags })
     assert.equal("<257>[Who?]Ada.<256>", text_of(tok, s, 1, #s.ids))
+    assert.equal("<257>[Who?]Ada.<256>", text_of(own, chat.encode(own, ROW, { tags = tags }), 1, 13))
+  end)
+
+  it("starts with what the tokenizer's file puts before a text", function()
+    local text = require "dopl.text"
+    local bpe = text.train({ "x" }, { vocab_size = 258, special = { "<|eot_id|>", "<|begin|>" } })
+    local json = bpe:json():gsub('"post_processor": null', ('"post_processor": {"type":'
+      .. '"TemplateProcessing","single":[{"SpecialToken":{"id":"b"}},{"Sequence":{"id":"A"}}],'
+      .. '"special_tokens":{"b":{"ids":[%d]}}}'):format(bpe:id "<|begin|>"))
+    local bos <close> = text.from_json(json)
+    assert.equal(bpe:id "<|begin|>", bos.bos)
+    assert.is_nil(bos.eos)
+    local s = chat.encode(bos, ROW, { tags = "llama-3" })
+    assert.equal(bos.bos, s.ids[1])
+    assert.equal(bos:id "<|eot_id|>", s.ids[#s.ids])
+    assert.equal(bos.bos, chat.prompt(bos, "Who?", "llama-3")[1])
+    assert.not_equal(bos.bos, bos:encode("Who?")[1])
   end)
 
   it("keys samples by content", function()

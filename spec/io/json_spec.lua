@@ -18,6 +18,32 @@ describe("json.decode", function()
     assert.equal("[1, [], {}]", json.encode(v.a))
   end)
 
+  it("keeps a number that fits no type as its digits", function()
+    local v = json.decode [[ {"id": 12345678901234567890, "below": -9223372036854775809,
+      "huge": 1e999 , "small": [-1.5E+400,1e-999], "text": "1e999, 99999999999999999999",
+      "long": 0.00000000000000000000000000001, "q": "\"", "r": 18446744073709551616} ]]
+    assert.same({ id = "12345678901234567890", below = "-9223372036854775809", huge = "1e999",
+      small = { "-1.5E+400", 0.0 }, text = "1e999, 99999999999999999999", long = 1e-29, q = '"',
+      r = "18446744073709551616" }, v)
+    assert.equal("99999999999999999999", json.decode "99999999999999999999")
+  end)
+
+  it("keeps every number that fits", function()
+    for text, value in pairs {
+      ["9223372036854775807"] = math.maxinteger, ["-9223372036854775808"] = math.mininteger,
+      ["1.7976931348623157e308"] = 1.7976931348623157e308, ["-0"] = 0,
+      ["0.0000000000000000001e327"] = 1e308, ["1797693134862315708e290"] = 1.797693134862315708e308,
+      ["0e99999999999999999999"] = 0.0, ["0.000e400"] = 0.0, ["1e-99999999999999999999"] = 0.0,
+    } do
+      assert.equal(value, json.decode(text), text)
+      assert.equal(math.type(value), math.type(json.decode(text)), text)
+    end
+    for _, text in ipairs { "1.7976931348623159e308", "179769313486231590e291", "10e308",
+      "0.001e312", "1e99999999999999999999", "9223372036854775808", "-0.1e310" } do
+      assert.equal(text, json.decode(text))
+    end
+  end)
+
   it("takes a value of any kind", function()
     assert.equal("x", json.decode '"x"')
     assert.equal(false, json.decode " false\n")
@@ -36,8 +62,14 @@ describe("json.decode", function()
       ['"\\ud800"'] = "invalid Unicode",
       ['"a\nb"'] = "unexpected newline",
       ["\xef\xbb\xbf{}"] = "f:1:1: a byte order mark; save the file as UTF%-8 without it",
-      ["1e999"] = "real number overflow",
-      ["99999999999999999999"] = "too big integer",
+      ['{99999999999999999999: 1}'] = "f:1:21: too big integer",
+      ['{1e999 : 1}'] = "real number overflow",
+      ["-01e999"] = "f:1:",
+      ["[099999999999999999999]"] = "f:1:",
+      ["99999999999999999999x"] = "too big integer",
+      ["[1e999, 99999999999999999999, 1 2]"] = "f:1:33: ']' expected near '2'",
+      ["[1e999,\n-1e999, nul]"] = "f:2:%d+: invalid token near 'nul'",
+      ['[1e999, "\xff"]'] = "f:1:9: unable to decode byte 0xff",
       ["01"] = "f:1:",
       ["NaN"] = "invalid token",
       ["[1, 2"] = "near end of file",

@@ -85,7 +85,6 @@ describe("dopl.core.safetensors", function()
       { "{", ":1:1: " },
       { '{"a":1}', "tensor 'a': no object" },
       { entry '"dtype":"F32","shape":[1]', "needs exactly dtype, shape and data_offsets" },
-      { entry '"dtype":"F33","shape":[1],"data_offsets":[0,4]', "a dtype the format does not" },
       { entry '"dtype":"F32","shape":[-1],"data_offsets":[0,4]', "an impossible shape" },
       { entry '"dtype":"F32","shape":[1.5],"data_offsets":[0,4]', "an impossible shape" },
       { entry '"dtype":"F32","shape":[4294967296,4294967296,16],"data_offsets":[0,4]',
@@ -97,8 +96,8 @@ describe("dopl.core.safetensors", function()
         "its elements end after the file does" },
       { entry '"dtype":"F32","shape":[1],"data_offsets":[4,8]', "unused bytes", 8 },
       { entry '"dtype":"F32","shape":[1],"data_offsets":[0,4]', "4 bytes after the last", 8 },
-      { entry '"dtype":"I64","shape":[1],"data_offsets":[0,8]', "I64 is not supported", 8 },
-      { entry '"dtype":"F32","shape":[1,1,1,1,1],"data_offsets":[0,4]', "5 dimensions, at most 4" },
+      { entry '"dtype":"I64","shape":[1],"data_offsets":[0,4]', "do not span dtype and shape" },
+      { entry '"dtype":"F4","shape":[1],"data_offsets":[0,8]', "its elements end after the file" },
       { '{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[2],'
         .. '"data_offsets":[2,4]}}', "overlaps another tensor" },
       { '{"a":{},"a":{}}', "duplicate object key" },
@@ -113,6 +112,37 @@ describe("dopl.core.safetensors", function()
     end
     core.files.write(path, string.pack("<I8", 1 << 60) .. "x")
     assert.match("a header of %d+ bytes, at most 100000000", message(safetensors.load, path))
+  end)
+
+  it("reads what can be read beside tensors of other types", function()
+    local function tensor(name, dtype, shape, from, to)
+      return ('"%s":{"dtype":"%s","shape":[%s],"data_offsets":[%d,%d]}'):format(name, dtype, shape,
+        from, to)
+    end
+    file("{" .. table.concat({ tensor("a", "F32", "2", 0, 8), tensor("bool", "BOOL", "3", 8, 11),
+      tensor("f8", "F8_E4M3", "2", 11, 13), tensor("i64", "I64", "1", 13, 21),
+      tensor("new", "F4", "4", 21, 23), tensor("deep", "F32", "1,1,1,1,1", 23, 27) }, ",") .. "}",
+      string.pack("<ff", 1, -2) .. ("\1"):rep(19))
+    local t, _, unread = safetensors.load(path)
+    assert.same({ 1, -2 }, t.a:tolist())
+    assert.equal("a", next(t))
+    assert.is_nil(next(t, "a"))
+    assert.is_nil(t.other)
+    for name, why in pairs { bool = "BOOL is not supported", f8 = "F8_E4M3 is not supported",
+      i64 = "I64 is not supported", new = "F4 is not supported",
+      deep = "5 dimensions, at most 4" } do
+      why = ("%s: tensor '%s': %s"):format(path, name, why)
+      assert.equal(why, unread[name])
+      assert.is_truthy(message(function() return t[name] end):find(why, 1, true))
+      local wanted = message(safetensors.load, path, function(n) return n == name end)
+      assert.is_truthy(wanted:find(why, 1, true), wanted)
+    end
+    local origin, same = safetensors.origin(t)
+    assert.equal(path, origin)
+    assert.equal(unread, same)
+    assert.is_nil(safetensors.origin {})
+    assert.same({ 1, -2 }, safetensors.load(path, function(n) return n == "a" end).a:tolist())
+    assert.equal(6, #safetensors.list(path))
   end)
 
   it("refuses what it cannot save, and leaves nothing behind", function()

@@ -136,7 +136,7 @@ describe("bench.summary.show", function()
     assert.equal(0, status, err)
     local printed = {}
     for text in out:gmatch "\n  x +([^\n]*)" do printed[#printed + 1] = text end
-    assert.same({ "\x80" .. ("a"):rep(199) .. "…", ("é"):rep(100) .. "…", ("b"):rep(199) .. "…",
+    assert.same({ "\\x80" .. ("a"):rep(199) .. "…", ("é"):rep(100) .. "…", ("b"):rep(199) .. "…",
       "short", "(nothing)" }, printed)
   end)
 end)

@@ -76,6 +76,18 @@ describe("generate.run", function()
     assert.same(table.move(free, 1, first - 1, 1, {}), cut)
   end)
 
+  it("ends at any of several eos", function()
+    local free = generate.run(model, { prompts[1] }, { eos = -1, max_tokens = 12 })[1]
+    for _, eos in ipairs { { free[4], free[2] }, { free[2], free[4] }, { -1, free[2], 39 } } do
+      local first
+      for i, token in ipairs(free) do
+        for _, id in ipairs(eos) do first = first or token == id and i or nil end
+      end
+      local cut = generate.run(model, { prompts[1] }, { eos = eos, max_tokens = 12 })[1]
+      assert.same(table.move(free, 1, first - 1, 1, {}), cut)
+    end
+  end)
+
   it("counts the prompt, and answers nothing where it leaves no room", function()
     local got = generate.run(model, prompts, { eos = -1, max_tokens = 4 })
     local lengths = {}
@@ -125,7 +137,13 @@ describe("generate.run", function()
       "temprature.*temperature")
     assert.error_matches(function() generate.run(model, prompts, {}) end, "eos")
     assert.error_matches(function() generate.run(model, { { 99 } }, { eos = 0 }) end,
-      "embedding: index 99")
+      "generate: prompt 1 holds the token id 99, and the model has ids up to 39: the tokenizer")
+    assert.error_matches(function() generate.run(model, { { "x" } }, { eos = 0 }) end,
+      "generate: prompt 1: id: the string 'x', needs integer")
+    assert.error_matches(function() generate.run(model, prompts, { eos = {} }) end,
+      "generate: eos: an empty list")
+    assert.error_matches(function() generate.run(model, prompts, { eos = { 1, "2" } }) end,
+      "generate: eos: the string '2', needs integer")
     assert.error_matches(function() generate.run(nil, prompts, { eos = 0 }) end,
       "generate: model: nil, needs one of models.new")
     assert.error_matches(function() generate.run(model, { 1, 2 }, { eos = 0 }) end,

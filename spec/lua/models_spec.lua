@@ -300,7 +300,7 @@ describe("llama with tied embeddings", function()
     model:import(weights)
     weights["lm_head.weight"]:fill(1)
     assert.error_matches(function() model:import(weights) end,
-      "'lm_head.weight' is another than 'model.embed_tokens.weight'.* tie_embeddings = false keeps")
+      "'lm_head.weight' differs from 'model.embed_tokens.weight'.* tie_embeddings = false keeps")
   end)
 end)
 

@@ -35,6 +35,7 @@ return walker.check("rotary", {
     samples = {
       { x, positions, 2, 4, 100 },                                    -- values behind are copied
       { x, positions, 3, 4 },                                         -- nothing behind
+      { x, array.index { 0, 100, 8192 }, 1, 12, 500000 },             -- far along a text
       { x, positions, 1, 2, 10000 },                                  -- the smallest head
       { array.fill({ 2, 6 }, 0, 2, 2), array.index { 7, 7 }, 1, 6 },  -- no power of two
       { array.fill({ 65, 260 }, 0, 1, 3), upto(65), 2, 128 },         -- over a thread's share

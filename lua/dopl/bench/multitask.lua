@@ -51,8 +51,7 @@ function Bench:accuracy(model, name)
   for i, row in ipairs(self.asked[name]) do
     prompts[i] = chat.prompt(self.tok, row.question, "plain")
   end
-  local eos = chat.answer(self.tok, "", "plain")
-  local answers = generate.run(model, prompts, { eos = eos[#eos], max_tokens = 100 })
+  local answers = generate.run(model, prompts, { eos = chat.ends(self.tok), max_tokens = 100 })
   for i, row in ipairs(self.asked[name]) do
     if self.tok:decode(answers[i]) == row.answer then right = right + 1 end
   end

@@ -28,24 +28,38 @@ local FIELDS <const> = {
   "ids", "positions", "offsets", "rows", "labels", "label_offsets", "sample_of_row",
 }
 
+--- Refuses a token id that a model has no row for, and names the tokenizer it comes from.
+-- @tparam string where what holds the id, for the message
+-- @tparam integer id the largest
+-- @tparam integer vocab_size rows of the model's embedding
+-- @tparam[opt=2] integer level where an error points, as for `error`
+function batch.check_id(where, id, vocab_size, level)
+  if id < vocab_size then return end
+  error(("%s holds the token id %d, and the model has ids up to %d: the tokenizer is larger than the "
+    .. "model's vocabulary; make the model with vocab_size = tok:size()"):format(where, id,
+    vocab_size - 1), (level or 2) + 1)
+end
+
 local function pack(samples)
   local b = { samples = samples, keys = {}, offsets = { 0 }, label_offsets = { 0 } }
   local ids, positions, rows, labels, owner = {}, {}, {}, {}, {}
-  local n, k = 0, 0
+  local n, k, largest = 0, 0, 0
   for s, sample in ipairs(samples) do
     local tokens, labels_from = sample.ids, sample.labels_from
     for i = 1, #tokens - 1 do
       n = n + 1
       ids[n], positions[n] = tokens[i], i - 1
+      if tokens[i] > largest then largest = tokens[i] end
       if i + 1 >= labels_from then
         k = k + 1
         rows[k], labels[k], owner[k] = n - 1, tokens[i + 1], s - 1
       end
     end
+    largest = math.max(largest, tokens[#tokens])
     b.offsets[s + 1], b.label_offsets[s + 1], b.keys[s] = n, k, sample.key
   end
   b.ids, b.positions, b.rows, b.labels, b.sample_of_row = ids, positions, rows, labels, owner
-  b.n_samples, b.n_tokens, b.n_labels = #samples, n, k
+  b.n_samples, b.n_tokens, b.n_labels, b.largest = #samples, n, k, largest
   return setmetatable(b, Batch)
 end
 

@@ -10,8 +10,8 @@
 -- same characters are plain text, so data cannot close a turn.
 --
 -- A tokenizer is anything with tok:encode(text, { special = false }) -> ids and tok:id(special) ->
--- id or nil, such as those of dopl.text; tok.bos and tok.eos, where it has them, are ids that go
--- before the tags' own.
+-- id or nil, such as those of dopl.text; tok.bos and tok.eos, where it has them, are the ids of tags
+-- that name none of the tokenizer's.
 --
 -- @module dopl.data.chat
 
@@ -85,7 +85,7 @@ local function append_tag(ids, tok, tag)
 end
 
 local function end_of_text(tok, tags, level)
-  local id = tok.eos or (tags.eos and tok:id(tags.eos)) or tok:id("<|endoftext|>")
+  local id = (tags.eos and tok:id(tags.eos)) or tok.eos or tok:id("<|endoftext|>")
   if type(id) ~= "number" then
     error("chat: the tokenizer has no end-of-text token (looked for " ..
       (tags.eos or "<|endoftext|>") .. ")", level + 1)
@@ -152,8 +152,9 @@ end
 
 -- The id that goes before a prompt, if any does. One that tags name is there.
 local function start_of_text(tok, tags, level)
-  local id = tok.bos or tags.bos and tok:id(tags.bos)
-  if tags.bos and not id then
+  if not tags.bos then return tok.bos end
+  local id = tok:id(tags.bos)
+  if not id then
     error(("chat: the tokenizer has no token %s, which tags.bos names"):format(tags.bos), level + 1)
   end
   return id
@@ -184,6 +185,18 @@ function chat.answer(tok, answer, tags)
   local ids = {}
   append(ids, encode(tok, answer))
   ids[#ids + 1] = end_of_text(tok, tags, 2)
+  return ids
+end
+
+--- The ids that end a generation: what ends an answer, and what else the tokenizer ends a text with.
+-- @treturn {integer,...} 0-based ids
+function chat.ends(tok, tags)
+  tags = chat.find_tags(tags or "plain", 2)
+  check_tokenizer(tok, 2)
+  local ids = { end_of_text(tok, tags, 2) }
+  for _, id in ipairs { tok.eos or ids[1], tok:id("<|endoftext|>") } do
+    if id ~= ids[1] then ids[#ids + 1] = id end
+  end
   return ids
 end
 

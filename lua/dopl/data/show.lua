@@ -3,24 +3,17 @@
 -- @module dopl.data.show
 
 local check = require "dopl.check"
+local core = require "dopl.core"
 
 local show = {}
 
 local PLAIN <const> = { prompt = "", label = "", dim = "", off = "" }
 local COLOUR <const> = { prompt = "\27[36m", label = "\27[1;32m", dim = "\27[2m", off = "\27[0m" }
 
--- Control characters as escapes: a row's newline must not break the table's.
-local function printable(text)
-  return (text:gsub("[%c\127]", function(c)
-    if c == "\n" then return "\\n" elseif c == "\t" then return "\\t" end
-    return ("\\x%02x"):format(c:byte())
-  end))
-end
-
 local function text_of(tok, ids, first, last)
   if first > last then return "" end
   if not tok then return table.concat(ids, " ", first, last) end
-  return printable(tok:decode(table.move(ids, first, last, 1, {})))
+  return core.visible(tok:decode(table.move(ids, first, last, 1, {})))
 end
 
 local function sample_lines(lines, b, s, tok, c, name)
@@ -61,7 +54,7 @@ end
 
 --- Prints a batch: `dopl.show(batch)`.
 function show.print(b, opts)
-  print(show.text(b, opts))
+  core.print_coloured(show.text(b, opts))
 end
 
 return show

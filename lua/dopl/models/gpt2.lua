@@ -1,11 +1,12 @@
 --- gpt2.lua - the GPT-2 architecture: learned positions, LayerNorm with bias, a GELU MLP, dropout.
 --
 -- Matrices are [out, in] here as everywhere in dopl; Hugging Face's GPT-2 files hold them transposed
--- (Conv1D), so export and import are for dopl's own folders.
+-- (Conv1D). import takes those files and dopl's own; export is for dopl's own folders.
 -- @module dopl.models.gpt2
 
 local core = require "dopl.core"
 local check = require "dopl.check"
+local hugging_face = require "dopl.models.hugging_face"
 local nn = require "dopl.nn"
 
 local op = core.ops
@@ -120,6 +121,44 @@ end
 
 function GPT2:export() return nn.export(layout(self)) end
 function GPT2:export_grads() return nn.export(layout(self), true) end
-function GPT2:import(weights) nn.import(layout(self), weights, "gpt2") end
+
+-- Hugging Face's names in a layer and ours; weights of `dense` are transposed in the files.
+local LAYER <const> = {
+  ln_1 = "attention_norm", ["attn.c_attn"] = "qkv", ["attn.c_proj"] = "out", ln_2 = "mlp_norm",
+  ["mlp.c_fc"] = "up", ["mlp.c_proj"] = "down",
+}
+
+-- Files of the model with a head begin all names but the head's with `transformer.`.
+local function aliases_of(self)
+  local aliases = {}
+  local function add(name, own, transposed)
+    aliases[name] = { own = own, transposed = transposed }
+    aliases["transformer." .. name] = aliases[name]
+  end
+  local function pair(name, own, transposed)
+    add(name .. ".weight", own, transposed)
+    add(name .. ".bias", own .. ".bias")
+  end
+  add("wte.weight", "embedding")
+  add("wpe.weight", "positions")
+  for i = 1, self.config.n_layers do
+    for theirs, ours in pairs(LAYER) do
+      pair(("h.%d.%s"):format(i - 1, theirs), ("layers.%d.%s"):format(i, ours), theirs:find "c_")
+    end
+  end
+  pair("ln_f", "norm")
+  return aliases
+end
+
+--- Overwrites the weights with those of a table of Hugging Face names, with or without
+-- `transformer.`, or of the names that export gives.
+function GPT2:import(weights)
+  hugging_face.check_beside(weights, self.config)
+  nn.import(layout(self), weights, "gpt2", {
+    aliases = aliases_of(self),
+    buffers = { "h%.%d+%.attn%.bias$", "h%.%d+%.attn%.masked_bias$" },
+    copies = { ["lm_head.weight"] = "embedding" },
+  })
+end
 
 return gpt2

@@ -17,6 +17,7 @@
 
 local core = require "dopl.core"
 local check = require "dopl.check"
+local hugging_face = require "dopl.models.hugging_face"
 local json = require "dopl.json"
 local nn = require "dopl.nn"
 
@@ -90,11 +91,12 @@ function models.load(dir, options)
   if not text then error(("models.load: %s"):format(reason), 2) end
   local config = json.decode(text, path)
   if type(config) ~= "table" or config.architecture == nil then
-    local other = type(config) == "table" and config.model_type
     local what = "names no architecture: it is not one that models.save wrote"
-    if other then
-      what = ("is Hugging Face's (model_type '%s'), not one that models.save wrote; the weights of a "
-        .. "llama come by models.new { ... } with its sizes, and model:import"):format(tostring(other))
+    if hugging_face.is_config(config) then
+      local unfit, name = hugging_face.reason(config)
+      what = ("is Hugging Face's (model_type '%s'), not one that models.save wrote; %s"):format(
+        config.model_type, unfit or ("make a model with models.new { architecture = '%s' } of its "
+        .. "sizes, and model:import(dopl.core.safetensors.load(file)) takes the weights"):format(name))
     end
     error(("models.load: %s %s"):format(path, what), 2)
   end

@@ -6,6 +6,7 @@
 
 local core = require "dopl.core"
 local check = require "dopl.check"
+local hugging_face = require "dopl.models.hugging_face"
 local nn = require "dopl.nn"
 
 local op = core.ops
@@ -139,10 +140,29 @@ end
 --- The weights under Hugging Face's names, sharing memory with the model's.
 function Llama:export() return nn.export(layout(self)) end
 
---- Overwrites the weights with those of a table of Hugging Face names.
+-- Files of the model without its head leave out the first part of the names.
+local function aliases_of(rows)
+  local aliases = {}
+  for _, row in ipairs(rows) do
+    for i = 2, #row do
+      local short = row[i][1]:match "^model%.(.*)"
+      if short then aliases[short] = { own = row[i][1] } end
+    end
+  end
+  return aliases
+end
+
+--- Overwrites the weights with those of a table of Hugging Face names, with or without `model.`.
 function Llama:import(weights)
-  nn.import(layout(self), weights, "llama",
-    not self.lm_head and { ["lm_head.weight"] = "model.embed_tokens.weight" } or nil)
+  local rows = layout(self)
+  hugging_face.check_beside(weights, self.config)
+  nn.import(rows, weights, "llama", {
+    aliases = aliases_of(rows),
+    buffers = { "rotary_emb%.inv_freq$" },
+    copies = not self.lm_head and { ["lm_head.weight"] = "model.embed_tokens.weight" } or {},
+    untied = "; tie_embeddings = false keeps both",
+    hints = { ["lm_head.weight"] = "; with tie_embeddings = true the embedding is the head" },
+  })
 end
 
 --- The gradients under Hugging Face's names; those of parameters that have none are left out.

@@ -3,6 +3,7 @@
 -- decimals, so that its figures line up, and knows which of its cells is best.
 -- @module dopl.report.grid
 local check = require("dopl.check")
+local core = require("dopl.core")
 local paper_tables = require("dopl.paper")
 
 local grid = {}
@@ -40,7 +41,7 @@ local function column_of(spec)
     key = check.required, label = check.optional, digits = check.optional, scale = 1,
     better = KNOWN[spec.key] or check.optional, paper = spec.key or check.optional,
   }, 6)
-  column.label = column.label or column.key
+  column.label = core.visible(tostring(column.label or column.key))
   if column.better then check.choice("column better", column.better, { "higher", "lower" }, 6) end
   return column
 end
@@ -69,7 +70,7 @@ end
 -- The text of a cell, and of its spread where it has one.
 local function cell_text(value, column)
   local mean = mean_of(value)
-  if not mean then return type(value) == "string" and value or "–" end
+  if not mean then return type(value) == "string" and core.visible(value) or "–" end
   local spread = type(value) == "table" and value.std
   return number_text(mean * column.scale, column.digits),
     spread and number_text(spread * column.scale, column.digits)
@@ -145,11 +146,11 @@ function grid.lay_out(rows, options)
   }, 4)
   check.type("report.table rows", rows, "table", 4)
   check.type("report.table: columns", options.columns or {}, "table", 4)
-  local out = { head = options.head, title = options.title, note = options.note, labels = {},
-    reference = {}, columns = {} }
+  local out = { head = core.visible(options.head), title = options.title, note = options.note,
+    labels = {}, reference = {}, columns = {} }
   for i, row in ipairs(rows) do
     check.type(("report.table: row %d"):format(i), row, "table", 5)
-    out.labels[i] = tostring(row.label or i)
+    out.labels[i] = core.visible(tostring(row.label or i)) -- a line feed would break the table
     out.reference[i] = row.reference and true or false
   end
   local columns = {}
@@ -227,7 +228,7 @@ function grid.text(g)
     return (table.concat(out):gsub("%s+$", ""))
   end
   local lines = {}
-  if g.title then lines[1] = g.title end
+  if g.title then lines[1] = core.visible(g.title, { lines = true }) end
   local total = rule
   for i, column in ipairs(g.columns) do
     total = total + widths[i] + (column.paper and not g.columns[i - 1].paper and 5 or 2)
@@ -240,7 +241,7 @@ function grid.text(g)
   if g.paper then
     lines[#lines + 1] = ("right of the bar: %s (%s)"):format(g.paper.title, g.paper.setting)
   end
-  if g.note then lines[#lines + 1] = g.note end
+  if g.note then lines[#lines + 1] = core.visible(g.note, { lines = true }) end
   return table.concat(lines, "\n") .. "\n"
 end
 

@@ -6,6 +6,7 @@
 stems.txt       word stem          nltk.stem.porter.PorterStemmer(), one word a line
 rouge.json      reference, candidate, recall, precision, f     rouge_score, rougeL, use_stemmer
 encodings.json  for both patterns: a tokenizer.json trained by `tokenizers`, and the ids it gives
+added.json      one small tokenizer with other added tokens and post-processors, and the ids it gives
 """
 import itertools
 import json
@@ -76,6 +77,66 @@ def encodings():
     return out
 
 
+def added_token(id, content, special=False, normalized=False):
+    return {"id": id, "content": content, "single_word": False, "lstrip": False, "rstrip": False,
+            "normalized": normalized, "special": special}
+
+
+def template(before, after):
+    """A post-processor that puts tokens, (name, id) or None, around a text."""
+    token = lambda t, n: [{"SpecialToken": {"id": t[0], "type_id": n}}] if t else []
+    one = lambda name, n: token(before, n) + [{"Sequence": {"id": name, "type_id": n}}] + token(after, n)
+    return {"type": "TemplateProcessing", "single": one("A", 0), "pair": one("A", 0) + one("B", 1),
+            "special_tokens": {t[0]: {"id": t[0], "ids": [t[1]], "tokens": [t[0]]}
+                               for t in (before, after) if t}}
+
+
+def added():
+    """Bytes, a few merges, and in each case other added tokens or another post-processor."""
+    words = ["<s>", "</s>"] + sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("\u0120", "\u0120"), ("\u0120\u0120", "\u0120\u0120"), ("t", "h"), ("th", "e"), ("a", "b"),
+              ("\u010a", "\u010a")]
+    words += [a + b for a, b in merges]
+    vocab = {word: id for id, word in enumerate(words)}
+    base = json.loads(Tokenizer(models.BPE(vocab=vocab, merges=merges)).to_str())
+    base["pre_tokenizer"] = json.loads(tokenizer("gpt2").to_str())["pre_tokenizer"]
+    base["decoder"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
+                       "use_regex": True}
+    n, bos, eos = len(words), ("<s>", 0), ("</s>", 1)
+    marks = [added_token(0, "<s>", special=True), added_token(1, "</s>", special=True)]
+    blanks = [added_token(n + i, " " * k, normalized=True) for i, k in enumerate(range(6, 1, -1))]
+    mixed = [("ab", {}), ("abc", {"normalized": True}), ("<s>x", {}), ("s>", {"normalized": True}),
+             ("\n\n", {}), ("\u65e5", {}), ("s", {}), ("b</", {"normalized": True}),
+             ("bc", {"special": True, "normalized": True}), ("c", {"normalized": True})]
+    new = [content for content, _ in mixed if content not in vocab] # `tokenizers` counts on from n
+    mixed = [added_token(vocab[c] if c in vocab else n + new.index(c), c, **more) for c, more in mixed]
+    level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+    around = {"cls": ["<s>", 0], "sep": ["</s>", 1]}
+    cases = [
+        {"added_tokens": marks}, {"added_tokens": marks + blanks}, {"added_tokens": marks + mixed},
+        {"added_tokens": marks + [added_token(vocab["the"], "the")]},
+        {"added_tokens": marks, "post_processor": template(bos, None)},
+        {"added_tokens": marks, "post_processor": template(None, eos)},
+        {"added_tokens": marks + blanks, "post_processor": template(bos, eos)},
+        {"added_tokens": marks, "post_processor": template(bos, bos)},
+        {"added_tokens": marks, "post_processor": level},
+        {"added_tokens": marks,
+         "post_processor": {"type": "Sequence", "processors": [level, template(bos, None)]}},
+        {"added_tokens": marks, "post_processor": {
+            "type": "RobertaProcessing", "trim_offsets": True, "add_prefix_space": False, **around}},
+        {"added_tokens": marks, "post_processor": {"type": "BertProcessing", **around}},
+    ]
+    texts = ["", "a    b", "  x", "       seven", "ab abc abcab", "<s>", "<s>x<s>", "a<s>b</s>", "ab</s>",
+             "\n\n\n", "the theme", "\u65e5 e\u00e9", "s>s<s>xs>", "</s>abc</s>", "   \n\n    ", "bcbc abcbc"]
+    for case in cases:
+        tok = Tokenizer.from_str(json.dumps({**base, **case}))
+        case["around"] = [tok.encode(t).ids for t in texts]
+        case["ids"] = [tok.encode(t, add_special_tokens=False).ids for t in texts]
+        tok.encode_special_tokens = True
+        case["as_text"] = [tok.encode(t, add_special_tokens=False).ids for t in texts]
+    return {"base": base, "texts": texts, "cases": cases}
+
+
 def stems():
     roots = """adopt agree argu activ act allow angl beauti believ bowdler bus caress cat ceas chang charm clu
         conform communic condit conflat control cri critic decis defens depend derive determin die digit
@@ -143,6 +204,7 @@ def main():
     (HERE / "stems.txt").write_text("\n".join(stems()) + "\n", encoding="utf-8")
     (HERE / "rouge.json").write_text(compact(rouge()), encoding="utf-8")
     (HERE / "encodings.json").write_text(compact(encodings()), encoding="utf-8")
+    (HERE / "added.json").write_text(compact(added()), encoding="utf-8")
 
 
 if __name__ == "__main__":
