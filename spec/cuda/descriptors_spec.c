@@ -19,6 +19,12 @@ void dopl_cuda_free(dopl_rt *rt, void *data) {
     dopl_rt_free(rt, data);
 }
 
+dopl_status dopl_cuda_plain_product(dopl_rt *rt, const dopl_cuda_product *p) {
+    (void)rt, (void)p;
+    fail_msg("the library has an algorithm for every product here");
+    return DOPL_EDEVICE;
+}
+
 // ---- what takes the place of a device
 
 static struct {
