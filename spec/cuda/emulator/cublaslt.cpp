@@ -22,6 +22,7 @@
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <math.h>
+#include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <vector>
 
@@ -164,11 +165,15 @@ static void multiply(const product &p) {
     if (p.workspace) memset(p.workspace, 0xff, p.workspace_bytes); // whoever shares it finds out
     if (p.desc.epilogue == CUBLASLT_EPILOGUE_BGRADB) sum_rows_of_b(p);
     std::vector<float> a, b, sums((size_t)(p.m * p.n));
+    // A device's sums do not depend on the host's number of threads; oneDNN's do.
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(1);
     // column-major: to who thinks in rows, the product of the transposed in the other order
     dnnl_status_t status =
         dnnl_sgemm(p.b_turned ? 'T' : 'N', p.a_turned ? 'T' : 'N', p.n, p.m, p.k, 1.0f,
                    widen(p.b, p.b_layout, b), p.b_layout.ld, widen(p.a, p.a_layout, a),
                    p.a_layout.ld, 0.0f, sums.data(), p.m);
+    omp_set_num_threads(threads);
     if (status != dnnl_success) abort();
 #pragma omp parallel for schedule(static) if (p.m * p.n > 1 << 16)
     for (int64_t j = 0; j < p.n; j++)
