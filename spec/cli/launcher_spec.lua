@@ -162,7 +162,8 @@ describe("the launcher", function()
     shell.write(tree .. "/apt/dpkg", [[#!/bin/sh
       package=$(cat "$2") lib=$3/usr/lib/some-linux-gnu
       mkdir -p "$lib/pkgconfig" "$3/usr/share/doc/$package" "$3/usr/include/some-linux-gnu"
-      printf 'prefix=/usr\nlibdir=/usr/lib/some\nother=/usr\nCflags: -I/usr/include\n' >"$lib/pkgconfig/$package.pc"
+      printf 'prefix=/usr\nlibdir=/usr/lib/some\nother=/usr\nCflags: -I/usr/include\n' \
+        >"$lib/pkgconfig/$package.pc"
       ln -sf "$package.so.1" "$lib/$package.so"]])
     assert(os.execute(("chmod +x %s/apt/*; touch %s/runtime/a.c"):format(tree, tree)))
     local run = ("unset DOPL_BUILD; cd /; export DOPL_PACKAGES=%s PATH=%s/apt:%s/bin:$PATH; %s/dopl")
