@@ -25,7 +25,7 @@ typedef struct dopl_cuda {
     struct dopl_cuda_pool *pool;   // memory.c
     struct dopl_cuda_staging
         *staging;                    // pinned memory on the way to and from the device; transfer.c
-    struct dopl_cuda_gemm *gemm;     // handle and the algorithms found so far; gemm.c
+    struct dopl_cuda_gemm *gemm;     // handle and the algorithms found so far; gemm_find.c
     struct dopl_cuda_jit *jit;       // compiled optimizer passes; jit.c
     struct dopl_cuda_events *events; // of a profile, while one is open; events.c
     char description[160];

@@ -191,9 +191,10 @@ static void copy_product(dopl_cuda_product *to, const dopl_cuda_product *from) {
     to->pre = from->pre;
 }
 
-// The library refuses what its heuristic had named. The first other candidate that it runs is taken,
-// else our own kernel, here and for this product from now on: so a run gives the same bits whether
-// or not it was resumed after the refusal. The workspace is there already, and limits the choice.
+// The library refuses what its heuristic had named. The first other candidate that it runs is
+// taken, else our own kernel, here and for this product from now on: so a run gives the same bits
+// whether or not it was resumed after the refusal. The workspace is there already, and limits the
+// choice.
 static dopl_status another_way(dopl_rt *rt, const queued *q, cublasStatus_t refusal) {
     const dopl_cuda *cuda = dopl_cuda_of(rt);
     dopl_gemm_text what = dopl_gemm_describe(&q->product);

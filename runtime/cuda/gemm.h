@@ -52,7 +52,7 @@ typedef struct {
 
 // gemm.c
 DOPL_CHECKED dopl_status dopl_gemm_request_init(dopl_rt *rt, dopl_gemm_request *r,
-                                           const dopl_cuda_product *p);
+                                                const dopl_cuda_product *p);
 cublasStatus_t dopl_gemm_multiply(const dopl_cuda *cuda, const dopl_gemm_request *r,
                                   const dopl_cuda_product *p, void *y,
                                   const cublasLtMatmulAlgo_t *algo, void *workspace, size_t bytes);

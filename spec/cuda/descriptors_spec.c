@@ -288,7 +288,7 @@ static void the_heuristic_is_asked_for_what_operands_allow(void **state) {
     close_device(&d);
 }
 
-// Parts that do not reach the last terms (gemm.c): 386 in three.
+// Parts that do not reach the last terms (gemm_find.c): 386 in three.
 static void what_an_algorithm_is_can_be_read(void **state) {
     (void)state;
     device d;
