@@ -188,10 +188,21 @@ static void queue_launch(dopl_rt *rt, const char *name, void (*kernel)(P...), di
                                      block,  shared_bytes, std::tuple<P...>(arguments...) };
 }
 
+// Launches at once. Only for what the queue itself issues: its turn has come.
+template <class... P, class... A>
+static dopl_status launch_now(dopl_rt *rt, const char *name, void (*kernel)(P...), dim3 grid,
+                              dim3 block, size_t shared_bytes, A... arguments) {
+    const queued_launch<P...> l = { kernel, name,         grid,
+                                    block,  shared_bytes, std::tuple<P...>(arguments...) };
+    return issue_launch<P...>(rt, &l);
+}
+
 // DOPL_LAUNCH((kernel<T, 4>), grid, block, shared_bytes, rt, arguments...); dopl_cuda_launched
 // next.
 #define DOPL_LAUNCH(kernel, grid, block, shared_bytes, rt, ...)                                    \
     queue_launch(rt, #kernel, DOPL_UNPACK kernel, grid, block, shared_bytes, __VA_ARGS__)
+#define DOPL_LAUNCH_NOW(kernel, grid, block, shared_bytes, rt, ...)                                \
+    launch_now(rt, #kernel, DOPL_UNPACK kernel, grid, block, shared_bytes, __VA_ARGS__)
 #define DOPL_UNPACK(...) __VA_ARGS__
 
 // ---- the host's side: tensors

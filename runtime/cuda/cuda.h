@@ -25,7 +25,7 @@ typedef struct dopl_cuda {
     struct dopl_cuda_pool *pool;   // memory.c
     struct dopl_cuda_staging
         *staging;                    // pinned memory on the way to and from the device; transfer.c
-    struct dopl_cuda_gemm *gemm;     // handle and the algorithms found so far; gemm.c
+    struct dopl_cuda_gemm *gemm;     // handle and the algorithms found so far; gemm_find.c
     struct dopl_cuda_jit *jit;       // compiled optimizer passes; jit.c
     struct dopl_cuda_events *events; // of a profile, while one is open; events.c
     char description[160];
@@ -133,12 +133,16 @@ typedef struct {
     void *pre; // [m, n], type and ld of y. With GELU it gets z, NULL: not wanted; with the slope it
                // is read
 } dopl_cuda_product;
+// Every product gets a result: where the library has none, from our own kernel.
 DOPL_CHECKED dopl_status dopl_cuda_gemm(dopl_rt *rt, const dopl_cuda_product *p);
-// Whether the library can do it as one: neither row sums nor GELU come with every product.
+// Whether the library can do it as one: neither row sums nor GELU come with every product, and two
+// steps are faster there than our own kernel.
 DOPL_CHECKED dopl_status dopl_cuda_gemm_fits(dopl_rt *rt, const dopl_cuda_product *p, bool *fits);
 bool dopl_cuda_gemm_tell(dopl_rt *rt, int64_t i, char *text, size_t bytes); // core/device.h
 DOPL_CHECKED dopl_status dopl_cuda_gemm_init(dopl_rt *rt);                  // fills cuda->gemm
 void dopl_cuda_gemm_release(dopl_rt *rt);                                   // idempotent
+// The product by our own kernel (kernels/core/product.cu), launched at once: for gemm.c alone.
+DOPL_CHECKED dopl_status dopl_cuda_plain_product(dopl_rt *rt, const dopl_cuda_product *p);
 
 // The core's elementwise jobs (core/device.h), in kernels/core.
 DOPL_CHECKED dopl_status dopl_cuda_fill(dopl_rt *rt, dopl_tensor *t, double value);

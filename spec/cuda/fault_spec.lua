@@ -56,6 +56,16 @@ describe("a kernel's fault", function()
     assert.truthy(err:find("attention: " .. ILLEGAL, 1, true), err)
   end)
 
+  it("of a product that cuBLAS has no algorithm for, too", function()
+    if not emulated then return end
+    local status, _, err = run("DOPL_EMULATOR_FAULT=product_kernel DOPL_SYNC=1", [[
+      local core = require "dopl.core"
+      local a, b = core.zeros(6, 35):to "bf16", core.zeros(35, 9):to "bf16"
+      print(core.ops.matmul(a, b):to("f32"):tolist())]])
+    assert.equal(1, status)
+    assert.truthy(err:find("product [6, 35] x [35, 9] of bf16 into bf16: " .. ILLEGAL, 1, true), err)
+  end)
+
   it("in an optimizer pass too", function()
     if not emulated then return end
     local status, out, err = run("DOPL_EMULATOR_FAULT='compiled kernel'", THREE_STEPS)

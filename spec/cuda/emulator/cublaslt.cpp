@@ -1,11 +1,20 @@
 // cublaslt.cpp - the products behind cublasLt.h, made by oneDNN in f32.
 //
 // Two algorithms, so that whoever chooses has a choice: 1, the better one, takes results with an
-// even number of columns and wants a workspace; 0 takes everything. Row sums beside a product and
-// GELU on it come where the summed dimension is even. As the library does, GELU asks that rows of
-// its input be a multiple of 8 elements long and start at a multiple of 16 bytes. No bias comes to
-// a single column. Algorithm 1 makes a long sum in parts, and as the library's own kernels for
-// sm_90 do (12.8 and 13.1), it leaves the last terms out where the parts do not reach them.
+// even number of columns and wants a workspace; 0 takes everything, and wants a workspace for row
+// sums alone. Row sums beside a product and GELU on it come where the summed dimension is even. As
+// the library does, GELU asks that rows of its input be a multiple of 8 elements long and start at
+// a multiple of 16 bytes. No bias comes to a single column.
+//
+// The library's faults that others have met are here too:
+// - Algorithm 1 makes a long sum in parts. As the library's own kernels for sm_90 do (12.8 and
+//   13.1), it leaves the last terms out where the parts do not reach them. Of bf16 matrices, it
+//   rounds the sum to bf16 before it adds a bias.
+// - A bias or row sums that do not start at a multiple of 16 bytes are a misaligned address to a
+//   kernel, and the device is lost. The heuristic is told nothing of them.
+// - The heuristic names algorithms that are then refused: both for bf16 matrices of which one has
+//   rows at odd elements and the other has not, and 1 for f32 rows at multiples of 8 bytes only.
+// - It has no algorithm for bf16 matrices of which both, and the result, have rows at odd elements.
 //
 // What is described is taken as it comes, and looked at when a product is asked for; the bytes of
 // a descriptor that mean nothing keep what they held. So do 12.4, 12.9 and 13.0.
@@ -13,12 +22,13 @@
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <math.h>
+#include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <vector>
 
 enum {
-    WORKSPACE = 4096, // of algorithm 1
-    LONG_SUM = 192,   // it makes parts from here on
+    WORKSPACE = 4096,
+    LONG_SUM = 192, // it makes parts from here on
     PARTS = 3,
     STEP = 64, // a part is a multiple of it
 };
@@ -73,6 +83,7 @@ struct product {
     size_t workspace_bytes;
     float alpha, beta;
     int64_t m, n, k; // k: terms that are added up
+    bool rounds_sum; // to bf16, before a bias
     bool a_turned, b_turned;
 };
 
@@ -126,6 +137,8 @@ static void sum_rows_of_b(const product &p) {
 static void finish(const product &p, int64_t i, int64_t j, float sum) {
     cudaDataType type = p.d_layout.type;
     double y = p.alpha * sum;
+    if (p.rounds_sum && has_bias(p.desc.epilogue))
+        y = __bfloat162float(__float2bfloat16_rn((float)y));
     if (p.beta != 0.0f) y += p.beta * (double)element(p.c, type, j * p.c_layout.ld + i);
     if (has_bias(p.desc.epilogue))
         y += element(p.desc.bias, p.desc.bias_type < 0 ? type : (cudaDataType)p.desc.bias_type, i);
@@ -139,17 +152,28 @@ static void finish(const product &p, int64_t i, int64_t j, float sum) {
     put(p.d, type, j * p.d_layout.ld + i, y);
 }
 
+// A vector besides the matrices: a bias, or row sums.
+static bool has_vector(int epilogue) {
+    return has_bias(epilogue) || epilogue == CUBLASLT_EPILOGUE_BGRADB;
+}
+
 static void multiply(const product &p) {
     check(p);
+    if (has_vector(p.desc.epilogue) && reinterpret_cast<uintptr_t>(p.desc.bias) % 16)
+        return emulator::lose(cudaErrorMisalignedAddress);
     if (emulator::is_idle() || emulator::is_sparse()) return;      // too large to be done
     if (p.workspace) memset(p.workspace, 0xff, p.workspace_bytes); // whoever shares it finds out
     if (p.desc.epilogue == CUBLASLT_EPILOGUE_BGRADB) sum_rows_of_b(p);
     std::vector<float> a, b, sums((size_t)(p.m * p.n));
+    // A device's sums do not depend on the host's number of threads; oneDNN's do.
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(1);
     // column-major: to who thinks in rows, the product of the transposed in the other order
     dnnl_status_t status =
         dnnl_sgemm(p.b_turned ? 'T' : 'N', p.a_turned ? 'T' : 'N', p.n, p.m, p.k, 1.0f,
                    widen(p.b, p.b_layout, b), p.b_layout.ld, widen(p.a, p.a_layout, a),
                    p.a_layout.ld, 0.0f, sums.data(), p.m);
+    omp_set_num_threads(threads);
     if (status != dnnl_success) abort();
 #pragma omp parallel for schedule(static) if (p.m * p.n > 1 << 16)
     for (int64_t j = 0; j < p.n; j++)
@@ -172,11 +196,25 @@ static int64_t terms_added(const cublasLtMatmulAlgo_t *algo, int64_t k) {
     return parts > 1 && parts * each < k ? parts * each : k;
 }
 
+// Bytes, 16 at most, that all columns start at a multiple of.
+static uint32_t alignment(const void *data, const cublasLtMatrixLayoutOpaque_t &layout) {
+    uint64_t all = reinterpret_cast<uintptr_t>(data) | (layout.ld * size_of(layout.type)) | 16;
+    return (uint32_t)(all & -all);
+}
+
+// What the heuristic cannot know better.
+static bool is_refused(const cublasLtMatmulAlgo_t *algo, int type, uint32_t a, uint32_t b) {
+    if (type == CUDA_R_16BF) return (a < 4) != (b < 4);
+    return algo->data[0] == 1 && (a == 8 || b == 8);
+}
+
 static bool is_matrix(cublasLtMatrixLayout_t layout) {
     return layout->rows > 0 && layout->cols > 0 && layout->ld >= (int64_t)layout->rows;
 }
 
 extern "C" {
+
+int emulated_cublaslt_questions, emulated_cublaslt_refusals;
 
 const char *cublasLtGetStatusString(cublasStatus_t status) {
     switch (status) {
@@ -274,8 +312,7 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
     uint64_t k = desc->a_op == CUBLAS_OP_T ? a->rows : a->cols;
     if (!is_matrix(a) || !is_matrix(b) || !is_matrix(c) || !is_matrix(d))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if ((has_bias(desc->epilogue) || desc->epilogue == CUBLASLT_EPILOGUE_BGRADB) && !desc->bias)
-        return CUBLAS_STATUS_INVALID_VALUE;
+    if (has_vector(desc->epilogue) && !desc->bias) return CUBLAS_STATUS_INVALID_VALUE;
     if ((desc->epilogue & AUX) && (!desc->aux || reinterpret_cast<uintptr_t>(desc->aux) % 16 ||
                                    desc->aux_ld % 8 || desc->aux_ld < (int64_t)d->rows))
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -287,7 +324,8 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
     if (algo->data[0] == 1 && d->cols % 2) return CUBLAS_STATUS_NOT_SUPPORTED;
     *result = cublasLtMatmulHeuristicResult_t{};
     result->algo = *algo;
-    result->workspaceSize = algo->data[0] == 1 ? WORKSPACE : 0;
+    result->workspaceSize =
+        algo->data[0] == 1 || desc->epilogue == CUBLASLT_EPILOGUE_BGRADB ? WORKSPACE : 0;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -311,11 +349,16 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                                               cublasLtMatmulHeuristicResult_t results[],
                                               int *n_results) {
     *n_results = 0;
+    emulated_cublaslt_questions++;
     // what 13.3 was seen to answer then
     if (emulator::is_capturing()) return CUBLAS_STATUS_INTERNAL_ERROR;
     // parts of a sum could meet in the output's type: nobody here is to ask for that
     if (preference->reduction != CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE)
         return CUBLAS_STATUS_INVALID_VALUE;
+    const uint32_t *align = preference->align;
+    if (a->type == CUDA_R_16BF && d->type == a->type && align[0] < 4 && align[1] < 4 &&
+        align[3] < 4)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     for (uint64_t i = 0; i < 2 && *n_results < asked; i++) {
         cublasLtMatmulAlgo_t algo =
             algorithm(1 - i, (int64_t)(desc->a_op == CUBLAS_OP_T ? a->rows : a->cols));
@@ -346,11 +389,16 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         cublasLtMatmulAlgoCheck(handle, desc, a_layout, b_layout, c_layout, d_layout, algo, &need);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
     if (workspace_bytes < need.workspaceSize) return CUBLAS_STATUS_INVALID_VALUE;
+    if (is_refused(algo, a_layout->type, alignment(a, *a_layout), alignment(b, *b_layout))) {
+        emulated_cublaslt_refusals++;
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
     cudaError_t error = emulator::submit(
         stream, [p = product{ *desc, *a_layout, *b_layout, *c_layout, *d_layout, a, b, c, d,
                               workspace, need.workspaceSize, *static_cast<const float *>(alpha),
                               *static_cast<const float *>(beta), m, n, terms_added(algo, k),
-                              a_turned, b_turned }] { multiply(p); });
+                              algo->data[1] > 1 && a_layout->type == CUDA_R_16BF, a_turned,
+                              b_turned }] { multiply(p); });
     return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 

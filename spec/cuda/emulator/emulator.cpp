@@ -44,7 +44,7 @@ cudaError_t launch(const char *name, const void *function, dim3 grid, dim3 block
     if (n == 0 || n > MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
         grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || shared_bytes > most)
         return last_error = cudaErrorInvalidConfiguration;
-    if (is_faulty(name)) return submit(stream, [] { lost = cudaErrorIllegalAddress; });
+    if (is_faulty(name)) return submit(stream, [] { lose(cudaErrorIllegalAddress); });
     if (is_idle()) return submit(stream, [] {});
     if (run_otherwise)
         return submit(stream, [=, arguments = std::move(arguments)] {
@@ -117,6 +117,10 @@ cudaError_t wait() {
     return wait_for(n_submitted);
 }
 
+void lose(cudaError_t error) {
+    lost = error;
+}
+
 cudaError_t submit(cudaStream_t, std::function<void()> work) {
     if (so_far() != cudaSuccess) return lost;
     if (capture) {
@@ -169,6 +173,8 @@ const char *cudaGetErrorName(cudaError_t error) {
         return "cudaErrorNotSupported";
     case cudaErrorIllegalAddress:
         return "cudaErrorIllegalAddress";
+    case cudaErrorMisalignedAddress:
+        return "cudaErrorMisalignedAddress";
     default:
         return "cudaErrorUnknown";
     }
@@ -188,6 +194,8 @@ const char *cudaGetErrorString(cudaError_t error) {
         return "operation not supported";
     case cudaErrorIllegalAddress:
         return "an illegal memory access was encountered";
+    case cudaErrorMisalignedAddress:
+        return "misaligned address";
     default:
         return "unknown error";
     }
@@ -427,6 +435,11 @@ cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *out) {
     *out = emulator::capture;
     emulator::capture = nullptr;
     return *out ? cudaSuccess : result(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t, enum cudaStreamCaptureStatus *status) {
+    *status = emulator::capture ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    return emulator::so_far();
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {

@@ -135,6 +135,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
                               void *workspace, size_t workspace_bytes, cudaStream_t stream);
 
+// For specs: how often the heuristic was asked, and products that were refused.
+extern int emulated_cublaslt_questions, emulated_cublaslt_refusals;
+
 #ifdef __cplusplus
 }
 #endif

@@ -89,7 +89,8 @@ cudaError_t launch(const char *name, const void *function, dim3 grid, dim3 block
                    std::vector<std::string> arguments);
 // Does it, or has the graph do it that is being captured.
 cudaError_t submit(cudaStream_t stream, std::function<void()> work);
-cudaError_t wait(); // for all that was submitted
+cudaError_t wait();           // for all that was submitted
+void lose(cudaError_t error); // from work that runs: the device is lost, as by a kernel's fault
 bool is_capturing();
 bool is_idle();
 // Ends the program where a kernel is given an address of the host's.
