@@ -261,7 +261,7 @@ static int rt_memory(lua_State *L) {
     lua_createtable(L, 0, 4);
     set_integer(L, "live", rt->bytes_live);
     set_integer(L, "peak", rt->bytes_peak);
-    set_integer(L, "cached", rt->bytes_cached);
+    set_integer(L, "cached", dopl_rt_cached(rt));
     set_integer(L, "blocks", (size_t)rt->n_blocks);
     return 1;
 }
