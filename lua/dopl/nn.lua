@@ -179,12 +179,44 @@ function nn.export(layout, grads)
   return out
 end
 
+-- A weight of a file, read when it is wanted.
+local Stored = {}
+Stored.__index = Stored
+local READ_AS <const> = { F32 = "f32", F16 = "f32", BF16 = "bf16" }
+
+function Stored:shape() return self.about.shape end
+function Stored:dtype() return READ_AS[self.about.dtype] or self.about.dtype end
+function Stored:read()
+  local function is_it(name) return name == self.about.name end
+  return core.safetensors.load(self.path, is_it)[self.about.name]
+end
+
+--- The weights of a safetensors file for `import`, which reads them one at a time: a second copy of
+-- them all never exists.
+-- @tparam string path
+-- @treturn table by name
+function nn.stored(path)
+  local weights = {}
+  for _, about in ipairs((core.safetensors.list(path))) do
+    weights[about.name] = setmetatable({ path = path, about = about }, Stored)
+  end
+  return weights
+end
+
+-- fn of a weight's tensor, which is closed again where it was read for this.
+local function with_tensor(weight, fn)
+  if type(weight) ~= "table" then return fn(weight) end
+  local read <close> = weight:read()
+  return fn(read)
+end
+
 -- Refuses weights that the model has no place for: without them it would be another model.
 -- `copies[name]` is the weight that one may be there a second time of.
 local function check_spare(targets, weights, what, copies)
   for _, name in ipairs(check.keys(weights)) do
     local first = copies[name]
-    if first and weights[first] and core.hash(weights[name]) ~= core.hash(weights[first]) then
+    if first and weights[first]
+      and with_tensor(weights[name], core.hash) ~= with_tensor(weights[first], core.hash) then
       error(("%s: the weight '%s' is another than '%s', which this model has in its place; "
         .. "tie_embeddings = false keeps both"):format(what, name, first), 4)
     elseif not first and not targets[name] and not name:find "rotary_emb%.inv_freq$" then
@@ -197,7 +229,7 @@ end
 --- Overwrites a model's weights. Nothing is written unless every one is there and fits, and no other
 -- is. f32 becomes bf16 by rounding, bf16 f32 as it is.
 -- @tparam table layout as for nn.export
--- @tparam table weights tensors by name
+-- @tparam table weights tensors by name, or from nn.stored
 -- @tparam string what for messages
 -- @tparam[opt] table copies { [name] = name }: weights that files may hold a second time
 function nn.import(layout, weights, what, copies)
@@ -216,7 +248,9 @@ function nn.import(layout, weights, what, copies)
     end
   end
   check_spare(targets, weights, what, copies or {})
-  for _, name in ipairs(names) do targets[name]:copy(weights[name]) end
+  for _, name in ipairs(names) do
+    with_tensor(weights[name], function(given) targets[name]:copy(given) end)
+  end
 end
 
 return nn

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 dopl_status dopl_fail(dopl_rt *rt, dopl_status status, const char *format, ...) {
@@ -119,6 +120,25 @@ void dopl_rt_trim(dopl_rt *rt) {
 
 size_t dopl_rt_cached(const dopl_rt *rt) {
     return dopl_pool_cached(rt->pool);
+}
+
+// A line of /proc/self/status, "VmRSS:   1234 kB".
+static void read_kib(const char *line, const char *name, size_t *bytes) {
+    size_t n = strlen(name);
+    if (strncmp(line, name, n) == 0) *bytes = (size_t)strtoull(line + n, NULL, 10) << 10;
+}
+
+void dopl_rt_resident(size_t *now, size_t *peak) {
+    char line[256];
+    *now = *peak = 0;
+    FILE *status = fopen("/proc/self/status", "re");
+    if (!status) return;
+    while (fgets(line, sizeof line, status)) {
+        read_kib(line, "VmRSS:", now);
+        read_kib(line, "VmHWM:", peak);
+    }
+    fclose(status);
+    if (*peak < *now) *peak = *now;
 }
 
 void dopl_rt_reset_peak(dopl_rt *rt) {

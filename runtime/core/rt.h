@@ -111,7 +111,10 @@ DOPL_CHECKED dopl_status dopl_rt_realloc(dopl_rt *rt, void **block, size_t bytes
 void dopl_rt_free(dopl_rt *rt, void *block); // NULL-safe
 void dopl_rt_trim(dopl_rt *rt);              // gives cached memory back to the system
 size_t dopl_rt_cached(const dopl_rt *rt);    // freed bytes that are kept for reuse
-void dopl_rt_reset_peak(dopl_rt *rt);        // of memory on every device
+// Bytes of this process that are in memory, now and at most, all libraries' with them; 0 where the
+// system does not tell.
+void dopl_rt_resident(size_t *now, size_t *peak);
+void dopl_rt_reset_peak(dopl_rt *rt); // of memory on every device
 
 void dopl_rt_set_threads(dopl_rt *rt, int n_threads); // n < 1: all cores this process may use
 
