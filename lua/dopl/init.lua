@@ -61,8 +61,9 @@ dopl.functions = {
   device = "dopl.device \"cuda\" puts new tensors there from now on; dopl.device() tells which device "
     .. "is in use, and what it is. t:device() tells where a tensor is, t:to \"cpu\" or t:to \"bf16\" "
     .. "makes a copy elsewhere or of another type; indices (i32) stay in host memory",
-  memory = "bytes of the runtime, { live, peak, cached }; dopl.memory \"cuda\": of the tensors on a "
-    .. "device, { live, peak, by_kind, at_peak }",
+  memory = "bytes of the runtime, { live, peak, cached }, and of the process, { resident, "
+    .. "resident_peak }; dopl.memory \"cuda\": of the tensors on a device, { live, peak, by_kind, "
+    .. "at_peak }",
   sync = "waits until the device has done what was asked of it",
 }
 

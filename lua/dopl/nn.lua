@@ -215,6 +215,37 @@ function nn.export(layout, grads)
   return out
 end
 
+-- A weight of a file, read when it is wanted.
+local Stored = {}
+Stored.__index = Stored
+local READ_AS <const> = { F32 = "f32", F16 = "f32", BF16 = "bf16" }
+
+function Stored:shape() return self.about.shape end
+function Stored:dtype() return READ_AS[self.about.dtype] or self.about.dtype end
+function Stored:read()
+  local function is_it(name) return name == self.about.name end
+  return core.safetensors.load(self.path, is_it)[self.about.name]
+end
+
+--- The weights of a safetensors file for `import`, which reads them one at a time: a second copy of
+-- them all never exists.
+-- @tparam string path
+-- @treturn table by name
+function nn.stored(path)
+  local weights = {}
+  for _, about in ipairs((core.safetensors.list(path))) do
+    weights[about.name] = setmetatable({ path = path, about = about }, Stored)
+  end
+  return weights
+end
+
+-- fn of a weight's tensor, which is closed again where it was read for this.
+local function with_tensor(weight, fn)
+  if type(weight) ~= "table" then return fn(weight) end
+  local read <close> = weight:read()
+  return fn(read)
+end
+
 local function is_buffer(name, buffers)
   for _, pattern in ipairs(buffers) do
     if name:find(pattern) then return true end
@@ -245,7 +276,7 @@ local function check_spare(targets, given, what, o)
   for _, own in ipairs(check.keys(given)) do
     local name, first = given[own].name, o.copies[own]
     local kept = first and given[first]
-    if kept and core.hash(given[own].tensor) ~= core.hash(kept.tensor) then
+    if kept and with_tensor(given[own].tensor, core.hash) ~= with_tensor(kept.tensor, core.hash) then
       error(("%s: the weight '%s' differs from '%s', which this model uses in its place%s")
         :format(what, name, kept.name, o.untied), 4)
     elseif not first and not targets[own] then
@@ -273,7 +304,7 @@ end
 --- Overwrites a model's weights. Nothing is written unless every one is there and fits, and no other
 -- is. f32 becomes bf16 by rounding, bf16 f32 as it is.
 -- @tparam table layout as for nn.export
--- @tparam table weights tensors by name
+-- @tparam table weights tensors by name, or from nn.stored
 -- @tparam string what for messages
 -- @tparam[opt] table options aliases = { [name] = { own = the name here, transposed = true where the
 -- file holds [in, out] } }: other names of weights; buffers: patterns of names that are no weights;
@@ -298,13 +329,11 @@ function nn.import(layout, weights, what, options)
   end
   check_spare(targets, given, what, o)
   for _, own in ipairs(names) do
-    local have <const> = given[own]
-    if have.transposed then
+    local have = given[own]
+    with_tensor(have.tensor, function(tensor)
       local scope <close> = core.scope()
-      targets[own]:copy(core.optim.transpose(have.tensor:to("f32")))
-    else
-      targets[own]:copy(have.tensor)
-    end
+      targets[own]:copy(have.transposed and core.optim.transpose(tensor:to("f32")) or tensor)
+    end)
   end
 end
 

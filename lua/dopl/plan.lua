@@ -23,7 +23,7 @@ local ROWS <const> = 64      -- evaluated rows: one batch of generation
 local MICRO_TOKENS <const> = 4096 -- of train.fit
 
 local print_now = print -- the recipe's own printing is silenced
-local state -- { fits = {}, peak =, evaluated = { [key] = { seconds, result } }, seconds = }
+local state -- { fits = {}, peak =, host =, evaluated = { [key] = { seconds, result } }, seconds = }
 
 -- Memory where numbers live: the device's, or the runtime's on the CPU.
 local function memory()
@@ -146,7 +146,15 @@ end
 
 local function note_peak(extra)
   state.peak = math.max(state.peak, memory().peak + (extra or 0))
+  state.host = math.max(state.host, core.memory().peak)
   core.reset_peak()
+end
+
+-- What the process will have in memory: besides what the runtime counts, all that was measured here,
+-- of Lua, of libraries, and free memory between blocks.
+local function resident_peak()
+  local beyond = math.max(0, core.memory().resident_peak - state.host)
+  return (core.device() == "cpu" and state.peak or state.host) + beyond
 end
 
 local function chunk_bytes()
@@ -315,7 +323,7 @@ end
 --- Puts the stand-ins in place. There is no way back: the process plans and ends.
 function plan.start()
   local train, metrics = require "dopl.train", require "dopl.metrics"
-  state = { fits = {}, peak = 0, evaluated = {}, seconds = 0.0, evaluations = 0,
+  state = { fits = {}, peak = 0, host = 0, evaluated = {}, seconds = 0.0, evaluations = 0,
     evaluation = 0 }
   local real_fit, real_evaluate = train.fit, metrics.evaluate
   train.fit = function(options) return measure(real_fit, options) end
@@ -402,14 +410,15 @@ end
 local function mib(key) return { key = key, label = key .. ", MiB", digits = 1 } end
 
 --- What the plan came to.
--- @treturn table { fits =, peak = bytes, seconds =, tokens =, evaluations = how many,
--- evaluation = bytes of the largest }
+-- @treturn table { fits =, peak = bytes, resident_peak = bytes of the process, seconds =, tokens =,
+-- evaluations = how many, evaluation = bytes of the largest }
 function plan.result()
   note_peak()
   local tokens = 0
   for _, f in ipairs(state.fits) do tokens = tokens + f.tokens end
   return { fits = state.fits, peak = state.peak, seconds = state.seconds, tokens = tokens,
-    evaluations = state.evaluations, evaluation = state.evaluation }
+    evaluations = state.evaluations, evaluation = state.evaluation,
+    resident_peak = resident_peak() }
 end
 
 --- Prints the plan.
@@ -418,7 +427,8 @@ function plan.finish(failed)
   local r = plan.result()
   if #r.fits == 0 then
     if not failed then
-      print_now(("nothing is trained; peak memory %.1f MiB"):format(mebibytes(r.peak)))
+      print_now(("nothing is trained; peak memory %.1f MiB, resident %.1f MiB"):format(
+        mebibytes(r.peak), mebibytes(r.resident_peak)))
     end
     return
   end
@@ -430,6 +440,8 @@ function plan.finish(failed)
     columns = { { key = "MiB", digits = 1 }, { key = "share", label = "%", digits = 0 } } }))
   print_now(("the whole recipe: peak memory %.1f MiB, %.0f tokens, %d evaluations of a set, about %s")
     :format(mebibytes(r.peak), r.tokens, r.evaluations, duration(r.seconds)))
+  print_now(("resident at most: %.1f MiB%s, with what Lua and libraries take"):format(
+    mebibytes(r.resident_peak), core.device() == "cpu" and "" or " of the host"))
   if r.evaluation > 0 then
     print_now(("an evaluation adds %.1f MiB to what is there, most of it keys and values of generation")
       :format(mebibytes(r.evaluation)))

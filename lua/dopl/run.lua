@@ -4,7 +4,8 @@
 --     params.json     its parameters, defaults filled in
 --     run.json        versions, seed, threads, command, when it began and how it ended; one that
 --                     says "running" where no process has the folder was interrupted (killed, or
---                     the disk was full); `parents`: what its trainings were forked from
+--                     the disk was full); `parents`: what its trainings were forked from;
+--                     `memory`: bytes at most, `peak` of the runtime and `resident_peak` in all
 --     metrics.jsonl   one object a line, in the order of `run:log`; a crash loses nothing logged
 --     checkpoints/    where trainings stand (dopl.checkpoint)
 --     results/        what pieces of work came to (`run:once`)
@@ -400,6 +401,15 @@ local function resume_command(self)
   return table.concat(words, " ")
 end
 
+-- The most memory there was, of the run's processes where it was resumed.
+local function peaks(before)
+  local memory, most = core.memory(), {}
+  for _, key in ipairs { "peak", "resident_peak" } do
+    most[key] = math.max(memory[key], before and before[key] or 0)
+  end
+  return most
+end
+
 -- How the run ended is written down even where its last rows cannot be.
 local function close(self, status, message)
   if self.about.status ~= "running" then return end
@@ -414,6 +424,7 @@ local function close(self, status, message)
   self.about.message = message
   self.about.seconds = self:seconds()
   self.about.rows = self.rows
+  self.about.memory = peaks(self.about.memory)
   local kept, reason = pcall(self.sync, self)
   if self.metrics then self.metrics:close() end
   self:write("run.json", json.encode(self.about, { indent = 2 }) .. "\n")

@@ -236,8 +236,9 @@ static void set_integer(lua_State *L, const char *name, size_t value) {
     lua_setfield(L, -2, name);
 }
 
-// core.memory(): bytes { live, peak, cached } and blocks of the runtime; core.memory("cuda"): bytes
-// of the tensors there, { live, peak, by_kind = { parameters, gradients, ... }, at_peak }
+// core.memory(): bytes { live, peak, cached } and blocks of the runtime, bytes { resident,
+// resident_peak } of the process since it began; core.memory("cuda"): bytes of the tensors there,
+// { live, peak, by_kind = { parameters, gradients, ... }, at_peak }
 static int rt_memory(lua_State *L) {
     static const char *const devices[] = { "cpu", "cuda", NULL };
     static const char *const kinds[] = {
@@ -259,11 +260,15 @@ static int rt_memory(lua_State *L) {
         }
         return 1;
     }
-    lua_createtable(L, 0, 4);
+    size_t resident, resident_peak;
+    dopl_rt_resident(&resident, &resident_peak);
+    lua_createtable(L, 0, 6);
     set_integer(L, "live", rt->bytes_live);
     set_integer(L, "peak", rt->bytes_peak);
-    set_integer(L, "cached", rt->bytes_cached);
+    set_integer(L, "cached", dopl_rt_cached(rt));
     set_integer(L, "blocks", (size_t)rt->n_blocks);
+    set_integer(L, "resident", resident);
+    set_integer(L, "resident_peak", resident_peak);
     return 1;
 }
 

@@ -1,12 +1,7 @@
-// rt.c - errors and the pooled allocator.
-//
-// A training step asks for the same few hundred sizes over and over. Handing pages back to the
-// kernel between them costs up to a quarter of a step in page faults, so freed blocks are kept in
-// free lists by size class: eight classes to an octave, at most 12.5% above what was asked, and the
-// part above is never touched. Each block carries a 64-byte header, which keeps the user pointer
-// aligned to a cache line and lets free() know the class without being told.
+// rt.c - errors, memory with its counters and limits (pool.c has the blocks), threads.
 #include "rt.h"
 #include "device.h"
+#include "pool.h"
 
 #include <omp.h>
 #include <pthread.h>
@@ -15,21 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { ALIGN = 64, STEPS = 8, N_CLASS = STEPS * 44 };
-
-typedef struct block {
-    size_t bytes;       // as asked
-    size_t capacity;    // of the class, without the header
-    struct block *next; // in its free list
-    int size_class;
-} block;
-
-_Static_assert(sizeof(block) <= ALIGN, "the header must fit in front of an aligned block");
-
-struct dopl_pool {
-    block *free[N_CLASS];
-};
 
 dopl_status dopl_fail(dopl_rt *rt, dopl_status status, const char *format, ...) {
     va_list args;
@@ -41,7 +21,7 @@ dopl_status dopl_fail(dopl_rt *rt, dopl_status status, const char *format, ...) 
 
 dopl_status dopl_rt_init(dopl_rt *rt) {
     memset(rt, 0, sizeof *rt);
-    rt->pool = calloc(1, sizeof *rt->pool);
+    rt->pool = dopl_pool_new();
     if (!rt->pool) return dopl_fail(rt, DOPL_ENOMEM, "runtime: no memory for the allocator");
     rt->grad_enabled = true;
     rt->vocab_chunk_bytes = (size_t)128 << 20;
@@ -57,76 +37,45 @@ void dopl_rt_release(dopl_rt *rt) {
     rt->tape = NULL;
     dopl_device_close(rt);
     if (!rt->pool) return;
-    dopl_rt_trim(rt);
-    free(rt->pool);
+    dopl_pool_free(rt->pool);
     rt->pool = NULL;
-}
-
-// The class of `bytes` and the capacity of that class: STEPS linear steps in each power of two.
-static int size_class(size_t bytes, size_t *capacity) {
-    size_t units = (bytes + ALIGN - 1) / ALIGN;
-    if (units < STEPS) units = units ? units : 1;
-    if (units <= STEPS) {
-        *capacity = units * ALIGN;
-        return (int)units - 1;
-    }
-    int octave = 63 - __builtin_clzll(units - 1) - 3; // 2^(octave+3) <= units-1
-    size_t step = (size_t)1 << octave;
-    size_t n = (units + step - 1) / step; // STEPS+1 .. 2*STEPS
-    *capacity = n * step * ALIGN;
-    return octave * STEPS + (int)n - 1;
 }
 
 static void poison(void *data, size_t bytes) {
     memset(data, 0xff, bytes); // an all-ones float is a NaN, an all-ones int -1
 }
 
-// A block of class k, kept or the system's; NULL: neither has one.
-static block *take(dopl_rt *rt, size_t bytes, int k, size_t capacity) {
+// NULL: the limit or the system leaves no room.
+static void *take(dopl_rt *rt, size_t bytes) {
     if (rt->bytes_limit && rt->bytes_live + bytes > rt->bytes_limit) return NULL;
-    block *b = rt->pool->free[k];
-    if (b) {
-        rt->pool->free[k] = b->next;
-        rt->bytes_cached -= b->capacity;
-        return b;
-    }
-    b = aligned_alloc(ALIGN, ALIGN + capacity);
-    if (!b) {
-        dopl_rt_trim(rt);
-        b = aligned_alloc(ALIGN, ALIGN + capacity);
-    }
-    if (!b) return NULL;
-    b->capacity = capacity;
-    b->size_class = k;
-    return b;
+    void *data = dopl_pool_take(rt->pool, bytes);
+    if (data) return data;
+    dopl_rt_trim(rt);
+    return dopl_pool_take(rt->pool, bytes);
 }
 
 dopl_status dopl_rt_alloc(dopl_rt *rt, void **out, size_t bytes) {
     *out = NULL;
     if (rt->fail_at > 0 && --rt->fail_at == 0)
         return dopl_fail(rt, DOPL_ENOMEM, "out of memory: %zu bytes asked (simulated)", bytes);
-    size_t capacity = 0;
     if (bytes > (size_t)1 << 46)
         return dopl_fail(rt, DOPL_ENOMEM, "out of memory: %zu bytes asked", bytes);
-    int k = size_class(bytes, &capacity);
-    block *b = take(rt, bytes, k, capacity);
-    if (!b && rt->collect) {
+    void *data = take(rt, bytes);
+    if (!data && rt->collect) {
         rt->collect(rt);
-        b = take(rt, bytes, k, capacity);
+        data = take(rt, bytes);
     }
-    if (!b && rt->bytes_limit)
+    if (!data && rt->bytes_limit)
         return dopl_fail(rt, DOPL_ENOMEM, "out of memory: %zu bytes asked, %zu of %zu in use",
                          bytes, rt->bytes_live, rt->bytes_limit);
-    if (!b)
+    if (!data)
         return dopl_fail(rt, DOPL_ENOMEM, "out of memory: %zu bytes asked, %zu in use", bytes,
                          rt->bytes_live);
-    b->bytes = bytes;
-    b->next = NULL;
     rt->bytes_live += bytes;
     rt->bytes_allocated += bytes;
     if (rt->bytes_live > rt->bytes_peak) rt->bytes_peak = rt->bytes_live;
     rt->n_blocks++;
-    *out = (char *)b + ALIGN;
+    *out = data;
     if (rt->poison) poison(*out, bytes);
     return DOPL_OK;
 }
@@ -140,15 +89,14 @@ dopl_status dopl_rt_alloc_zero(dopl_rt *rt, void **out, size_t bytes) {
 dopl_status dopl_rt_realloc(dopl_rt *rt, void **data, size_t bytes) {
     void *fresh;
     if (*data) {
-        block *b = (block *)((char *)*data - ALIGN);
-        if (bytes <= b->capacity && bytes > b->capacity / 4) {
-            rt->bytes_live += bytes - b->bytes;
+        size_t old = dopl_pool_bytes(*data);
+        if (dopl_pool_resize(*data, bytes)) {
+            rt->bytes_live += bytes - old;
             if (rt->bytes_live > rt->bytes_peak) rt->bytes_peak = rt->bytes_live;
-            b->bytes = bytes;
             return DOPL_OK;
         }
         DOPL_TRY(dopl_rt_alloc(rt, &fresh, bytes));
-        memcpy(fresh, *data, bytes < b->bytes ? bytes : b->bytes);
+        memcpy(fresh, *data, bytes < old ? bytes : old);
         dopl_rt_free(rt, *data);
     } else {
         DOPL_TRY(dopl_rt_alloc(rt, &fresh, bytes));
@@ -159,24 +107,38 @@ dopl_status dopl_rt_realloc(dopl_rt *rt, void **data, size_t bytes) {
 
 void dopl_rt_free(dopl_rt *rt, void *data) {
     if (!data) return;
-    block *b = (block *)((char *)data - ALIGN);
-    if (rt->poison) poison(data, b->bytes);
-    rt->bytes_live -= b->bytes;
-    rt->bytes_cached += b->capacity;
+    size_t bytes = dopl_pool_bytes(data);
+    if (rt->poison) poison(data, bytes);
+    rt->bytes_live -= bytes;
     rt->n_blocks--;
-    b->next = rt->pool->free[b->size_class];
-    rt->pool->free[b->size_class] = b;
+    dopl_pool_give(rt->pool, data);
 }
 
 void dopl_rt_trim(dopl_rt *rt) {
-    for (int k = 0; k < N_CLASS; k++) {
-        while (rt->pool->free[k]) {
-            block *b = rt->pool->free[k];
-            rt->pool->free[k] = b->next;
-            rt->bytes_cached -= b->capacity;
-            free(b);
-        }
+    dopl_pool_trim(rt->pool);
+}
+
+size_t dopl_rt_cached(const dopl_rt *rt) {
+    return dopl_pool_cached(rt->pool);
+}
+
+// A line of /proc/self/status, "VmRSS:   1234 kB".
+static void read_kib(const char *line, const char *name, size_t *bytes) {
+    size_t n = strlen(name);
+    if (strncmp(line, name, n) == 0) *bytes = (size_t)strtoull(line + n, NULL, 10) << 10;
+}
+
+void dopl_rt_resident(size_t *now, size_t *peak) {
+    char line[256];
+    *now = *peak = 0;
+    FILE *status = fopen("/proc/self/status", "re");
+    if (!status) return;
+    while (fgets(line, sizeof line, status)) {
+        read_kib(line, "VmRSS:", now);
+        read_kib(line, "VmHWM:", peak);
     }
+    fclose(status);
+    if (*peak < *now) *peak = *now;
 }
 
 void dopl_rt_reset_peak(dopl_rt *rt) {

@@ -69,7 +69,6 @@ typedef struct dopl_rt {
     dopl_pool *pool;
     size_t bytes_live;        // handed out and not freed
     size_t bytes_peak;        // largest bytes_live since dopl_rt_reset_peak
-    size_t bytes_cached;      // freed, kept for reuse
     size_t bytes_allocated;   // total ever handed out: the bindings pace the collector with it
     size_t bytes_limit;       // 0: none
     int64_t n_blocks;         // blocks handed out and not freed; the specs' leak count
@@ -110,8 +109,12 @@ DOPL_CHECKED dopl_status dopl_rt_alloc_zero(dopl_rt *rt, void **out, size_t byte
 // Grows or shrinks, keeping the first min(old, new) bytes. *block may be NULL.
 DOPL_CHECKED dopl_status dopl_rt_realloc(dopl_rt *rt, void **block, size_t bytes);
 void dopl_rt_free(dopl_rt *rt, void *block); // NULL-safe
-void dopl_rt_trim(dopl_rt *rt);              // gives cached blocks back to the system
-void dopl_rt_reset_peak(dopl_rt *rt);        // of memory on every device
+void dopl_rt_trim(dopl_rt *rt);              // gives cached memory back to the system
+size_t dopl_rt_cached(const dopl_rt *rt);    // freed bytes that are kept for reuse
+// Bytes of this process that are in memory, now and at most, all libraries' with them; 0 where the
+// system does not tell.
+void dopl_rt_resident(size_t *now, size_t *peak);
+void dopl_rt_reset_peak(dopl_rt *rt); // of memory on every device
 
 void dopl_rt_set_threads(dopl_rt *rt, int n_threads); // n < 1: all cores this process may use
 

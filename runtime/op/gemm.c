@@ -5,6 +5,7 @@
 // twentieth to a third faster there, the most where rows are long (the second layer of feed-forward
 // networks).
 #include "gemm.h"
+#include "few.h"
 
 #include <oneapi/dnnl/dnnl.h>
 #include <omp.h>
@@ -76,9 +77,23 @@ static void release(matmul *p) {
     if (p->attr) dnnl_primitive_attr_destroy(p->attr);
 }
 
+// Rows from which the primitive is the fastest: with AVX-512 it has kernels for few rows, with less
+// it is sgemm, which is slow for them.
+static int64_t rows_for_a_primitive(void) {
+    bool wide =
+        (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+    return wide ? 4 : 16;
+}
+
 // Whether the primitive is worth its 10 microseconds; inside a parallel region it is not used.
 static bool worth_a_primitive(bool trans_b, int64_t m, int64_t n, int64_t k) {
-    return trans_b && m >= 16 && n >= 16 && k >= 16 && m * n * k >= 1 << 20 && !omp_in_parallel();
+    return trans_b && m >= rows_for_a_primitive() && n >= 16 && k >= 16 && m * n * k >= 1 << 20 &&
+           !omp_in_parallel();
+}
+
+// Whether our own loop is the fastest; for one row sgemm has one that is.
+static bool are_few_rows(bool trans_a, bool trans_b, int64_t m) {
+    return !trans_a && trans_b && m > 1 && m < 16;
 }
 
 int op_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
@@ -90,7 +105,12 @@ int op_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float a
             memset(c + i * ldc, 0, (size_t)n * sizeof *c);
         return 0;
     }
-    if (alpha != 1.0f || !worth_a_primitive(trans_b, m, n, k))
+    bool primitive = alpha == 1.0f && worth_a_primitive(trans_b, m, n, k);
+    if (!primitive && alpha == 1.0f && are_few_rows(trans_a, trans_b, m)) {
+        op_few_rows(m, n, k, a, lda, b, ldb, beta, c, ldc);
+        return 0;
+    }
+    if (!primitive)
         return (int)dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, lda, b,
                                ldb, beta, c, ldc);
     static once_flag once = ONCE_FLAG_INIT;

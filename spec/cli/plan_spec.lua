@@ -35,6 +35,30 @@ local RECIPE <const> = [[
   print("PASS", (held.activations + held.scratch) / 2^20)
 ]]
 
+-- No two of its steps have as many tokens.
+local VARIED <const> = [[
+  local p = dopl.params { storage = "f32" }
+  local V <const> = 2048
+  local model = models.new { architecture = "gpt2", vocab_size = V, n_layers = 2 }
+  local draws = dopl.rng.new(1, "samples")
+  local function objective(name)
+    local samples = {}
+    for s = 1, 320 do
+      local ids = {}
+      for i = 1, 30 + draws:integer(60) do ids[i] = draws:integer(V) - 1 end
+      samples[s] = { ids = ids, labels_from = 20, key = tostring(s) }
+    end
+    return { name = name, loss = loss.gd(),
+      data = data.loader { samples = samples, batch_size = 16, stream = name } }
+  end
+  dopl.train.fit { model = model, objectives = { objective "forget", objective "retain" },
+    optimizer = optim.adamw { lr = 1e-5 }:with(scheme.base_delta { storage = p.storage }),
+    schedule = schedule.alternate { forget = 1, retain = 5 }, steps = 24, progress = false }
+  local m = dopl.memory()
+  assert(m.resident > m.live and m.resident_peak >= m.resident)
+  print("RESIDENT", m.resident_peak / 2^20)
+]]
+
 -- A row of the table of kinds.
 local function mib_of(text, label) return tonumber(text:match("\n" .. label .. "%s+([%d.]+)")) end
 
@@ -79,6 +103,23 @@ describe("dopl --plan", function()
       end
       local steps = emulated and 6 or 12
       assert.truthy(text:find(("\n%s +%d "):format(kind:match "^%w+", steps)))
+    end)
+  end
+
+  for _, storage in ipairs { "f32", "8bit" } do
+    it("covers what is resident after many batches of unlike lengths: " .. storage, function()
+      if sanitized or emulated then return end
+      local varied = folder .. "/varied.lua"
+      shell.write(varied, VARIED)
+      local words = ("--trust %s --storage %s --threads 2"):format(shell.quote(varied), storage)
+      local _, text, reason = shell.sh(("%s --plan %s"):format(shell.quote(shell.dopl), words))
+      local planned = tonumber(text:match "resident at most: ([%d.]+) MiB")
+      assert.truthy(planned, reason)
+      local _, measured, err = shell.sh(("%s %s"):format(shell.quote(shell.dopl), words))
+      local resident = tonumber(measured:match "RESIDENT%s+([%d.]+)")
+      assert.truthy(resident, err)
+      assert.is_true(resident < 1.1 * planned, ("%g, %g planned"):format(resident, planned))
+      assert.is_true(resident > 0.8 * planned, ("%g, %g planned"):format(resident, planned))
     end)
   end
 

@@ -5,7 +5,10 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -44,22 +47,130 @@ static void aligned_and_as_large_as_asked(void **state) {
         }
 }
 
-// A freed block serves the next request of its class, and a class wastes at most an eighth.
+// A freed block serves the next request of its size, and little more than it is kept.
 static void freed_blocks_come_back(void **state) {
     dopl_rt *rt = *state;
-    size_t sizes[] = { 1, 64, 65, 512, 513, 1024, 1025, 100000, 1048577, 7654321 };
+    size_t sizes[] = { 1, 64, 65, 512, 513, 1024, 1025, 32768, 32769, 100000, 1048577, 7654321 };
     dopl_rt_trim(rt);
+    size_t before = dopl_rt_cached(rt);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         void *p = must_alloc(rt, sizes[i]);
         dopl_rt_free(rt, p);
-        size_t cached = rt->bytes_cached;
-        assert_true(cached >= sizes[i] && cached <= sizes[i] + sizes[i] / 8 + 64);
+        size_t cached = dopl_rt_cached(rt) - before;
+        assert_true(cached >= sizes[i] && cached <= sizes[i] + sizes[i] / 8 + (2 << 16));
         assert_ptr_equal(must_alloc(rt, sizes[i]), p);
-        assert_int_equal(rt->bytes_cached, 0);
         dopl_rt_free(rt, p);
         dopl_rt_trim(rt);
-        assert_int_equal(rt->bytes_cached, 0);
+        assert_int_equal(dopl_rt_cached(rt), before);
     }
+}
+
+// Bytes of this process that are in memory, as the system counts them.
+static size_t resident(void) {
+    size_t pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%*u %zu", &pages), 1);
+    fclose(f);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static size_t draw(uint64_t *seed, size_t n) {
+    *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+    return (size_t)(*seed >> 33) % n;
+}
+
+// Blocks of every size, freed in any order: resident memory follows the peak of what was alive, and
+// once all were that large, it is not asked for again.
+static void keeps_no_more_than_the_peak(void **state) {
+    dopl_rt *rt = *state;
+    enum { SLOTS = 40, ROUNDS = 400 };
+    void *held[SLOTS] = { 0 };
+    uint64_t seed = 1;
+    bool poisons = rt->poison;
+    rt->poison = false;
+    dopl_rt_trim(rt);
+    dopl_rt_reset_peak(rt);
+    size_t live = rt->bytes_live, start = resident(), most = 0;
+    for (int round = 0; round < ROUNDS; round++)
+        for (int i = 0; i < SLOTS; i++) {
+            size_t slot = draw(&seed, SLOTS), bytes = (1 + draw(&seed, 1000)) << (i % 12);
+            dopl_rt_free(rt, held[slot]);
+            held[slot] = must_alloc(rt, bytes);
+            memset(held[slot], 1, bytes);
+            size_t now = resident() - start;
+            most = now > most ? now : most;
+        }
+    size_t peak = rt->bytes_peak - live, bound = peak + peak / 16 + (12 << 20);
+#ifndef __SANITIZE_ADDRESS__ // which keeps a map of its own
+    assert_true(most <= bound);
+#endif
+    assert_true(dopl_rt_cached(rt) <= bound);
+    for (int i = 0; i < SLOTS; i++) dopl_rt_free(rt, held[i]);
+    rt->poison = poisons;
+    dopl_rt_trim(rt);
+}
+
+// What a step takes and the next one takes again costs no page faults, whatever the order in which
+// it came back; nor does a smaller step.
+static void steps_find_what_the_last_one_had(void **state) {
+    dopl_rt *rt = *state;
+    enum { BLOCKS = 30, STEPS = 20 };
+    void *held[BLOCKS];
+    dopl_rt_trim(rt);
+    size_t cached = 0;
+    struct rusage before = { 0 }, after;
+    for (int step = 0; step < STEPS; step++) {
+        if (step == 2) {
+            cached = dopl_rt_cached(rt);
+            getrusage(RUSAGE_SELF, &before);
+        }
+        size_t tokens = step < 2 ? 1000 : 1000 - 37 * (size_t)(step % 9);
+        for (size_t i = 0; i < BLOCKS; i++) {
+            size_t bytes = tokens * (i % 3 ? 768 : 3072);
+            held[i] = must_alloc(rt, bytes);
+            memset(held[i], 1, bytes);
+        }
+        for (size_t i = 0; i < BLOCKS; i++) dopl_rt_free(rt, held[(i * 7) % BLOCKS]);
+    }
+    getrusage(RUSAGE_SELF, &after);
+    assert_int_equal(dopl_rt_cached(rt), cached);
+#ifndef __SANITIZE_ADDRESS__
+    assert_true(after.ru_minflt - before.ru_minflt < 100);
+#endif
+    dopl_rt_trim(rt);
+}
+
+// Under a limit on addresses, memory is what the limit leaves, to the last few MiB.
+static void takes_what_a_limit_leaves(void **state) {
+    (void)state;
+#ifndef __SANITIZE_ADDRESS__ // it takes more addresses than any limit
+    struct rlimit was, limit;
+    size_t pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%zu", &pages), 1);
+    fclose(f);
+    enum { ROOM = 200 << 20, BLOCK = 1 << 20, MOST = 400 };
+    static dopl_rt rt;
+    assert_int_equal(dopl_rt_init(&rt), DOPL_OK);
+    assert_int_equal(getrlimit(RLIMIT_AS, &was), 0);
+    limit = was;
+    limit.rlim_cur = pages * (size_t)sysconf(_SC_PAGESIZE) + ROOM;
+    assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
+    void *held[MOST];
+    int n = 0;
+    while (n < MOST && dopl_rt_alloc(&rt, &held[n], BLOCK) == DOPL_OK) n++;
+    bool says_so = n < MOST && strstr(rt.error, "out of memory: 1048576 bytes asked") != NULL;
+    for (int i = 0; i < n; i++) dopl_rt_free(&rt, held[i]);
+    void *whole; // its segments are given up for one that is larger than any
+    bool fits = dopl_rt_alloc(&rt, &whole, ROOM / 2) == DOPL_OK;
+    setrlimit(RLIMIT_AS, &was);
+    dopl_rt_free(&rt, whole);
+    dopl_rt_release(&rt);
+    assert_true(says_so && fits);
+    assert_in_range(n, 170, 200);
+#endif
 }
 
 static void counts_what_is_alive(void **state) {
@@ -163,10 +274,17 @@ static void shapes_are_checked(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(aligned_and_as_large_as_asked), cmocka_unit_test(freed_blocks_come_back),
-        cmocka_unit_test(counts_what_is_alive),          cmocka_unit_test(realloc_keeps_what_fits),
-        cmocka_unit_test(refuses_with_a_reason),         cmocka_unit_test(poison_is_nan),
-        cmocka_unit_test(error_text_is_cut_not_overrun), cmocka_unit_test(shapes_are_checked),
+        cmocka_unit_test(aligned_and_as_large_as_asked),
+        cmocka_unit_test(freed_blocks_come_back),
+        cmocka_unit_test(keeps_no_more_than_the_peak),
+        cmocka_unit_test(steps_find_what_the_last_one_had),
+        cmocka_unit_test(takes_what_a_limit_leaves),
+        cmocka_unit_test(counts_what_is_alive),
+        cmocka_unit_test(realloc_keeps_what_fits),
+        cmocka_unit_test(refuses_with_a_reason),
+        cmocka_unit_test(poison_is_nan),
+        cmocka_unit_test(error_text_is_cut_not_overrun),
+        cmocka_unit_test(shapes_are_checked),
     };
     return cmocka_run_group_tests(tests, open_rt, close_rt);
 }

@@ -305,6 +305,34 @@ describe("llama with tied embeddings", function()
 end)
 
 describe("models.load", function()
+  it("keeps one copy of the weights, and never has two of them", function()
+    local dir = require("spec.io.folder").new()
+    local given = models.new({ architecture = "llama", hidden_size = 256, n_layers = 8 }, 1)
+    models.save(given, dir)
+    local device = core.device()
+    local function memory() return core.memory(device ~= "cpu" and device or nil) end
+    collectgarbage()
+    collectgarbage "stop"
+    core.trim()
+    core.reset_peak()
+    local before, size, largest = memory().live, 0, 0
+    for _, p in ipairs(given.parameters) do
+      size, largest = size + p.tensor:bytes(), math.max(largest, p.tensor:bytes())
+    end
+    local resident = core.memory().resident
+    local model = models.load(dir)
+    local added, peak = memory().live - before, memory().peak - before
+    resident = core.memory().resident - resident
+    collectgarbage "restart"
+    assert.equal(models.fingerprint(given), models.fingerprint(model))
+    assert.is_true(added < 1.01 * size, ("%d of %d"):format(added, size))
+    assert.is_true(peak < 1.01 * size + 2 * largest, ("%d of %d"):format(peak, size))
+    if device == "cpu" and os.getenv "DOPL_SPEC" ~= "sanitized" then
+      assert.is_true(resident < 1.1 * size + 2 * largest, ("%d of %d"):format(resident, size))
+    end
+    require("spec.io.folder").remove(dir)
+  end)
+
   it("says whose folder it is", function()
     local dir = require("spec.io.folder").new()
     core.files.write(dir .. "/config.json", '{"model_type":"qwen2"}')

@@ -83,6 +83,8 @@ describe("dopl.run", function()
     local about = run.load(dir .. "/r").about
     assert.equal("finished", about.status)
     assert.equal(1, about.rows)
+    local most = about.memory
+    assert.is_true(most.peak > 0 and most.resident_peak > most.peak)
     assert.match("boom", message(function()
       local r <close> = open()
       r:log { step = 1 }

@@ -58,6 +58,8 @@ return walker.check("matmul", {
       layer(70, 17, 33, false), layer(2, 1025, 3, true), layer(0, 4, 5, true), layer(3, 0, 5, true),
       layer(3, 4, 0, true),
       layer(1, 2088, 3, true), layer(3, 1064, 5, true), layer(4, 8, 2, false), -- few rows
+      layer(5, 19, 7, true), layer(6, 33, 4, false), layer(7, 40, 9, true), layer(13, 21, 5, false),
+      layer(15, 64, 33, true), -- the same, in blocks of unlike sizes
       layer(130, 129, 70, true), layer(129, 70, 130, false), -- large enough for oneDNN's matmul
     },
     wrong = {

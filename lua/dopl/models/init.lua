@@ -102,7 +102,7 @@ function models.load(dir, options)
   end
   config.dtype = o.dtype or config.dtype
   local model = models.blank(config)
-  model:import((core.safetensors.load(dir .. "/model.safetensors")))
+  model:import(nn.stored(dir .. "/model.safetensors"))
   return model
 end
 
