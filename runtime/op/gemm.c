@@ -5,8 +5,8 @@
 // twentieth to a third faster there, the most where rows are long (the second layer of feed-forward
 // networks).
 #include "gemm.h"
+#include "onednn.h"
 
-#include <oneapi/dnnl/dnnl.h>
 #include <omp.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,6 +28,7 @@ static void start(void) {
 
 // What one product holds; every part may be missing.
 typedef struct {
+    onednn_layout layout[3]; // of A, B and C
     dnnl_primitive_attr_t attr;
     dnnl_post_ops_t after;
     dnnl_primitive_desc_t description;
@@ -35,41 +36,39 @@ typedef struct {
     dnnl_exec_arg_t arg[3];
 } matmul;
 
-static dnnl_status_t describe(dnnl_memory_desc_t *d, bool transposed, int64_t rows, int64_t cols,
+static dnnl_status_t describe(onednn_layout *layout, bool transposed, int64_t rows, int64_t cols,
                               int64_t ld) {
-    return dnnl_memory_desc_init_by_strides(d, 2, (dnnl_dims_t){ rows, cols }, dnnl_f32,
-                                            transposed ? (dnnl_dims_t){ 1, ld }
-                                                       : (dnnl_dims_t){ ld, 1 });
+    return onednn_describe(layout, rows, cols, transposed ? 1 : ld, transposed ? ld : 1);
 }
 
-static dnnl_status_t make_primitive(matmul *p, const dnnl_memory_desc_t d[3], float beta) {
-    dnnl_matmul_desc_t product;
-    dnnl_status_t s = dnnl_matmul_desc_init(&product, &d[0], &d[1], NULL, &d[2]);
-    if (!s) s = dnnl_primitive_attr_create(&p->attr);
+static dnnl_status_t make_primitive(matmul *p, float beta) {
+    dnnl_status_t s = dnnl_primitive_attr_create(&p->attr);
     if (!s && beta != 0.0f) {
         s = dnnl_post_ops_create(&p->after);
-        if (!s) s = dnnl_post_ops_append_sum(p->after, beta);
+        if (!s) s = onednn_append_sum(p->after, beta);
         if (!s) s = dnnl_primitive_attr_set_post_ops(p->attr, p->after);
     }
-    if (!s) s = dnnl_primitive_desc_create(&p->description, &product, p->attr, engine, NULL);
+    if (!s) s = onednn_matmul(&p->description, engine, p->layout, p->attr);
     if (!s) s = dnnl_primitive_create(&p->primitive, p->description);
     return s;
 }
 
-static dnnl_status_t run(matmul *p, const dnnl_memory_desc_t d[3], void *const data[3]) {
+static dnnl_status_t run(matmul *p, void *const data[3]) {
     static const int role[3] = { DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST };
     dnnl_status_t s = dnnl_success;
     for (int i = 0; !s && i < 3; i++) {
         p->arg[i].arg = role[i];
-        s = dnnl_memory_create(&p->arg[i].memory, &d[i], engine, data[i]);
+        s = onednn_memory(&p->arg[i].memory, &p->layout[i], engine, data[i]);
     }
     if (!s) s = dnnl_primitive_execute(p->primitive, stream, 3, p->arg);
     return s ? s : dnnl_stream_wait(stream);
 }
 
 static void release(matmul *p) {
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++) {
         if (p->arg[i].memory) dnnl_memory_destroy(p->arg[i].memory);
+        onednn_layout_release(&p->layout[i]);
+    }
     if (p->primitive) dnnl_primitive_destroy(p->primitive);
     if (p->description) dnnl_primitive_desc_destroy(p->description);
     if (p->after) dnnl_post_ops_destroy(p->after);
@@ -95,14 +94,13 @@ int op_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float a
                                ldb, beta, c, ldc);
     static once_flag once = ONCE_FLAG_INIT;
     call_once(&once, start);
-    dnnl_memory_desc_t d[3];
     matmul p = { 0 };
     dnnl_status_t s = started;
-    if (!s) s = describe(&d[0], trans_a, m, k, lda);
-    if (!s) s = describe(&d[1], trans_b, k, n, ldb);
-    if (!s) s = describe(&d[2], false, m, n, ldc);
-    if (!s) s = make_primitive(&p, d, beta);
-    if (!s) s = run(&p, d, (void *[]){ (void *)a, (void *)b, c });
+    if (!s) s = describe(&p.layout[0], trans_a, m, k, lda);
+    if (!s) s = describe(&p.layout[1], trans_b, k, n, ldb);
+    if (!s) s = describe(&p.layout[2], false, m, n, ldc);
+    if (!s) s = make_primitive(&p, beta);
+    if (!s) s = run(&p, (void *[]){ (void *)a, (void *)b, c });
     release(&p);
     return (int)s;
 }
