@@ -12,6 +12,10 @@
 #include <string.h>
 #include <threads.h>
 
+// Bytes that a product may take beside its operands: kernels when they are first compiled, packed
+// operands on each thread. Seen were 6 MiB and 2 MiB a thread.
+enum { ROOM = 16 << 20, ROOM_OF_THREAD = 4 << 20 };
+
 // A primitive is compiled once for each shape, in 0.2 ms; its kernels then stay in oneDNN's cache.
 // A step has a handful of shapes, and the next batch has others.
 enum { CACHED_PRIMITIVES = 64 };
@@ -41,7 +45,24 @@ static dnnl_status_t describe(onednn_layout *layout, bool transposed, int64_t ro
     return onednn_describe(layout, rows, cols, transposed ? 1 : ld, transposed ? ld : 1);
 }
 
-static dnnl_status_t make_primitive(matmul *p, float beta) {
+static size_t usual_room(const dopl_rt *rt) {
+    return ROOM + (size_t)rt->n_threads * ROOM_OF_THREAD;
+}
+
+int op_gemm_room(dopl_rt *rt) {
+    return dopl_rt_has_room(rt, usual_room(rt)) ? dnnl_success : dnnl_out_of_memory;
+}
+
+// The scratch space of a primitive, which oneDNN does not miss until it writes there.
+static dnnl_status_t scratch_room(dopl_rt *rt, const matmul *p) {
+    int64_t bytes = 0;
+    dnnl_status_t s =
+        dnnl_primitive_desc_query(p->description, dnnl_query_memory_consumption_s64, 0, &bytes);
+    if (s || bytes <= 0) return s;
+    return dopl_rt_has_room(rt, ROOM + (size_t)bytes) ? dnnl_success : dnnl_out_of_memory;
+}
+
+static dnnl_status_t make_primitive(dopl_rt *rt, matmul *p, float beta) {
     dnnl_status_t s = dnnl_primitive_attr_create(&p->attr);
     if (!s && beta != 0.0f) {
         s = dnnl_post_ops_create(&p->after);
@@ -49,6 +70,7 @@ static dnnl_status_t make_primitive(matmul *p, float beta) {
         if (!s) s = dnnl_primitive_attr_set_post_ops(p->attr, p->after);
     }
     if (!s) s = onednn_matmul(&p->description, engine, p->layout, p->attr);
+    if (!s) s = scratch_room(rt, p);
     if (!s) s = dnnl_primitive_create(&p->primitive, p->description);
     return s;
 }
@@ -80,7 +102,7 @@ static bool worth_a_primitive(bool trans_b, int64_t m, int64_t n, int64_t k) {
     return trans_b && m >= 16 && n >= 16 && k >= 16 && m * n * k >= 1 << 20 && !omp_in_parallel();
 }
 
-int op_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
+int op_gemm(dopl_rt *rt, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
             const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
             int64_t ldc) {
     if (m == 0 || n == 0) return 0;
@@ -89,20 +111,47 @@ int op_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float a
             memset(c + i * ldc, 0, (size_t)n * sizeof *c);
         return 0;
     }
+    dnnl_status_t s = rt ? (dnnl_status_t)op_gemm_room(rt) : dnnl_success;
+    if (s) return (int)s;
     if (alpha != 1.0f || !worth_a_primitive(trans_b, m, n, k))
         return (int)dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, lda, b,
                                ldb, beta, c, ldc);
     static once_flag once = ONCE_FLAG_INIT;
     call_once(&once, start);
     matmul p = { 0 };
-    dnnl_status_t s = started;
+    s = started;
     if (!s) s = describe(&p.layout[0], trans_a, m, k, lda);
     if (!s) s = describe(&p.layout[1], trans_b, k, n, ldb);
     if (!s) s = describe(&p.layout[2], false, m, n, ldc);
-    if (!s) s = make_primitive(&p, beta);
+    if (!s) s = make_primitive(rt, &p, beta);
     if (!s) s = run(&p, (void *[]){ (void *)a, (void *)b, c });
     release(&p);
     return (int)s;
+}
+
+static const char *words(int code) {
+    switch (code) {
+    case dnnl_invalid_arguments:
+        return "invalid arguments";
+    case dnnl_unimplemented:
+        return "not implemented for these shapes on this CPU";
+    case dnnl_runtime_error:
+        return "a kernel could not be made or run";
+    default:
+        return "an unknown error";
+    }
+}
+
+dopl_status op_gemm_status(dopl_rt *rt, const char *name, int code) {
+    if (!code) return DOPL_OK;
+    if (code == dnnl_out_of_memory)
+        return dopl_fail(
+            rt, DOPL_ENOMEM,
+            "%s: out of memory: oneDNN needs room for kernels and packed operands "
+            "(%zu MiB or more), tensors hold %zu MiB; smaller batches or fewer threads "
+            "need less",
+            name, usual_room(rt) >> 20, rt->bytes_live >> 20);
+    return dopl_fail(rt, DOPL_EDEVICE, "%s: oneDNN: %s (its status %d)", name, words(code), code);
 }
 
 void op_gemm_library(char version[32]) {

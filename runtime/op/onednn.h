@@ -1,5 +1,4 @@
-// onednn.h - the parts of oneDNN that differ between its versions 2.6 and 3, under one set of
-// names.
+// onednn.h - what differs between oneDNN 2.6 and 3, under one set of names.
 //
 // Version 3 made memory descriptors opaque, dropped operation descriptors (a primitive descriptor
 // is made in one call) and gave the sum post-operation a zero point and a type. What both versions
