@@ -28,6 +28,7 @@ dopl_status dopl_rt_init(dopl_rt *rt) {
 #ifndef NDEBUG
     rt->poison = true;
 #endif
+    dopl_rt_find_limits(rt);
     dopl_rt_set_threads(rt, 0);
     return dopl_tape_new(rt, &rt->tape);
 }
@@ -165,7 +166,10 @@ static void shield_workers(void) {
 }
 
 void dopl_rt_set_threads(dopl_rt *rt, int n_threads) {
-    rt->n_threads = n_threads >= 1 ? n_threads : omp_get_num_procs();
+    int wanted = n_threads >= 1 ? n_threads : omp_get_num_procs();
+    int running = rt->n_threads > 1 ? rt->n_threads : 1;
+    if (wanted > running) wanted = running + dopl_rt_startable_threads(wanted - running);
+    rt->n_threads = wanted;
     omp_set_num_threads(rt->n_threads);
     shield_workers();
 }

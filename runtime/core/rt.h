@@ -71,6 +71,7 @@ typedef struct dopl_rt {
     size_t bytes_peak;        // largest bytes_live since dopl_rt_reset_peak
     size_t bytes_allocated;   // total ever handed out: the bindings pace the collector with it
     size_t bytes_limit;       // 0: none
+    bool memory_limited;      // allocations can fail: the process has a limit (room.c)
     int64_t n_blocks;         // blocks handed out and not freed; the specs' leak count
     int64_t fail_at;          // the allocation, counted from now, that fails; 0: none (for specs)
     bool poison;              // fill fresh and freed memory with NaN
@@ -116,6 +117,13 @@ size_t dopl_rt_cached(const dopl_rt *rt);    // freed bytes that are kept for re
 void dopl_rt_resident(size_t *now, size_t *peak);
 void dopl_rt_reset_peak(dopl_rt *rt); // of memory on every device
 
-void dopl_rt_set_threads(dopl_rt *rt, int n_threads); // n < 1: all cores this process may use
+// n < 1: all cores this process may use; fewer where the system starts fewer.
+void dopl_rt_set_threads(dopl_rt *rt, int n_threads);
+
+// For libraries that must not run out of memory (room.c). Sets rt->memory_limited.
+void dopl_rt_find_limits(dopl_rt *rt);
+// Whether `bytes` could be had now, after freeing what is cached or garbage. True without a limit.
+DOPL_CHECKED bool dopl_rt_has_room(dopl_rt *rt, size_t bytes);
+int dopl_rt_startable_threads(int n); // how many of n threads can be started at the same time
 
 #endif

@@ -74,24 +74,28 @@ static int forward_head(const plan *p, const float *qkv, float *out, float *lse,
     float *o = out + first * ld_out + h * D;
     for (int64_t r = 0; r < len; r += BLOCK) {
         int64_t rows = len - r < BLOCK ? len - r : BLOCK, keys = r + rows;
-        int code = op_gemm(false, true, rows, keys, D, 1.0f, q + r * ld, ld, k, ld, 0.0f, s, keys);
+        int code =
+            op_gemm(NULL, false, true, rows, keys, D, 1.0f, q + r * ld, ld, k, ld, 0.0f, s, keys);
         if (code) return code;
         for (int64_t i = 0; i < rows; i++) {
             float l = softmax_row(s + i * keys, r + i + 1, keys, p->scale);
             if (lse) lse[(first + r + i) * p->H + h] = l;
         }
-        code = op_gemm(false, false, rows, D, keys, 1.0f, s, keys, v, ld, 0.0f, o + r * ld_out,
-                       ld_out);
+        code = op_gemm(NULL, false, false, rows, D, keys, 1.0f, s, keys, v, ld, 0.0f,
+                       o + r * ld_out, ld_out);
         if (code) return code;
     }
     return 0;
 }
 
+// `floats` for each thread, with room for their products beside it.
 static dopl_status scratch(dopl_rt *rt, int64_t floats, float **out) {
     void *memory;
     DOPL_TRY(dopl_rt_alloc(rt, &memory, (size_t)(rt->n_threads * floats) * sizeof **out));
     *out = memory;
-    return DOPL_OK;
+    int code = op_gemm_room(rt);
+    if (code) dopl_rt_free(rt, memory);
+    return op_gemm_status(rt, "attention", code);
 }
 
 dopl_status op_attention_cpu(dopl_rt *rt, dopl_op_call *c) {
@@ -115,7 +119,7 @@ dopl_status op_attention_cpu(dopl_rt *rt, dopl_op_call *c) {
             }
         }
     dopl_rt_free(rt, s);
-    return code ? dopl_fail(rt, DOPL_EDEVICE, "attention: oneDNN error %d", code) : DOPL_OK;
+    return op_gemm_status(rt, "attention", code);
 }
 
 // s: raw scores in, probabilities out; ds: gradient of the probabilities in, of the scores out.
@@ -149,24 +153,24 @@ static int backward_group(const plan *p, const dopl_node *n, float *dqkv, float 
         for (int64_t r = 0; r < len; r += BLOCK) {
             int64_t rows = len - r < BLOCK ? len - r : BLOCK, keys = r + rows;
             const float *dor = dout + r * ld_out;
-            int code =
-                op_gemm(false, true, rows, keys, D, 1.0f, q + r * ld, ld, k, ld, 0.0f, s, keys);
+            int code = op_gemm(NULL, false, true, rows, keys, D, 1.0f, q + r * ld, ld, k, ld, 0.0f,
+                               s, keys);
             if (!code)
-                code =
-                    op_gemm(false, true, rows, keys, D, 1.0f, dor, ld_out, v, ld, 0.0f, ds, keys);
+                code = op_gemm(NULL, false, true, rows, keys, D, 1.0f, dor, ld_out, v, ld, 0.0f, ds,
+                               keys);
             if (code) return code;
             for (int64_t i = 0; i < rows; i++)
                 score_grad_row(s + i * keys, ds + i * keys, r + i + 1, keys, p->scale,
                                lse[(first + r + i) * p->H + h],
                                op_row_dot(dor + i * ld_out, o + (r + i) * ld_out, D));
-            code =
-                op_gemm(false, false, rows, D, keys, 1.0f, ds, keys, k, ld, beta, dq + r * ld, ld);
+            code = op_gemm(NULL, false, false, rows, D, keys, 1.0f, ds, keys, k, ld, beta,
+                           dq + r * ld, ld);
             if (!code)
-                code = op_gemm(true, false, keys, D, rows, 1.0f, ds, keys, q + r * ld, ld, 1.0f, dk,
-                               ld);
+                code = op_gemm(NULL, true, false, keys, D, rows, 1.0f, ds, keys, q + r * ld, ld,
+                               1.0f, dk, ld);
             if (!code)
-                code =
-                    op_gemm(true, false, keys, D, rows, 1.0f, s, keys, dor, ld_out, 1.0f, dv, ld);
+                code = op_gemm(NULL, true, false, keys, D, rows, 1.0f, s, keys, dor, ld_out, 1.0f,
+                               dv, ld);
             if (code) return code;
         }
     }
@@ -193,5 +197,5 @@ dopl_status op_attention_backward(dopl_rt *rt, dopl_node *n) {
             }
         }
     dopl_rt_free(rt, s);
-    return code ? dopl_fail(rt, DOPL_EDEVICE, "attention: oneDNN error %d", code) : DOPL_OK;
+    return op_gemm_status(rt, "attention", code);
 }

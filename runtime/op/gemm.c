@@ -6,12 +6,16 @@
 // networks).
 #include "gemm.h"
 #include "few.h"
+#include "onednn.h"
 
-#include <oneapi/dnnl/dnnl.h>
 #include <omp.h>
 #include <stdio.h>
 #include <string.h>
 #include <threads.h>
+
+// Bytes that a product may take beside its operands: kernels when they are first compiled, packed
+// operands on each thread. Seen were 6 MiB and 2 MiB a thread.
+enum { ROOM = 16 << 20, ROOM_OF_THREAD = 4 << 20 };
 
 // A primitive is compiled once for each shape, in 0.2 ms; its kernels then stay in oneDNN's cache.
 // A step has a handful of shapes, and the next batch has others.
@@ -29,6 +33,7 @@ static void start(void) {
 
 // What one product holds; every part may be missing.
 typedef struct {
+    onednn_layout layout[3]; // of A, B and C
     dnnl_primitive_attr_t attr;
     dnnl_post_ops_t after;
     dnnl_primitive_desc_t description;
@@ -36,41 +41,57 @@ typedef struct {
     dnnl_exec_arg_t arg[3];
 } matmul;
 
-static dnnl_status_t describe(dnnl_memory_desc_t *d, bool transposed, int64_t rows, int64_t cols,
+static dnnl_status_t describe(onednn_layout *layout, bool transposed, int64_t rows, int64_t cols,
                               int64_t ld) {
-    return dnnl_memory_desc_init_by_strides(d, 2, (dnnl_dims_t){ rows, cols }, dnnl_f32,
-                                            transposed ? (dnnl_dims_t){ 1, ld }
-                                                       : (dnnl_dims_t){ ld, 1 });
+    return onednn_describe(layout, rows, cols, transposed ? 1 : ld, transposed ? ld : 1);
 }
 
-static dnnl_status_t make_primitive(matmul *p, const dnnl_memory_desc_t d[3], float beta) {
-    dnnl_matmul_desc_t product;
-    dnnl_status_t s = dnnl_matmul_desc_init(&product, &d[0], &d[1], NULL, &d[2]);
-    if (!s) s = dnnl_primitive_attr_create(&p->attr);
+static size_t usual_room(const dopl_rt *rt) {
+    return ROOM + (size_t)rt->n_threads * ROOM_OF_THREAD;
+}
+
+int op_gemm_room(dopl_rt *rt) {
+    return dopl_rt_has_room(rt, usual_room(rt)) ? dnnl_success : dnnl_out_of_memory;
+}
+
+// The scratch space of a primitive, which oneDNN does not miss until it writes there.
+static dnnl_status_t scratch_room(dopl_rt *rt, const matmul *p) {
+    int64_t bytes = 0;
+    dnnl_status_t s =
+        dnnl_primitive_desc_query(p->description, dnnl_query_memory_consumption_s64, 0, &bytes);
+    if (s || bytes <= 0) return s;
+    return dopl_rt_has_room(rt, ROOM + (size_t)bytes) ? dnnl_success : dnnl_out_of_memory;
+}
+
+static dnnl_status_t make_primitive(dopl_rt *rt, matmul *p, float beta) {
+    dnnl_status_t s = dnnl_primitive_attr_create(&p->attr);
     if (!s && beta != 0.0f) {
         s = dnnl_post_ops_create(&p->after);
-        if (!s) s = dnnl_post_ops_append_sum(p->after, beta);
+        if (!s) s = onednn_append_sum(p->after, beta);
         if (!s) s = dnnl_primitive_attr_set_post_ops(p->attr, p->after);
     }
-    if (!s) s = dnnl_primitive_desc_create(&p->description, &product, p->attr, engine, NULL);
+    if (!s) s = onednn_matmul(&p->description, engine, p->layout, p->attr);
+    if (!s) s = scratch_room(rt, p);
     if (!s) s = dnnl_primitive_create(&p->primitive, p->description);
     return s;
 }
 
-static dnnl_status_t run(matmul *p, const dnnl_memory_desc_t d[3], void *const data[3]) {
+static dnnl_status_t run(matmul *p, void *const data[3]) {
     static const int role[3] = { DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST };
     dnnl_status_t s = dnnl_success;
     for (int i = 0; !s && i < 3; i++) {
         p->arg[i].arg = role[i];
-        s = dnnl_memory_create(&p->arg[i].memory, &d[i], engine, data[i]);
+        s = onednn_memory(&p->arg[i].memory, &p->layout[i], engine, data[i]);
     }
     if (!s) s = dnnl_primitive_execute(p->primitive, stream, 3, p->arg);
     return s ? s : dnnl_stream_wait(stream);
 }
 
 static void release(matmul *p) {
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++) {
         if (p->arg[i].memory) dnnl_memory_destroy(p->arg[i].memory);
+        onednn_layout_release(&p->layout[i]);
+    }
     if (p->primitive) dnnl_primitive_destroy(p->primitive);
     if (p->description) dnnl_primitive_desc_destroy(p->description);
     if (p->after) dnnl_post_ops_destroy(p->after);
@@ -96,7 +117,7 @@ static bool are_few_rows(bool trans_a, bool trans_b, int64_t m) {
     return !trans_a && trans_b && m > 1 && m < 16;
 }
 
-int op_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
+int op_gemm(dopl_rt *rt, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
             const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
             int64_t ldc) {
     if (m == 0 || n == 0) return 0;
@@ -110,21 +131,47 @@ int op_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float a
         op_few_rows(m, n, k, a, lda, b, ldb, beta, c, ldc);
         return 0;
     }
+    dnnl_status_t s = rt ? (dnnl_status_t)op_gemm_room(rt) : dnnl_success;
+    if (s) return (int)s;
     if (!primitive)
         return (int)dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, lda, b,
                                ldb, beta, c, ldc);
     static once_flag once = ONCE_FLAG_INIT;
     call_once(&once, start);
-    dnnl_memory_desc_t d[3];
     matmul p = { 0 };
-    dnnl_status_t s = started;
-    if (!s) s = describe(&d[0], trans_a, m, k, lda);
-    if (!s) s = describe(&d[1], trans_b, k, n, ldb);
-    if (!s) s = describe(&d[2], false, m, n, ldc);
-    if (!s) s = make_primitive(&p, d, beta);
-    if (!s) s = run(&p, d, (void *[]){ (void *)a, (void *)b, c });
+    s = started;
+    if (!s) s = describe(&p.layout[0], trans_a, m, k, lda);
+    if (!s) s = describe(&p.layout[1], trans_b, k, n, ldb);
+    if (!s) s = describe(&p.layout[2], false, m, n, ldc);
+    if (!s) s = make_primitive(rt, &p, beta);
+    if (!s) s = run(&p, (void *[]){ (void *)a, (void *)b, c });
     release(&p);
     return (int)s;
+}
+
+static const char *words(int code) {
+    switch (code) {
+    case dnnl_invalid_arguments:
+        return "invalid arguments";
+    case dnnl_unimplemented:
+        return "not implemented for these shapes on this CPU";
+    case dnnl_runtime_error:
+        return "a kernel could not be made or run";
+    default:
+        return "an unknown error";
+    }
+}
+
+dopl_status op_gemm_status(dopl_rt *rt, const char *name, int code) {
+    if (!code) return DOPL_OK;
+    if (code == dnnl_out_of_memory)
+        return dopl_fail(
+            rt, DOPL_ENOMEM,
+            "%s: out of memory: oneDNN needs room for kernels and packed operands "
+            "(%zu MiB or more), tensors hold %zu MiB; smaller batches or fewer threads "
+            "need less",
+            name, usual_room(rt) >> 20, rt->bytes_live >> 20);
+    return dopl_fail(rt, DOPL_EDEVICE, "%s: oneDNN: %s (its status %d)", name, words(code), code);
 }
 
 void op_gemm_library(char version[32]) {

@@ -65,7 +65,8 @@ static dopl_status parameter_grads(dopl_rt *rt, dopl_node *n, int weight, int64_
     if (dopl_grad_wants(n, weight)) {
         DOPL_TRY(dopl_grad_into(rt, n, weight, &d, &beta));
         DOPL_TRY(op_gemm_status(
-            rt, n->name, op_gemm(true, false, O, C, T, 1.0f, dy, O, x, C, beta, dopl_f32(d), C)));
+            rt, n->name,
+            op_gemm(rt, true, false, O, C, T, 1.0f, dy, O, x, C, beta, dopl_f32(d), C)));
     }
     if (dopl_grad_wants(n, weight + 1)) {
         DOPL_TRY(dopl_grad_into(rt, n, weight + 1, &d, &beta));
@@ -176,7 +177,7 @@ dopl_status op_matmul_shape(dopl_rt *rt, dopl_op_call *c) {
 dopl_status op_matmul_cpu(dopl_rt *rt, dopl_op_call *c) {
     int64_t M = c->out->dim[0], N = c->out->dim[1], K = c->in[0]->dim[1];
     return op_gemm_status(rt, "matmul",
-                          op_gemm(false, false, M, N, K, 1.0f, dopl_f32(c->in[0]), K,
+                          op_gemm(rt, false, false, M, N, K, 1.0f, dopl_f32(c->in[0]), K,
                                   dopl_f32(c->in[1]), N, 0.0f, dopl_f32(c->out), N));
 }
 
@@ -188,14 +189,14 @@ dopl_status op_matmul_backward(dopl_rt *rt, dopl_node *n) {
     if (dopl_grad_wants(n, 0)) { // da = dy b^T
         DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
         DOPL_TRY(op_gemm_status(rt, "matmul",
-                                op_gemm(false, true, M, K, N, 1.0f, dy, N, dopl_f32(&n->in[1]), N,
-                                        beta, dopl_f32(d), K)));
+                                op_gemm(rt, false, true, M, K, N, 1.0f, dy, N, dopl_f32(&n->in[1]),
+                                        N, beta, dopl_f32(d), K)));
     }
     if (dopl_grad_wants(n, 1)) { // db = a^T dy
         DOPL_TRY(dopl_grad_into(rt, n, 1, &d, &beta));
         DOPL_TRY(op_gemm_status(rt, "matmul",
-                                op_gemm(true, false, K, N, M, 1.0f, dopl_f32(&n->in[0]), K, dy, N,
-                                        beta, dopl_f32(d), N)));
+                                op_gemm(rt, true, false, K, N, M, 1.0f, dopl_f32(&n->in[0]), K, dy,
+                                        N, beta, dopl_f32(d), N)));
     }
     return DOPL_OK;
 }

@@ -177,7 +177,7 @@ static dopl_status push_logits_grad(dopl_rt *rt, const pass *p, int64_t first, i
                                     float *dweight, float weight_beta, float *dhidden) {
     if (dweight)
         DOPL_TRY(op_gemm_status(rt, p->name,
-                                op_gemm(true, false, p->V, p->C, count, 1.0f, p->logits, p->V,
+                                op_gemm(rt, true, false, p->V, p->C, count, 1.0f, p->logits, p->V,
                                         p->gathered, p->C, weight_beta, dweight, p->C)));
     if (!dhidden) return DOPL_OK;
     // the gathered rows are no longer needed: their room takes the gradient

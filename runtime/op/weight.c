@@ -10,10 +10,6 @@
 // more often.
 enum { STRIP = 1 << 20 };
 
-dopl_status op_gemm_status(dopl_rt *rt, const char *name, int code) {
-    return code ? dopl_fail(rt, DOPL_EDEVICE, "%s: oneDNN error %d", name, code) : DOPL_OK;
-}
-
 dopl_status op_weight_f32(dopl_rt *rt, dopl_tensor *out, const dopl_tensor *w) {
     *out = (dopl_tensor){ 0 };
     if (!w) return DOPL_OK;
@@ -77,8 +73,8 @@ static dopl_status apply_strips(dopl_rt *rt, const char *name, const dopl_tensor
     if (status != DOPL_OK) goto out;
     for (int64_t o = 0; !code && o < O; o += most) {
         int64_t rows = O - o < most ? O - o : most;
-        code = op_gemm(false, true, T, rows, C, 1.0f, x, C, strip(w, o, rows, room), C, 0.0f, part,
-                       rows);
+        code = op_gemm(rt, false, true, T, rows, C, 1.0f, x, C, strip(w, o, rows, room), C, 0.0f,
+                       part, rows);
         if (!code) put_columns(y, part, T, O, o, rows, adds);
     }
     dopl_rt_free(rt, part);
@@ -94,7 +90,7 @@ dopl_status op_weight_apply(dopl_rt *rt, const char *name, const dopl_tensor *w,
     if (strip_rows(w) < O) return apply_strips(rt, name, w, T, x, adds, y);
     void *room;
     DOPL_TRY(strip_room(rt, w, &room));
-    int code = op_gemm(false, true, T, O, C, 1.0f, x, C, strip(w, 0, O, room), C,
+    int code = op_gemm(rt, false, true, T, O, C, 1.0f, x, C, strip(w, 0, O, room), C,
                        adds ? 1.0f : 0.0f, y, O);
     dopl_rt_free(rt, room);
     return op_gemm_status(rt, name, code);
@@ -108,7 +104,7 @@ dopl_status op_weight_backward(dopl_rt *rt, const char *name, const dopl_tensor 
     DOPL_TRY(strip_room(rt, w, &room));
     do { // once even without rows: dx has to be written
         int64_t rows = O - o < most ? O - o : most;
-        code = op_gemm(false, false, T, C, rows, 1.0f, dy + o, O, strip(w, o, rows, room), C,
+        code = op_gemm(rt, false, false, T, C, rows, 1.0f, dy + o, O, strip(w, o, rows, room), C,
                        o ? 1.0f : beta, dx, C);
         o += most;
     } while (!code && o < O);

@@ -17,7 +17,4 @@ DOPL_CHECKED dopl_status op_weight_backward(dopl_rt *rt, const char *name, const
 // already. Of NULL: an empty tensor.
 DOPL_CHECKED dopl_status op_weight_f32(dopl_rt *rt, dopl_tensor *out, const dopl_tensor *w);
 
-// For operator files: the status of an op_gemm.
-DOPL_CHECKED dopl_status op_gemm_status(dopl_rt *rt, const char *name, int code);
-
 #endif

@@ -190,6 +190,18 @@ describe("the launcher", function()
       true), err)
   end)
 
+  it("names all programs at once that only an administrator can install", function()
+    if sanitized then return end
+    shell.write(tree .. "/few/dpkg-query", "#!/bin/sh\n")
+    local status, _, err = shell.sh(([[
+      for tool in id sh; do ln -sf "$(command -v $tool)" %s/few/; done
+      chmod +x %s/few/dpkg-query; unset DOPL_BUILD
+      DOPL_PACKAGES=%s/none PATH=%s/few %s/dopl --setup g++ lua-check]]):gsub("%%s", tree))
+    assert.equal(1, status)
+    assert.equal("dopl: programs are missing that only an administrator can install:\n"
+      .. "dopl:   apt-get install cmake ninja-build gcc pkg-config\n", err)
+  end)
+
   it("adds less than a fifth of a second", function()
     if sanitized then return end
     -- the shortest of ten: what else the machine does must not count
