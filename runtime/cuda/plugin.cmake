@@ -10,7 +10,8 @@ option(DOPL_CUDA "build the CUDA plug-in where nvcc 12.4 or newer is found" ON)
 file(GLOB CUDA_HOST_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/runtime/cuda/*.c)
 file(GLOB_RECURSE CUDA_KERNEL_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.cu)
 set(CUDA_CORE_SOURCES # the host's functions that the plug-in has copies of
-  runtime/core/bf16.c runtime/core/device.c runtime/core/profile.c runtime/core/rt.c
+  runtime/core/bf16.c runtime/core/device.c runtime/core/pool.c runtime/core/profile.c
+  runtime/core/rt.c
   runtime/core/tape.c runtime/core/tensor.c runtime/io/bytes.c runtime/io/files.c runtime/io/hash.c
   runtime/io/roots.c runtime/op/rules.c runtime/optim/codec.c runtime/optim/codec_avx512.c
   runtime/optim/cuda_source.c runtime/optim/narrow.c runtime/optim/primitives.c
