@@ -17,7 +17,7 @@ return {
 
   unlearn = {
     steps = 300,
-    adamw = { lr = 1e-3, betas = { 0.9, 0.95 }, eps = 1e-5, weight_decay = 0.01 },
+    adamw = { lr = 1e-3, betas = { 0.9, 0.95 }, eps = 1e-4, weight_decay = 0.01 },
   },
 
   -- forget sets that the settings were searched on; recipes report others, from 1 up
@@ -27,25 +27,25 @@ return {
   methods = {
     idk = {
       ["Joint"] = { lr = 5e-4, eps = 1e-4, weight = 1 },
-      ["Alternate"] = { lr = 5e-4, eps = 1e-8, weight = 1 },
-      ["DO"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
-      ["DO 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+      ["Alternate"] = { lr = 5e-4, eps = 1e-5, weight = 1 },
+      ["DO"] = { lr = 1e-3, eps = 1e-4, weight = 1 },
+      ["DO 8-bit"] = { lr = 1e-3, eps = 1e-4, weight = 1 },
       ["DO+"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
-      ["DO+ 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+      ["DO+ 8-bit"] = { lr = 1e-3, eps = 1e-4, weight = 1 },
     },
     dpo = {
-      ["Joint"] = { lr = 5e-4, eps = 1e-4, weight = 1 },
-      ["Alternate"] = { lr = 5e-4, eps = 1e-8, weight = 1 },
-      ["DO"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
-      ["DO 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
+      ["Joint"] = { lr = 5e-4, eps = 1e-4, weight = 0.1 },
+      ["Alternate"] = { lr = 5e-4, eps = 1e-5, weight = 0.1 },
+      ["DO"] = { lr = 1e-3, eps = 1e-4, weight = 0.1 },
+      ["DO 8-bit"] = { lr = 1e-3, eps = 1e-4, weight = 0.1 },
       ["DO+"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
       ["DO+ 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
     },
     me = {
-      ["Joint"] = { lr = 5e-4, eps = 1e-4, weight = 1 },
-      ["Alternate"] = { lr = 5e-4, eps = 1e-8, weight = 1 },
-      ["DO"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
-      ["DO 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+      ["Joint"] = { lr = 5e-4, eps = 1e-4, weight = 0.1 },
+      ["Alternate"] = { lr = 5e-4, eps = 1e-5, weight = 1 },
+      ["DO"] = { lr = 1e-3, eps = 1e-4, weight = 0.1 },
+      ["DO 8-bit"] = { lr = 1e-3, eps = 1e-4, weight = 0.1 },
       ["DO+"] = { lr = 5e-4, eps = 1e-5, weight = 0.1 },
       ["DO+ 8-bit"] = { lr = 5e-4, eps = 1e-5, weight = 0.1 },
     },
