@@ -29,6 +29,7 @@ int dopl_lua_print(lua_State *L) {
         lua_pop(L, 1);
     }
     putchar('\n');
+    fflush(stdout); // as Lua's own: who reads a pipe sees the line now
     return 0;
 }
 

@@ -51,11 +51,11 @@ return {
     },
     npo = {
       ["Joint"] = { lr = 5e-4, eps = 1e-4, weight = 1 },
-      ["Alternate"] = { lr = 5e-4, eps = 1e-8, weight = 1 },
-      ["DO"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
-      ["DO 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 0.1 },
-      ["DO+"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
-      ["DO+ 8-bit"] = { lr = 1e-3, eps = 1e-5, weight = 1 },
+      ["Alternate"] = { lr = 5e-4, eps = 1e-5, weight = 1 },
+      ["DO"] = { lr = 1e-3, eps = 1e-4, weight = 1 },
+      ["DO 8-bit"] = { lr = 1e-3, eps = 1e-4, weight = 1 },
+      ["DO+"] = { lr = 5e-4, eps = 1e-5, weight = 1 },
+      ["DO+ 8-bit"] = { lr = 5e-4, eps = 1e-5, weight = 1 },
     },
   },
 
