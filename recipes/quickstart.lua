@@ -37,8 +37,8 @@ bench:report(rows, {
   lead = ("%d of %d rows are to be forgotten; every method starts from the same model and takes "
     .. "%d steps."):format(#bench.forget, #bench.forget + #bench.retain, p.steps),
   questions = { forget = 2, retain = 1 },
-  notes = { "What this shows: that each method, at the learning rate and eps that the same search found "
-    .. "for it on other forget sets, forgets two authors. What it does not show: which method is "
-    .. "better. One forget set and one seed differ by more than the methods do; recipes/methods.lua "
+  notes = { "What this shows: that each method, at the learning rate and eps that the same search "
+    .. "found for it on other forget sets, forgets two authors. What it does not show: which method "
+    .. "is better. Another forget set changes more than another method does. recipes/methods.lua "
     .. "compares them over five forget sets, recipes/learning_rates.lua over learning rates." },
 })
