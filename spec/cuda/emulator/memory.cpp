@@ -275,8 +275,9 @@ void must_be_host(const char *who, const void *data, size_t bytes) {
         end("%s: memory of the device given as the host's: %p", who, data);
 }
 
-// Looks at words that can be an address; a number that is one by chance is not one of a page that
-// exists. Pairs of indices, which count from 0, have a half too small for one.
+// Looks at words that can be an address; a number that is one by chance is not one of a page in
+// memory: the host's arena reserves many more addresses than it uses. Pairs of indices, which count
+// from 0, have a half too small for one.
 void must_hold_no_host_address(const char *who, const void *data, size_t bytes) {
     if (!GUARDED) return;
     for (size_t at = 0; at + sizeof(uint64_t) <= bytes; at += sizeof(uint64_t)) {
@@ -285,7 +286,7 @@ void must_hold_no_host_address(const char *who, const void *data, size_t bytes) 
         if (word >> 47 || word >> 32 == 0 || (uint32_t)word < 1 << 20) continue;
         void *page = reinterpret_cast<void *>(word & ~(uint64_t)4095);
         unsigned char resident;
-        if (!is_in_range(page) && mincore(page, 1, &resident) == 0)
+        if (!is_in_range(page) && mincore(page, 1, &resident) == 0 && (resident & 1))
             end("%s: an address of the host's given to the device: %p", who,
                 reinterpret_cast<void *>(word));
     }
