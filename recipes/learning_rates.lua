@@ -2,7 +2,8 @@
 --
 -- Six methods with IDK + GD at a range of rates, all else alike: Adam's eps is 1e-8, 300 steps,
 -- the same forget sets. At the best rate of each they end about a point of OVR apart; at one rate for
--- all they do not, and which one is first changes with the rate. About ten minutes on two cores.
+-- all they do not, and which one is first changes with the rate. About twenty
+-- minutes on two cores without AVX-512.
 
 local dopl = require "dopl"
 local methods = require "dopl.bench.methods"
