@@ -4,20 +4,24 @@
 
 local globals = {}
 
---- Names that need no `require`, and the modules they stand for.
-globals.modules = {
-  dopl = "dopl",
-  nn = "dopl.nn",
-  models = "dopl.models",
-  loss = "dopl.loss",
-  optim = "dopl.optim",
-  scheme = "dopl.scheme",
-  schedule = "dopl.schedule",
-  data = "dopl.data",
-  metrics = "dopl.metrics",
-  train = "dopl.train",
-  report = "dopl.report",
-}
+local modules = require "dopl.modules"
+
+-- The path of the module that a global stands for.
+local function path_of(name)
+  if name == "dopl" then return "dopl" end
+  local module = modules[name]
+  return module and module.global and module.path
+end
+
+-- The globals that stand for modules.
+local function global_names()
+  local names = { "dopl" }
+  for name, module in pairs(modules) do
+    if module.global then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
 
 -- What is looked for at a prompt by another name.
 local MEANT <const> = { help = "dopl.help()", exit = "os.exit()", quit = "os.exit()" }
@@ -42,24 +46,23 @@ end
 -- @tparam boolean locked whether the metatable is out of the recipe's reach
 function globals.install(env, is_strict, locked)
   local function missing(t, name)
-    local module = globals.modules[name]
-    if module and is_strict() then
-      local value = globals.strict(require(module), name)
+    local path = path_of(name)
+    if path and is_strict() then
+      local value = globals.strict(require(path), name)
       rawset(t, name, value)
       return value
     end
     if not is_strict() then return nil end
     local check = require "dopl.check"
     local known = check.keys(t)
-    for _, key in ipairs(check.keys(globals.modules)) do known[#known + 1] = key end
+    for _, key in ipairs(global_names()) do known[#known + 1] = key end
     local nearest = MEANT[name] or check.nearest(name, known)
     error(("undefined global '%s'%s"):format(tostring(name),
       nearest and (" (did you mean '%s'?)"):format(nearest) or ""), 2)
   end
   local metatable
   if locked then metatable = false end
-  local function names() return require("dopl.check").keys(globals.modules) end
-  setmetatable(env, { __index = missing, __names = names, __metatable = metatable })
+  setmetatable(env, { __index = missing, __names = global_names, __metatable = metatable })
 end
 
 return globals

@@ -1,7 +1,7 @@
 --- dopl: machine unlearning for language models.
 --
--- `dopl.text` is `require "dopl.text"`, and so for every module below; each is opened when first
--- named. Operators (`dopl.add`, `dopl.softmax`, ...) come from the C core; `dopl.help "softmax"`
+-- `dopl.text` is the module `text` of dopl.modules, and so on; each module is loaded when it is first
+-- used. Operators (`dopl.add`, `dopl.softmax`, ...) come from the C core; `dopl.help "softmax"`
 -- tells what one does.
 -- @module dopl
 
@@ -12,33 +12,8 @@ local dopl = {
   version = core.version,
 }
 
---- Modules, with what each holds.
-dopl.modules = {
-  check = "checks of what users give",
-  compare = "runs side by side",
-  data = "rows, batches, the fictitious authors, TOFU",
-  dist = "processes that train one model: one, for now",
-  generate = "greedy and sampled continuation of prompts",
-  inspect = "values as text",
-  loss = "unlearning losses",
-  metrics = "what unlearning is judged by",
-  microscope = "the optimizer watched at work",
-  models = "architectures",
-  nn = "layers and parameters",
-  optim = "optimizer rules",
-  params = "parameters of a recipe",
-  plan = "what a recipe will need, before it is paid for",
-  profile = "local p <close> = dopl.profile(): where time goes, by operator; print(p), p:rows(), "
-    .. "p:launches() on a device",
-  reference = "what the frozen starting model says, asked once",
-  report = "tables, curves, the HTML report",
-  rng = "random numbers that depend on nothing but seed, name and position",
-  run = "the folder a run leaves",
-  schedule = "which objective comes next; learning rates",
-  scheme = "how objectives share optimizer states",
-  text = "tokenizers, stemming, ROUGE",
-  train = "the training loop",
-}
+--- Modules, with the path and the description of each.
+dopl.modules = require "dopl.modules"
 
 --- Functions, with what each does.
 dopl.functions = {
@@ -95,7 +70,7 @@ function dopl.help(name)
   if name == nil then
     print("modules:")
     for _, key in ipairs(sorted_keys(dopl.modules)) do
-      print(("  dopl.%-12s %s"):format(key, dopl.modules[key]))
+      print(("  dopl.%-12s %s"):format(key, dopl.modules[key].doc))
     end
     print("functions:")
     for _, key in ipairs(sorted_keys(dopl.functions)) do print("  dopl." .. key) end
@@ -103,7 +78,8 @@ function dopl.help(name)
     for _, key in ipairs(sorted_keys(docs)) do print(("  dopl.%-16s %s"):format(key, docs[key])) end
     return
   end
-  local text = docs[name] or dopl.modules[name] or dopl.functions[name]
+  local module = dopl.modules[name]
+  local text = docs[name] or module and module.doc or dopl.functions[name]
   if not text then
     error(("dopl.help: no operator, function or module '%s'%s"):format(tostring(name),
       did_you_mean(name, sorted_keys(docs, dopl.modules, dopl.functions))), 2)
@@ -119,7 +95,8 @@ function dopl.show(batch, options)
 end
 
 local function missing(t, name)
-  local value = dopl.modules[name] and require("dopl." .. name) -- core has an `optim` of its own
+  local module = dopl.modules[name]
+  local value = module and require(module.path) -- core has an `optim` of its own
   if not value then value = core[name] end
   if value == nil then value = core.ops[name] end
   if value == nil then

@@ -1,0 +1,33 @@
+--- modules.lua - the modules that recipes reach by a short name.
+--
+-- `dopl.loss` opens the module that `loss` stands for here. Names with `global` need no `dopl.` in
+-- recipes and at the prompt.
+-- @module dopl.modules
+
+return {
+  check = { path = "dopl.check", doc = "checks of what users give" },
+  compare = { path = "dopl.compare", doc = "runs side by side" },
+  data = { path = "dopl.data", global = true, doc = "rows, batches, the fictitious authors, TOFU" },
+  dist = { path = "dopl.dist", doc = "processes that train one model: one, for now" },
+  generate = { path = "dopl.generate", doc = "greedy and sampled continuation of prompts" },
+  inspect = { path = "dopl.inspect", doc = "values as text" },
+  loss = { path = "dopl.loss", global = true, doc = "unlearning losses" },
+  metrics = { path = "dopl.metrics", global = true, doc = "what unlearning is judged by" },
+  microscope = { path = "dopl.microscope", doc = "the optimizer watched at work" },
+  models = { path = "dopl.models", global = true, doc = "architectures" },
+  nn = { path = "dopl.nn", global = true, doc = "layers and parameters" },
+  optim = { path = "dopl.optim", global = true, doc = "optimizer rules" },
+  params = { path = "dopl.params", doc = "parameters of a recipe" },
+  plan = { path = "dopl.plan", doc = "what a recipe will need, before it runs" },
+  profile = { path = "dopl.profile", doc = "local p <close> = dopl.profile(): time by operator; "
+    .. "print(p), p:rows(), p:launches() on a device" },
+  reference = { path = "dopl.reference", doc = "scores of the frozen starting model, computed once" },
+  report = { path = "dopl.report", global = true, doc = "tables, curves, the HTML report" },
+  rng = { path = "dopl.rng", doc = "random numbers that depend only on seed, name and position" },
+  run = { path = "dopl.run", doc = "the folder of a run" },
+  schedule = { path = "dopl.schedule", global = true,
+    doc = "which objective comes next; learning rates" },
+  scheme = { path = "dopl.scheme", global = true, doc = "how objectives share optimizer states" },
+  text = { path = "dopl.text", doc = "tokenizers, stemming, ROUGE" },
+  train = { path = "dopl.train", global = true, doc = "the training loop" },
+}
