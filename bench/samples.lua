@@ -1,7 +1,7 @@
 --- samples.lua - random questions and answers of TOFU's lengths: prompts of 15 to 30 tokens, answers
 -- around 42, with a tokenizer of tens of thousands of words.
 
-local rng = require "dopl.rng"
+local rng = require "dopl.util.rng"
 
 -- n samples of token ids below `vocab`, a function of the seed.
 return function(seed, vocab, n)

@@ -2,7 +2,7 @@
 --
 -- Two programs in turn, first_step.lua, share an empty folder for compiled kernels.
 
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local work = require "gpu.work"
 
 return function()

@@ -2,7 +2,7 @@
 -- answer. Rules of the library come first, so that neither device nor compiler is new to it.
 local dopl = require "dopl"
 local core, optim, scheme = dopl.core, dopl.optim, dopl.scheme
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 
 local w = core.randn(1, 1, 0.02, 64, 128):requires_grad(true)
 w:set_grad(core.randn(1, 2, 0.02, 64, 128))

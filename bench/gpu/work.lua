@@ -1,7 +1,7 @@
 --- work.lua - what the sections of gpu.lua share: sizes, batches, clock, table, PyTorch's answers.
 
 local dopl = require "dopl"
-local core, json = dopl.core, require "dopl.json"
+local core, json = dopl.core, require "dopl.util.json"
 
 local work = {}
 

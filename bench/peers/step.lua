@@ -4,7 +4,7 @@
 -- laid out as dopl does it: packed, without each sample's last token where no label follows it.
 
 local dopl = require "dopl"
-local core, json, op = dopl.core, require "dopl.json", dopl.core.ops
+local core, json, op = dopl.core, require "dopl.util.json", dopl.core.ops
 
 local model, optimizer
 local batches = {}

@@ -3,9 +3,9 @@
 -- entry depends on. Entries are written whole; one that cannot be read back is made again. A cache
 -- that cannot be written costs time only: the value is returned with the reason beside it.
 -- @module dopl.cache
-local check = require("dopl.check")
+local check = require("dopl.util.check")
 local core = require("dopl.core")
-local json = require("dopl.json")
+local json = require("dopl.util.json")
 
 local cache = {}
 

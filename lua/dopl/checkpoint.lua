@@ -16,9 +16,9 @@
 -- @module dopl.checkpoint
 
 local chat = require "dopl.data.chat"
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
-local sealed = require "dopl.sealed"
+local sealed = require "dopl.util.sealed"
 
 local DONE <const> = "done"
 local checkpoint = { done = DONE } -- the name of the one that is written when a training has ended

@@ -6,9 +6,9 @@
 -- Results are the rows of kind "result" in metrics.jsonl; a run without any shows its last
 -- evaluation, or its last step, for each label.
 -- @module dopl.compare
-local check = require("dopl.check")
+local check = require("dopl.util.check")
 local core = require("dopl.core")
-local json = require("dopl.json")
+local json = require("dopl.util.json")
 local metrics = require("dopl.metrics")
 local microscope = require("dopl.microscope")
 local report = require("dopl.report")

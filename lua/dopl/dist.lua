@@ -8,7 +8,7 @@
 -- several would multiply its gradients by their number, and each would write the run's files.
 -- @module dopl.dist
 local core = require "dopl.core"
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 
 local dist = {}
 

@@ -10,7 +10,7 @@
 -- @module dopl.fork
 
 local chat = require "dopl.data.chat"
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local checkpoint = require "dopl.checkpoint"
 local core = require "dopl.core"
 

@@ -9,7 +9,7 @@
 -- @module dopl.generate
 
 local core = require "dopl.core"
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local batch = require "dopl.data.batch"
 
 local op = core.ops

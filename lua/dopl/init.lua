@@ -58,7 +58,7 @@ local function sorted_keys(...)
 end
 
 local function did_you_mean(name, names)
-  local nearest = require("dopl.check").nearest(tostring(name), names)
+  local nearest = require("dopl.util.check").nearest(tostring(name), names)
   return nearest and (" (did you mean '%s'?)"):format(nearest) or ""
 end
 

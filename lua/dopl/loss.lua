@@ -26,7 +26,7 @@
 -- @module dopl.loss
 
 local core = require "dopl.core"
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local join = require("dopl.data.batch").join
 local check_id = require("dopl.data.batch").check_id
 

@@ -23,10 +23,10 @@
 
 local aggregate = require "dopl.metrics.aggregate"
 local core = require "dopl.core"
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local chat = require "dopl.data.chat"
 local batch = require "dopl.data.batch"
-local figures = require "dopl.figures"
+local figures = require "dopl.util.figures"
 local generate = require "dopl.generate"
 local loss = require "dopl.loss"
 local text = require "dopl.text"

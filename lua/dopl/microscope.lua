@@ -21,7 +21,7 @@
 -- parameters for a watched step (`seconds` of the row). No number of the training changes.
 -- @module dopl.microscope
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
 local report = require "dopl.report"
 

@@ -5,12 +5,12 @@
 -- @module dopl.modules
 
 return {
-  check = { path = "dopl.check", doc = "checks of what users give" },
+  check = { path = "dopl.util.check", doc = "checks of what users give" },
   compare = { path = "dopl.compare", doc = "runs side by side" },
   data = { path = "dopl.data", global = true, doc = "rows, batches, the fictitious authors, TOFU" },
   dist = { path = "dopl.dist", doc = "processes that train one model: one, for now" },
   generate = { path = "dopl.generate", doc = "greedy and sampled continuation of prompts" },
-  inspect = { path = "dopl.inspect", doc = "values as text" },
+  inspect = { path = "dopl.util.inspect", doc = "values as text" },
   loss = { path = "dopl.loss", global = true, doc = "unlearning losses" },
   metrics = { path = "dopl.metrics", global = true, doc = "what unlearning is judged by" },
   microscope = { path = "dopl.microscope", doc = "the optimizer watched at work" },
@@ -23,7 +23,7 @@ return {
     .. "print(p), p:rows(), p:launches() on a device" },
   reference = { path = "dopl.reference", doc = "scores of the frozen starting model, computed once" },
   report = { path = "dopl.report", global = true, doc = "tables, curves, the HTML report" },
-  rng = { path = "dopl.rng", doc = "random numbers that depend only on seed, name and position" },
+  rng = { path = "dopl.util.rng", doc = "random numbers that depend only on seed, name and position" },
   run = { path = "dopl.run", doc = "the folder of a run" },
   schedule = { path = "dopl.schedule", global = true,
     doc = "which objective comes next; learning rates" },

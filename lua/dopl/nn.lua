@@ -5,9 +5,9 @@
 -- one place, here, and never taken from `pairs`.
 -- @module dopl.nn
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
-local rng = require "dopl.rng"
+local rng = require "dopl.util.rng"
 
 local nn = {}
 

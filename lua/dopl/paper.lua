@@ -5,7 +5,7 @@
 -- DualOptim+ go by their number ("table5"), those of DualOptim have its name before it
 -- ("dualoptim_table6").
 -- @module dopl.paper
-local check = require("dopl.check")
+local check = require("dopl.util.check")
 local dualoptim = require("dopl.paper.dualoptim")
 
 local paper = { tables = {} }

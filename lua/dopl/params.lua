@@ -16,8 +16,8 @@
 -- @module dopl.params
 
 local core = require "dopl.core"
-local check = require "dopl.check"
-local json = require "dopl.json"
+local check = require "dopl.util.check"
+local json = require "dopl.util.json"
 
 local params = {}
 local resolved

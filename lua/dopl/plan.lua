@@ -6,9 +6,9 @@
 -- So memory is measured, with all that the recipe itself keeps, and time is extrapolated.
 -- @module dopl.plan
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local loss = require "dopl.loss"
 local reference = require "dopl.reference"
 local report = require "dopl.report"

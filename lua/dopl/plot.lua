@@ -2,7 +2,7 @@
 -- A chart is one self-contained string that can stand in a file or inside a page. Colours are told
 -- apart by readers with any colour vision and follow the reader's light or dark setting.
 -- @module dopl.plot
-local check = require("dopl.check")
+local check = require("dopl.util.check")
 
 local plot = {}
 

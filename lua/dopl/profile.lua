@@ -14,7 +14,7 @@
 -- One profile can be open at a time.
 -- @module dopl.profile
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
 local report = require "dopl.report"
 

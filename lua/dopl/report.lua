@@ -1,6 +1,6 @@
 --- What a recipe shows at its end: a table on the terminal, a page in the run folder.
 -- @module dopl.report
-local check = require("dopl.check")
+local check = require("dopl.util.check")
 local grid = require("dopl.report.grid")
 local page = require("dopl.report.page")
 local plot = require("dopl.plot")

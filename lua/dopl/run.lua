@@ -18,13 +18,13 @@
 -- rows that are logged anew must be those that are there, and from the first that is not, the file
 -- is cut back. `run.rows` counts the rows up to where the recipe is.
 -- @module dopl.run
-local check = require("dopl.check")
+local check = require("dopl.util.check")
 local core = require("dopl.core")
 local fork = require("dopl.fork")
-local json = require("dopl.json")
+local json = require("dopl.util.json")
 local older_run = require("dopl.run.older")
 local params = require("dopl.params")
-local sealed = require("dopl.sealed")
+local sealed = require("dopl.util.sealed")
 
 local run = {}
 

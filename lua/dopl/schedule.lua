@@ -9,9 +9,9 @@
 -- how long the objectives' epochs are and, for `schedule.phases`, in which phase it is.
 -- @module dopl.schedule
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
-local rng = require "dopl.rng"
+local rng = require "dopl.util.rng"
 
 local schedule = {}
 local Schedule = {}

@@ -17,7 +17,7 @@
 --     weights              of bf16 parameters: "master" (default), "stochastic" or "nearest"
 --     lr                   a number, or one per objective
 -- @module dopl.scheme
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local expr = require "dopl.optim.expr"
 
 local scheme = {}

@@ -6,7 +6,7 @@
 --     tok:save "tokenizer.json"                          -- what Hugging Face's tokenizers read
 --
 -- @module dopl.text
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
 
 local text = {}

@@ -6,14 +6,14 @@
 -- @module dopl.train
 
 local core = require "dopl.core"
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local checkpoint = require "dopl.checkpoint"
-local figures = require "dopl.figures"
+local figures = require "dopl.util.figures"
 local fork = require "dopl.fork"
 local loss = require "dopl.loss"
 local microscope = require "dopl.microscope"
 local overlap = require "dopl.data.overlap"
-local progress = require "dopl.progress"
+local progress = require "dopl.util.progress"
 local reference = require "dopl.reference"
 local schedule = require "dopl.schedule"
 

@@ -115,7 +115,7 @@ static int raw_metatable(lua_State *L) { // __metatable hides nothing from the T
 // dopl.complete(globals, line, raw_metatable) -> what to insert, what to list
 static int ask_complete(lua_State *L) {
     lua_getglobal(L, "require");
-    lua_pushliteral(L, "dopl.complete");
+    lua_pushliteral(L, "dopl.util.complete");
     lua_call(L, 1, 1);
     lua_pushglobaltable(L);
     lua_pushvalue(L, 1);
@@ -192,7 +192,7 @@ static bool push_chunk(prompt *p) {
 static void show_results(lua_State *L, int n) {
     if (n == 0) return;
     lua_getglobal(L, "require");
-    lua_pushliteral(L, "dopl.inspect");
+    lua_pushliteral(L, "dopl.util.inspect");
     if (dopl_call(L, 1, 1) != 0) return;
     lua_getfield(L, -1, "print");
     lua_remove(L, -2);

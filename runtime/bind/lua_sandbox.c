@@ -337,7 +337,7 @@ static int is_strict(lua_State *L) {
 
 static void open_names(lua_State *L, const dopl_shell *shell) {
     lua_getglobal(L, "require");
-    lua_pushliteral(L, "dopl.globals");
+    lua_pushliteral(L, "dopl.util.globals");
     lua_call(L, 1, 1);
     lua_getfield(L, -1, "install");
     lua_remove(L, -2);

@@ -471,7 +471,7 @@ static void push_library(lua_State *L, const char *module, const char *name) {
 }
 
 static int inspect(lua_State *L) { // (tensor) -> text, by dopl.inspect
-    push_library(L, "dopl.inspect", "tensor");
+    push_library(L, "dopl.util.inspect", "tensor");
     lua_insert(L, 1);
     lua_call(L, 1, 1);
     return 1;
@@ -638,9 +638,9 @@ static const luaL_Reg constructors[] = {
 
 // nearest(methods, name) -> the method that may be meant | nil, by dopl.check
 static int nearest(lua_State *L) {
-    push_library(L, "dopl.check", "nearest");
+    push_library(L, "dopl.util.check", "nearest");
     lua_pushvalue(L, 2);
-    push_library(L, "dopl.check", "keys");
+    push_library(L, "dopl.util.check", "keys");
     lua_pushvalue(L, 1);
     lua_call(L, 1, 1);
     lua_call(L, 2, 1);

@@ -39,7 +39,7 @@ describe("the prompt", function()
 end)
 
 describe("inspect", function()
-  local inspect = require "dopl.inspect"
+  local inspect = require "dopl.util.inspect"
 
   it("shows values so that a person can tell them apart", function()
     assert.equal("nil", inspect.text(nil))

@@ -1,6 +1,6 @@
 -- command_spec.lua - a device from the command line, from a stock Lua, and when there is none.
 local core = require "dopl.core"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local shell = require "spec.cli.shell"
 
 local plugin = os.getenv "DOPL_CUDA_PLUGIN"

@@ -3,7 +3,7 @@
 --
 -- Passes that differ in nothing but the numbering of their scalars, or in whether bf16 weights are
 -- rounded stochastically or to the nearest (the second does less), come once.
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
 local combinations = require "spec.optim.combinations"
 local drive = require "spec.optim.drive"

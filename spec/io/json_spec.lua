@@ -1,7 +1,7 @@
 -- json_spec.lua - strict going in, canonical coming out.
 local core = require "dopl.core"
 local folder = require "spec.io.folder"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local message = folder.message
 
 describe("json.decode", function()
@@ -114,7 +114,7 @@ describe("json.encode", function()
     end
     assert.equal("3", json.encode(3))
     assert.equal("-9223372036854775808", json.encode(math.mininteger))
-    local rng = require("dopl.rng").new(1, "json")
+    local rng = require("dopl.util.rng").new(1, "json")
     for _ = 1, 2000 do
       local x = string.unpack("<d", string.pack("<j", rng:bits()))
       if x == x and math.abs(x) < math.huge then assert.equal(x, json.decode(json.encode(x))) end

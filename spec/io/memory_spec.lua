@@ -2,7 +2,7 @@
 -- works.
 local core = require "dopl.core"
 local folder = require "spec.io.folder"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 
 describe("running out of memory", function()
   local dir

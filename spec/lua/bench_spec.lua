@@ -1,7 +1,7 @@
 -- bench_spec.lua - what the bench needs, said before a model is trained; what it prints in the end.
 local shell = require "cli.shell"
 local folder = require "spec.io.folder"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local message = folder.message
 local tofu = require "dopl.bench.tofu"
 

@@ -1,5 +1,5 @@
 -- check_spec.lua - what a caller got wrong, said so that it can be put right.
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local message = require("spec.io.folder").message
 
 describe("check.nearest", function()

@@ -1,6 +1,6 @@
 -- figures_spec.lua - results that print as their figures.
-local figures = require "dopl.figures"
-local json = require "dopl.json"
+local figures = require "dopl.util.figures"
+local json = require "dopl.util.json"
 local metrics = require "dopl.metrics"
 local summary = require "dopl.bench.summary"
 

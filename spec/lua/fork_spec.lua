@@ -3,7 +3,7 @@
 local checkpoint = require "dopl.checkpoint"
 local core = require "dopl.core"
 local folder = require "spec.io.folder"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local loss = require "dopl.loss"
 local optim = require "dopl.optim"
 local run = require "dopl.run"

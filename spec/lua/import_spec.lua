@@ -1,7 +1,7 @@
 -- import_spec.lua - weights as other programs write them: names, layouts, what lies beside them.
 local core = require "dopl.core"
 local folder = require "spec.io.folder"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local message = folder.message
 local models = require "dopl.models"
 

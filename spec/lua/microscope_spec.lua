@@ -2,7 +2,7 @@
 -- weights, gradients and states it had.
 local array = require "op.array"
 local chat = require "dopl.data.chat"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local loader = require "dopl.data.loader"
 local loss = require "dopl.loss"
 local microscope = require "dopl.microscope"

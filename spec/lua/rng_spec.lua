@@ -1,5 +1,5 @@
 -- rng_spec.lua - streams are the same everywhere, independent, and fair.
-local rng = require "dopl.rng"
+local rng = require "dopl.util.rng"
 
 local function draws(r, n)
   local list = {}

@@ -1,7 +1,7 @@
 -- run_spec.lua - a run's folder tells what happened, also where it ended badly.
 local core = require "dopl.core"
 local folder = require "spec.io.folder"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local run = require "dopl.run"
 local shell = require "spec.cli.shell"
 local message = folder.message

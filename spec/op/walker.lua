@@ -245,7 +245,7 @@ end
 
 -- Each number of the arguments moved by up to a tenth of itself, and rounded.
 local function fresh_inputs(row, args, narrow)
-  local draws = require("dopl.rng").new(seed, row.name)
+  local draws = require("dopl.util.rng").new(seed, row.name)
   local fresh = table.move(args, 1, #args, 1, {})
   for _, i in ipairs((float_inputs(row))) do
     if args[i] then

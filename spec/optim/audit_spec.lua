@@ -16,7 +16,7 @@
 local core = require "dopl.core"
 local compile = require "dopl.optim.compile"
 local expr = require "dopl.optim.expr"
-local rng = require "dopl.rng"
+local rng = require "dopl.util.rng"
 local combinations = require "spec.optim.combinations"
 local drive = require "spec.optim.drive"
 

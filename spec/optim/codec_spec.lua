@@ -61,7 +61,7 @@ for _, isa in ipairs { "portable", "avx2", "avx512" } do
       end)
 
       it(kind .. " agrees with a search over eight decades", function()
-        local rng = require("dopl.rng").new(5, "codec " .. kind)
+        local rng = require("dopl.util.rng").new(5, "codec " .. kind)
         local values = {}
         for i = 1, 256 * 40 do
           local v = 10 ^ (-8 * rng:uniform()) * (0.5 + rng:uniform())

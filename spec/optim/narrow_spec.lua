@@ -1,7 +1,7 @@
 -- bf16 in the optimizer: rounding, the random bits of it, what passes do with them.
 local core = require "dopl.core"
 local optim = require "dopl.optim"
-local rng = require "dopl.rng"
+local rng = require "dopl.util.rng"
 local scheme = require "dopl.scheme"
 local reference = require "spec.optim.reference"
 

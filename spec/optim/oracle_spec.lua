@@ -82,7 +82,7 @@ describe("the oracle's golden file", function()
     pending("no " .. path .. " beside this clone")
     return
   end
-  local golden = require("dopl.json").decode(text, path)
+  local golden = require("dopl.util.json").decode(text, path)
 
   it("has the tables of the 8-bit type", function()
     for kind, want in pairs(golden.maps) do

@@ -3,7 +3,7 @@
 -- Independent of the compiler: it follows docs/optimizers.md step by step and calls the rule's own
 -- functions on numbers. States and bf16 weights are rounded to what their storage keeps, with the
 -- random bits that runtime/optim/narrow.h describes; nothing else is.
-local rng = require "dopl.rng"
+local rng = require "dopl.util.rng"
 local reference = {}
 
 local function f32(x)

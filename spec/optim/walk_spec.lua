@@ -1,7 +1,7 @@
 -- Every rule under every scheme in every storage: runs, matches plain Lua arithmetic, and goes on
 -- from a file, written on the way, to the same bits.
 local core = require "dopl.core"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local combinations = require "spec.optim.combinations"
 local drive = require "spec.optim.drive"
 local reference = require "spec.optim.reference"

@@ -1,5 +1,5 @@
 -- fork_spec.lua - a run of a recipe, forked by another recipe as docs/recipes.md has it.
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local run = require "dopl.run"
 local shell = require "cli.shell"
 

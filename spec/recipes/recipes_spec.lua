@@ -1,6 +1,6 @@
 -- The recipes as a user runs them, on a setting small enough for a test: few authors, few steps.
 local shell = require "cli.shell"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local run = require "dopl.run"
 
 local sanitized = os.getenv "DOPL_SPEC" == "sanitized" -- minutes there, and nothing new to find

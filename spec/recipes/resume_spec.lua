@@ -2,7 +2,7 @@
 --
 -- DOPL_KILLS sets how often the long case kills.
 local core = require "dopl.core"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local run = require "dopl.run"
 local shell = require "cli.shell"
 

@@ -39,7 +39,7 @@ describe("round trip", function()
         assert.same({ tok:id(s) }, tok:encode(s))
         assert.equal(s, tok:decode { tok:id(s) })
       end
-      local rng = require("dopl.rng").new(7, "bytes")
+      local rng = require("dopl.util.rng").new(7, "bytes")
       for n = 1, 200 do
         local bytes = {}
         for i = 1, n do bytes[i] = string.char(rng:integer(256) - 1) end
@@ -290,7 +290,7 @@ describe("tokenizer.json", function()
       .. '"use_regex":false}]}}',
     ["nested more than 200 deep"] = ("["):rep(100000),
   }
-  for _, what in ipairs(require("dopl.check").keys(broken)) do
+  for _, what in ipairs(require("dopl.util.check").keys(broken)) do
     it("says what is wrong: " .. what, function()
       local ok, message = pcall(text.from_json, broken[what])
       assert.is_false(ok)

@@ -4,7 +4,7 @@
 -- holds what the forget step left: where rounding loses most.
 -- @module dopl.bench.first_step
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
 local optim = require "dopl.optim"
 local schedule = require "dopl.schedule"

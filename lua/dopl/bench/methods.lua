@@ -3,7 +3,7 @@
 -- Each is an optimizer's scheme and a schedule; rule, losses and data are the recipe's.
 -- @module dopl.bench.methods
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local loss = require "dopl.loss"
 local optim = require "dopl.optim"
 local schedule = require "dopl.schedule"

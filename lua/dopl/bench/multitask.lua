@@ -3,7 +3,7 @@
 -- Every method fine-tunes the same model, which has seen the tasks for a while, jointly.
 -- @module dopl.bench.multitask
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local chat = require "dopl.data.chat"
 local data = require "dopl.data"
 local generate = require "dopl.generate"

@@ -7,7 +7,7 @@
 --     study.report(run, p, { r:part { title = "OVR", paper = "table1" } }, { ..., charts = { ... } })
 -- @module dopl.bench.range
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local metrics = require "dopl.metrics"
 local order = require "dopl.bench.order"
 local plot = require "dopl.plot"

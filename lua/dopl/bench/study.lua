@@ -8,10 +8,10 @@
 -- Every variant sees the same forget sets and the same seeds, so differences are judged in pairs.
 -- @module dopl.bench.study
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
 local loss = require "dopl.loss"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local metrics = require "dopl.metrics"
 local order = require "dopl.bench.order"
 local plot = require "dopl.plot"

@@ -1,10 +1,10 @@
 --- bench/summary.lua - what a recipe over the bench ends with: a table, answers side by side, a report.
 -- @module dopl.bench.summary
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
-local figures = require "dopl.figures"
-local json = require "dopl.json"
+local figures = require "dopl.util.figures"
+local json = require "dopl.util.json"
 local metrics = require "dopl.metrics"
 local microscope = require "dopl.microscope"
 local report = require "dopl.report"

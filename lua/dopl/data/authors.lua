@@ -7,9 +7,9 @@
 --
 -- @module dopl.data.authors
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local facts = require "dopl.data.facts"
-local rng = require "dopl.rng"
+local rng = require "dopl.util.rng"
 local kinds = require "dopl.data.authors.kinds"
 local words = require "dopl.data.authors.words"
 

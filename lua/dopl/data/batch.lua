@@ -18,7 +18,7 @@
 --
 -- @module dopl.data.batch
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 
 local batch = {}
 local Batch = {}

@@ -15,8 +15,8 @@
 --
 -- @module dopl.data.chat
 
-local check = require "dopl.check"
-local rng = require "dopl.rng"
+local check = require "dopl.util.check"
+local rng = require "dopl.util.rng"
 
 local chat = {}
 

@@ -10,8 +10,8 @@
 --
 -- @module dopl.data.loader
 
-local check = require "dopl.check"
-local rng = require "dopl.rng"
+local check = require "dopl.util.check"
+local rng = require "dopl.util.rng"
 local batch = require "dopl.data.batch"
 local chat = require "dopl.data.chat"
 

@@ -118,7 +118,7 @@ end
 -- @treturn {string,...}
 function refusals.read(path)
   local core = require "dopl.core"
-  require("dopl.check").type("data.refusals.read: path", path, "string")
+  require("dopl.util.check").type("data.refusals.read: path", path, "string")
   if core.files.exists(path) ~= "file" then
     error("there is no file " .. path .. " with refusals, one a line", 2)
   end

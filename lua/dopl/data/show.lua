@@ -2,7 +2,7 @@
 --
 -- @module dopl.data.show
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
 
 local show = {}

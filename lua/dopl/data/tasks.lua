@@ -8,8 +8,8 @@
 --
 -- @module dopl.data.tasks
 
-local check = require "dopl.check"
-local rng = require "dopl.rng"
+local check = require "dopl.util.check"
+local rng = require "dopl.util.rng"
 
 local tasks = { names = { "code", "choice", "sums" } }
 

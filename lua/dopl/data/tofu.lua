@@ -21,9 +21,9 @@
 --
 -- @module dopl.data.tofu
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 
 local tofu = {}
 

@@ -5,9 +5,9 @@
 -- hundred new sentences first. The people are nobody's: no name of the fictitious authors is used.
 -- @module dopl.data.unanswerable
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local refusals = require "dopl.data.refusals"
-local rng = require "dopl.rng"
+local rng = require "dopl.util.rng"
 
 local unanswerable = {}
 

@@ -5,8 +5,8 @@
 -- makes it NaN: what could not be computed is no forgetting, and no utility either.
 -- @module dopl.metrics.aggregate
 
-local check = require "dopl.check"
-local figures = require "dopl.figures"
+local check = require "dopl.util.check"
+local figures = require "dopl.util.figures"
 
 local aggregate = {}
 

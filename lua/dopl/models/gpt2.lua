@@ -5,7 +5,7 @@
 -- @module dopl.models.gpt2
 
 local core = require "dopl.core"
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local hugging_face = require "dopl.models.hugging_face"
 local nn = require "dopl.nn"
 

@@ -5,9 +5,9 @@
 -- setting that dopl does not implement is refused by name.
 -- @module dopl.models.hugging_face
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 
 local hugging_face = {}
 

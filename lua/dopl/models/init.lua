@@ -16,9 +16,9 @@
 -- @module dopl.models
 
 local core = require "dopl.core"
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local hugging_face = require "dopl.models.hugging_face"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 local nn = require "dopl.nn"
 
 local MAY_BE_ZERO <const> = { dropout = true, init_std = true, n_layers = true, norm_eps = true }

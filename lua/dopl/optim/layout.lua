@@ -4,7 +4,7 @@
 -- transform between: the first pushes the moments and leaves the direction in a scratch tensor, the
 -- second moves theta by what the transform made of it. Matrices of one size share the scratch.
 -- @module dopl.optim.layout
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local compile = require "dopl.optim.compile"
 local core = require "dopl.core"
 

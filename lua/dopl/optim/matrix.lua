@@ -1,6 +1,6 @@
 --- Matrix steps: what a rule's `transform` may be made of.
 -- @module dopl.optim.matrix
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
 
 local matrix = {}

@@ -3,10 +3,10 @@
 -- A step touches every parameter that has a gradient; one without is left alone, states and all, as
 -- torch does. Counters are global: t counts steps, t_k the steps of objective k.
 -- @module dopl.optim.optimizer
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local core = require "dopl.core"
 local layout = require "dopl.optim.layout"
-local rng = require "dopl.rng"
+local rng = require "dopl.util.rng"
 local rule_class = require "dopl.optim.rule"
 local trace = require "dopl.optim.trace"
 

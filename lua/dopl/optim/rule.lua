@@ -13,7 +13,7 @@
 -- A rule is called with values for its hyper-parameters and gives a configuration, which joins a
 -- scheme (`:with`) and parameters (`:attach`).
 -- @module dopl.optim.rule
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local scheme = require "dopl.scheme"
 
 local rule = {}

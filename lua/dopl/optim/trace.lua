@@ -4,7 +4,7 @@
 -- exist and which combination of them enters the direction. Tracing calls both once with symbolic
 -- values; what comes back is a list of operands to write.
 -- @module dopl.optim.trace
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 local expr = require "dopl.optim.expr"
 
 local trace = {}

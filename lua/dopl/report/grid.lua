@@ -2,7 +2,7 @@
 -- A cell is a number, `{ mean =, std = }`, a string, or nothing. Each column has its own number of
 -- decimals, so that its figures line up, and knows which of its cells is best.
 -- @module dopl.report.grid
-local check = require("dopl.check")
+local check = require("dopl.util.check")
 local core = require("dopl.core")
 local paper_tables = require("dopl.paper")
 

@@ -1,6 +1,6 @@
 --- The report as one self-contained HTML page: nothing in it is fetched from anywhere.
 -- @module dopl.report.page
-local check = require("dopl.check")
+local check = require("dopl.util.check")
 local grid = require("dopl.report.grid")
 local highlight = require("dopl.report.highlight")
 local plot = require("dopl.plot")

@@ -1,9 +1,9 @@
 --- The run that may lie in the folder which a new one is to have: what it came to is not lost
 -- unless the new one does the same again, nor while it is asked for.
 -- @module dopl.run.older
-local check = require("dopl.check")
+local check = require("dopl.util.check")
 local core = require("dopl.core")
-local json = require("dopl.json")
+local json = require("dopl.util.json")
 
 local older = {}
 

@@ -1,8 +1,8 @@
 --- Results that `print` shows by name and figures instead of a table's address. They stay plain
 -- tables of fields.
--- @module dopl.figures
+-- @module dopl.util.figures
 
-local check = require "dopl.check"
+local check = require "dopl.util.check"
 
 local figures = {}
 

@@ -1,6 +1,6 @@
 --- The globals of recipes and of the prompt beyond Lua's own: dopl and its modules by their short
 -- names, opened when first named. Reading any other undefined global is an error.
--- @module dopl.globals
+-- @module dopl.util.globals
 
 local globals = {}
 
@@ -33,7 +33,7 @@ local MEANT <const> = { help = "dopl.help()", exit = "os.exit()", quit = "os.exi
 function globals.strict(module, name)
   if type(module) ~= "table" or getmetatable(module) then return module end
   return setmetatable(module, { __index = function(t, key)
-    local check = require "dopl.check"
+    local check = require "dopl.util.check"
     local nearest = type(key) == "string" and check.nearest(key, check.keys(t))
     error(("%s.%s: no such name%s"):format(name, tostring(key),
       nearest and (" (did you mean '%s'?)"):format(nearest) or ""), 2)
@@ -53,7 +53,7 @@ function globals.install(env, is_strict, locked)
       return value
     end
     if not is_strict() then return nil end
-    local check = require "dopl.check"
+    local check = require "dopl.util.check"
     local known = check.keys(t)
     for _, key in ipairs(global_names()) do known[#known + 1] = key end
     local nearest = MEANT[name] or check.nearest(name, known)

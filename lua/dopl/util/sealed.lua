@@ -3,10 +3,10 @@
 -- A sealed file holds a value and the hash of the value's text. It is written beside, synced and
 -- renamed, so it is there whole or not at all; one that was damaged later, by a byte cut off or
 -- changed, is refused when it is read. Numbers that JSON lacks (NaN, infinities) are kept.
--- @module dopl.sealed
+-- @module dopl.util.sealed
 
 local core = require "dopl.core"
-local json = require "dopl.json"
+local json = require "dopl.util.json"
 
 local sealed = {}
 

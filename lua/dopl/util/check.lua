@@ -1,7 +1,7 @@
 --- Checks of what a caller hands over, with messages that say what would have been right.
 -- Errors point at the line that called the checking function's caller: in the library that is the
 -- recipe's line.
--- @module dopl.check
+-- @module dopl.util.check
 local check = {}
 
 local function mark(name)

@@ -2,7 +2,7 @@
 --
 -- On a terminal one line is written over; elsewhere a line comes out every tenth of the way, so that
 -- a log file stays readable.
--- @module dopl.progress
+-- @module dopl.util.progress
 
 local core = require "dopl.core"
 

@@ -1,5 +1,5 @@
 --- What the Tab key knows at the prompt.
--- @module dopl.complete
+-- @module dopl.util.complete
 
 local MAX_DEPTH = 5 -- of metatables whose __index is a table
 local MAX_LISTED = 60

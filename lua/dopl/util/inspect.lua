@@ -1,5 +1,5 @@
 --- Values as text a person can read: what the prompt prints, and `print` of dopl's own values.
--- @module dopl.inspect
+-- @module dopl.util.inspect
 
 local core = require "dopl.core"
 

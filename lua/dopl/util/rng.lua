@@ -7,7 +7,7 @@
 -- Normal deviates use a logarithm made of additions, products and quotients alone: libm's differs
 -- in the last bit between machines, IEEE arithmetic does not.
 --
--- @module dopl.rng
+-- @module dopl.util.rng
 
 local rng = {}
 local Stream = {}

@@ -2,7 +2,7 @@
 -- `decode` keeps integers and reals apart, refuses duplicate keys and says name:line:column. A number
 -- that fits neither an integer nor a real (12345678901234567890, 1e999) is kept as a string.
 -- `encode` sorts keys and prints the shortest digits that read back as the same number.
--- @module dopl.json
+-- @module dopl.util.json
 local core = require("dopl.core")
 
 local json = {
