@@ -1,7 +1,7 @@
 // lua_text.c - dopl.core.bpe: the tokenizer as a userdata; dopl.core.rouge: ROUGE-L, its stemmer,
 // and text in one form.
 //
-// lua/dopl/text.lua is the public face; it checks options, does the files, and adds the methods
+// lua/dopl/text/init.lua is the public face; it checks options, does the files, and adds the methods
 // that need either.
 #include "bytes.h"
 #include "state.h"
