@@ -8,7 +8,7 @@ local compile = require "dopl.optim.compile"
 local core = require "dopl.core"
 local dopl = require "dopl"
 local optim = require "dopl.optim"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 local traffic = require "traffic"
 
 local p = dopl.params {

@@ -11,7 +11,7 @@ local dopl = require "dopl"
 local loss = require "dopl.loss"
 local optim = require "dopl.optim"
 local schedule = require "dopl.schedule"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 local tofu = require "dopl.bench.tofu"
 
 local p = dopl.params(tofu.params { steps = 150, lr = "1e-5,1e-4,1e-3" })

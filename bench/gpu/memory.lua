@@ -2,7 +2,7 @@
 
 local core = require "dopl.core"
 local optim = require "dopl.optim"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 local pack = require("dopl.data.batch").pack
 local samples = require "samples"
 local work = require "gpu.work"

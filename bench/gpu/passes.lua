@@ -4,7 +4,7 @@
 
 local core = require "dopl.core"
 local optim = require "dopl.optim"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 local traffic = require "traffic"
 local work = require "gpu.work"
 

@@ -27,7 +27,7 @@ return {
   run = { path = "dopl.run", doc = "the folder of a run" },
   schedule = { path = "dopl.schedule", global = true,
     doc = "which objective comes next; learning rates" },
-  scheme = { path = "dopl.scheme", global = true, doc = "how objectives share optimizer states" },
+  scheme = { path = "dopl.optim.scheme", global = true, doc = "how objectives share optimizer states" },
   text = { path = "dopl.text", doc = "tokenizers, stemming, ROUGE" },
   train = { path = "dopl.train", global = true, doc = "the training loop" },
 }

@@ -9,7 +9,7 @@ local loss = require "dopl.loss"
 local models = require "dopl.models"
 local nn = require "dopl.nn"
 local optim = require "dopl.optim"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 
 local config <const> = { architecture = "llama", vocab_size = 30, hidden_size = 8, n_layers = 2,
   heads = 2, kv_heads = 1, intermediate_size = 12 }

@@ -4,7 +4,7 @@
 -- computes the ends of tensors alone and leaves out products of matrices: memory is full of 0 there.
 local core = require "dopl.core"
 local optim = require "dopl.optim"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 
 local op = core.ops
 local about = select(2, core.device())

@@ -7,7 +7,7 @@ local loader = require "dopl.data.loader"
 local loss = require "dopl.loss"
 local optim = require "dopl.optim"
 local schedule = require "dopl.schedule"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 local small = require "spec.lua.small"
 local train = require "dopl.train"
 

@@ -7,7 +7,7 @@ local loss = require "dopl.loss"
 local models = require "dopl.models"
 local optim = require "dopl.optim"
 local schedule = require "dopl.schedule"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 local train = require "dopl.train"
 
 local tok <const> = require "spec.data.bytes"

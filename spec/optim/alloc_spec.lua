@@ -1,7 +1,7 @@
 -- Attaching an optimizer and taking a step, in which the first, second, third ... allocation fails.
 local core = require "dopl.core"
 local optim = require "dopl.optim"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 
 local function params(dtype)
   local list = {}

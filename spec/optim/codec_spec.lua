@@ -122,7 +122,7 @@ end)
 -- The first step of a sum of gradients stores the gradient itself, so what a pass makes of it on the
 -- tensors' device can be held against the processor's codec.
 it("the optimizer's passes make the codes that encode does, on any device", function()
-  local optim, scheme = require "dopl.optim", require "dopl.scheme"
+  local optim, scheme = require "dopl.optim", require "dopl.optim.scheme"
   local values = core.randn(3, 1, 1.0, 256 * 8):tolist()
   for _, map in pairs(reference.maps) do
     for shift = -8, 7 do

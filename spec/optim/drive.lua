@@ -1,6 +1,6 @@
 -- drive.lua - runs a case of the reference through the real optimizer, and compares the two.
 local core = require "dopl.core"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 local reference = require "spec.optim.reference"
 
 local drive = {}

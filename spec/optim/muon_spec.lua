@@ -2,7 +2,7 @@
 -- every scheme and storage; parameters it does not concern; transforms of one's own.
 local core = require "dopl.core"
 local optim = require "dopl.optim"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 local drive = require "spec.optim.drive"
 local reference = require "spec.optim.reference"
 

@@ -2,7 +2,7 @@
 local core = require "dopl.core"
 local optim = require "dopl.optim"
 local rng = require "dopl.util.rng"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 local reference = require "spec.optim.reference"
 
 local function rounded(values, ...)

@@ -1,7 +1,7 @@
 -- A rule the library does not have, under every scheme and storage; what rules and schemes refuse.
 local core = require "dopl.core"
 local optim = require "dopl.optim"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 local drive = require "spec.optim.drive"
 local reference = require "spec.optim.reference"
 

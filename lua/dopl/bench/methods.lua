@@ -7,7 +7,7 @@ local check = require "dopl.util.check"
 local loss = require "dopl.loss"
 local optim = require "dopl.optim"
 local schedule = require "dopl.schedule"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 local settings = require "dopl.bench.settings"
 
 local methods = {}

@@ -14,7 +14,7 @@
 -- scheme (`:with`) and parameters (`:attach`).
 -- @module dopl.optim.rule
 local check = require "dopl.util.check"
-local scheme = require "dopl.scheme"
+local scheme = require "dopl.optim.scheme"
 
 local rule = {}
 

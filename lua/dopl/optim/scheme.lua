@@ -16,7 +16,7 @@
 --     quantize_embeddings  is true
 --     weights              of bf16 parameters: "master" (default), "stochastic" or "nearest"
 --     lr                   a number, or one per objective
--- @module dopl.scheme
+-- @module dopl.optim.scheme
 local check = require "dopl.util.check"
 local expr = require "dopl.optim.expr"
 
