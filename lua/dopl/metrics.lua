@@ -27,7 +27,7 @@ local check = require "dopl.util.check"
 local chat = require "dopl.data.chat"
 local batch = require "dopl.data.batch"
 local figures = require "dopl.util.figures"
-local generate = require "dopl.generate"
+local generate = require "dopl.task.generate"
 local loss = require "dopl.loss"
 local text = require "dopl.text"
 

@@ -9,7 +9,7 @@ return {
   compare = { path = "dopl.compare", doc = "runs side by side" },
   data = { path = "dopl.data", global = true, doc = "rows, batches, the fictitious authors, TOFU" },
   dist = { path = "dopl.dist", doc = "processes that train one model: one, for now" },
-  generate = { path = "dopl.generate", doc = "greedy and sampled continuation of prompts" },
+  generate = { path = "dopl.task.generate", doc = "greedy and sampled continuation of prompts" },
   inspect = { path = "dopl.util.inspect", doc = "values as text" },
   loss = { path = "dopl.loss", global = true, doc = "unlearning losses" },
   metrics = { path = "dopl.metrics", global = true, doc = "what unlearning is judged by" },

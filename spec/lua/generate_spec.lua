@@ -1,6 +1,6 @@
 -- generate_spec.lua - a cache, packing and the company of other prompts change no token.
 local core = require "dopl.core"
-local generate = require "dopl.generate"
+local generate = require "dopl.task.generate"
 local models = require "dopl.models"
 
 local op = core.ops

@@ -6,7 +6,7 @@
 local check = require "dopl.util.check"
 local chat = require "dopl.data.chat"
 local data = require "dopl.data"
-local generate = require "dopl.generate"
+local generate = require "dopl.task.generate"
 local loss = require "dopl.loss"
 local metrics = require "dopl.metrics"
 local models = require "dopl.models"

@@ -6,7 +6,7 @@
 -- are launched as one (docs/cuda.md).
 -- Prompts are taken longest first in groups of `batch_size`, which bounds the cache. A sampled token
 -- is a function of seed, the prompt's place in the list and the token's place in its sequence.
--- @module dopl.generate
+-- @module dopl.task.generate
 
 local core = require "dopl.core"
 local check = require "dopl.util.check"
