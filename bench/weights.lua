@@ -8,9 +8,9 @@
 --   build/dopl --trust bench/weights.lua --steps 150 --lr 1e-5,1e-4,1e-3
 local core = require "dopl.core"
 local dopl = require "dopl"
-local loss = require "dopl.loss"
+local loss = require "dopl.train.loss"
 local optim = require "dopl.optim"
-local schedule = require "dopl.schedule"
+local schedule = require "dopl.train.schedule"
 local scheme = require "dopl.optim.scheme"
 local tofu = require "dopl.bench.tofu"
 

@@ -10,7 +10,7 @@ local check = require("dopl.util.check")
 local core = require("dopl.core")
 local json = require("dopl.util.json")
 local metrics = require("dopl.metrics")
-local microscope = require("dopl.microscope")
+local microscope = require("dopl.train.diagnostics")
 local report = require("dopl.report")
 local run = require("dopl.run")
 

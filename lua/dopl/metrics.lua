@@ -28,7 +28,7 @@ local chat = require "dopl.data.chat"
 local batch = require "dopl.data.batch"
 local figures = require "dopl.util.figures"
 local generate = require "dopl.task.generate"
-local loss = require "dopl.loss"
+local loss = require "dopl.train.loss"
 local text = require "dopl.text"
 
 local metrics = { dialect = "closer-look / DualOptim+" }

@@ -9,10 +9,10 @@
 local check = require "dopl.util.check"
 local core = require "dopl.core"
 local json = require "dopl.util.json"
-local loss = require "dopl.loss"
-local reference = require "dopl.reference"
+local loss = require "dopl.train.loss"
+local reference = require "dopl.train.reference"
 local report = require "dopl.report"
-local schedule = require "dopl.schedule"
+local schedule = require "dopl.train.schedule"
 
 local plan = {}
 

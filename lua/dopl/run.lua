@@ -20,7 +20,7 @@
 -- @module dopl.run
 local check = require("dopl.util.check")
 local core = require("dopl.core")
-local fork = require("dopl.fork")
+local fork = require("dopl.train.fork")
 local json = require("dopl.util.json")
 local older_run = require("dopl.run.older")
 local params = require("dopl.params")

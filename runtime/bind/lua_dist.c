@@ -1,4 +1,4 @@
-// lua_dist.c - core.dist.open(engine, rank, size, rendezvous) -> a world, for lua/dopl/dist.lua.
+// lua_dist.c - core.dist.open(engine, rank, size, rendezvous) -> a world, for lua/dopl/train/dist.lua.
 //
 //   world:sum { tensor, ... }    world:broadcast({ tensor, ... }, root)    world:close()
 #include "state.h"

@@ -5,7 +5,7 @@
 local array = require "op.array"
 local batch = require "dopl.data.batch"
 local core = require "dopl.core"
-local loss = require "dopl.loss"
+local loss = require "dopl.train.loss"
 local models = require "dopl.models"
 local nn = require "dopl.nn"
 local optim = require "dopl.optim"

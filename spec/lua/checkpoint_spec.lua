@@ -1,13 +1,13 @@
 -- checkpoint_spec.lua - a training that goes on from a checkpoint ends as the one left alone, and
 -- what is not whole is refused.
-local checkpoint = require "dopl.checkpoint"
+local checkpoint = require "dopl.train.checkpoint"
 local core = require "dopl.core"
 local folder = require "spec.io.folder"
-local loss = require "dopl.loss"
+local loss = require "dopl.train.loss"
 local models = require "dopl.models"
 local optim = require "dopl.optim"
 local run = require "dopl.run"
-local schedule = require "dopl.schedule"
+local schedule = require "dopl.train.schedule"
 local scheme = require "dopl.optim.scheme"
 local sealed = require "dopl.util.sealed"
 local shell = require "spec.cli.shell"

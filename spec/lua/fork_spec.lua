@@ -1,13 +1,13 @@
 -- fork_spec.lua - a training that begins where one of another run stood: the same when nothing is
 -- changed, what it may change, and what it says where the two do not fit.
-local checkpoint = require "dopl.checkpoint"
+local checkpoint = require "dopl.train.checkpoint"
 local core = require "dopl.core"
 local folder = require "spec.io.folder"
 local json = require "dopl.util.json"
-local loss = require "dopl.loss"
+local loss = require "dopl.train.loss"
 local optim = require "dopl.optim"
 local run = require "dopl.run"
-local schedule = require "dopl.schedule"
+local schedule = require "dopl.train.schedule"
 local scheme = require "dopl.optim.scheme"
 local small = require "spec.lua.small"
 local train = require "dopl.train"

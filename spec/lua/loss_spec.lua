@@ -3,8 +3,8 @@ local array = require "op.array"
 local batch = require "dopl.data.batch"
 local core = require "dopl.core"
 local golden = require "lua.golden"
-local loss = require "dopl.loss"
-local reference = require "dopl.reference"
+local loss = require "dopl.train.loss"
+local reference = require "dopl.train.reference"
 
 local g <const> = golden.read "losses"
 

@@ -2,7 +2,7 @@
 local dopl = require "dopl"
 local chat = require "dopl.data.chat"
 local core = require "dopl.core"
-local loss = require "dopl.loss"
+local loss = require "dopl.train.loss"
 local message = require("spec.io.folder").message
 local metrics = require "dopl.metrics"
 local models = require "dopl.models"

@@ -3,9 +3,9 @@ local array = require "op.array"
 local batch = require "dopl.data.batch"
 local core = require "dopl.core"
 local golden = require "lua.golden"
-local loss = require "dopl.loss"
+local loss = require "dopl.train.loss"
 local models = require "dopl.models"
-local reference = require "dopl.reference"
+local reference = require "dopl.train.reference"
 
 local op = core.ops
 

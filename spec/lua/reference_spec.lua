@@ -2,9 +2,9 @@
 local chat = require "dopl.data.chat"
 local core = require "dopl.core"
 local loader = require "dopl.data.loader"
-local loss = require "dopl.loss"
+local loss = require "dopl.train.loss"
 local models = require "dopl.models"
-local reference = require "dopl.reference"
+local reference = require "dopl.train.reference"
 
 local tok <const> = require "spec.data.bytes"
 

@@ -1,5 +1,5 @@
 -- schedule_spec.lua - whose step it is, and the learning rate's way.
-local schedule = require "dopl.schedule"
+local schedule = require "dopl.train.schedule"
 
 local function turns(s, n)
   local list = {}

@@ -1,7 +1,7 @@
 -- small.lua - a training of a moment for the specs: an objective of seven samples, a model of a
 -- few thousand numbers.
 local chat = require "dopl.data.chat"
-local checkpoint = require "dopl.checkpoint"
+local checkpoint = require "dopl.train.checkpoint"
 local loader = require "dopl.data.loader"
 local models = require "dopl.models"
 

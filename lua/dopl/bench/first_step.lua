@@ -7,7 +7,7 @@
 local check = require "dopl.util.check"
 local core = require "dopl.core"
 local optim = require "dopl.optim"
-local schedule = require "dopl.schedule"
+local schedule = require "dopl.train.schedule"
 local scheme = require "dopl.optim.scheme"
 local train = require "dopl.train"
 

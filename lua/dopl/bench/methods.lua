@@ -4,9 +4,9 @@
 -- @module dopl.bench.methods
 
 local check = require "dopl.util.check"
-local loss = require "dopl.loss"
+local loss = require "dopl.train.loss"
 local optim = require "dopl.optim"
-local schedule = require "dopl.schedule"
+local schedule = require "dopl.train.schedule"
 local scheme = require "dopl.optim.scheme"
 local settings = require "dopl.bench.settings"
 

@@ -6,7 +6,7 @@ local core = require "dopl.core"
 local figures = require "dopl.util.figures"
 local json = require "dopl.util.json"
 local metrics = require "dopl.metrics"
-local microscope = require "dopl.microscope"
+local microscope = require "dopl.train.diagnostics"
 local report = require "dopl.report"
 
 local summary = {}

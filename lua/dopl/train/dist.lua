@@ -6,7 +6,7 @@
 -- The engine "local" runs anywhere; "nccl" is for GPUs, one process a GPU, which find each other
 -- through `rendezvous`, a file that all of them see. For now a world has one process: a training of
 -- several would multiply its gradients by their number, and each would write the run's files.
--- @module dopl.dist
+-- @module dopl.train.dist
 local core = require "dopl.core"
 local check = require "dopl.util.check"
 

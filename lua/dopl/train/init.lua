@@ -7,15 +7,15 @@
 
 local core = require "dopl.core"
 local check = require "dopl.util.check"
-local checkpoint = require "dopl.checkpoint"
+local checkpoint = require "dopl.train.checkpoint"
 local figures = require "dopl.util.figures"
-local fork = require "dopl.fork"
-local loss = require "dopl.loss"
-local microscope = require "dopl.microscope"
+local fork = require "dopl.train.fork"
+local loss = require "dopl.train.loss"
+local microscope = require "dopl.train.diagnostics"
 local overlap = require "dopl.data.overlap"
 local progress = require "dopl.util.progress"
-local reference = require "dopl.reference"
-local schedule = require "dopl.schedule"
+local reference = require "dopl.train.reference"
+local schedule = require "dopl.train.schedule"
 
 local train = {}
 

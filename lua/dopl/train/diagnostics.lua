@@ -19,7 +19,7 @@
 -- It costs memory for copies, 12 bytes a parameter, 4 more an objective and 4 with base_delta, and
 -- time: one pass over the gradients each step for the averages, and some ten to twenty over the
 -- parameters for a watched step (`seconds` of the row). No number of the training changes.
--- @module dopl.microscope
+-- @module dopl.train.diagnostics
 
 local check = require "dopl.util.check"
 local core = require "dopl.core"

@@ -23,7 +23,7 @@
 -- A mean divides by the counts of the whole effective batch, so the sum over micro-batches is the
 -- loss of the batch, however it was cut. Formulas are those of DualOptim+ (Zhong et al.) and of the
 -- works it takes them from; l is summed over labels, r marks the starting model.
--- @module dopl.loss
+-- @module dopl.train.loss
 
 local core = require "dopl.core"
 local check = require "dopl.util.check"

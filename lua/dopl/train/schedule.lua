@@ -7,7 +7,7 @@
 --
 -- A value is never changed by a training: `train.fit` works with what `resolve` returns, which knows
 -- how long the objectives' epochs are and, for `schedule.phases`, in which phase it is.
--- @module dopl.schedule
+-- @module dopl.train.schedule
 
 local check = require "dopl.util.check"
 local core = require "dopl.core"

@@ -13,7 +13,7 @@
 -- that are to stay behind (`stay`) are there to fork from (dopl.fork).
 --
 -- (The function dopl.checkpoint, which trades time for memory, is dopl.nn's.)
--- @module dopl.checkpoint
+-- @module dopl.train.checkpoint
 
 local chat = require "dopl.data.chat"
 local check = require "dopl.util.check"

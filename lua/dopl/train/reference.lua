@@ -6,11 +6,11 @@
 -- log-likelihoods, the final hidden states of labelled positions (C floats each) and one copy of the
 -- head for KL. Refusals are drawn afresh each step, but the draw is a function of seed and step, so
 -- the pairs that will come up are known beforehand.
--- @module dopl.reference
+-- @module dopl.train.reference
 
 local core = require "dopl.core"
 local check_id = require("dopl.data.batch").check_id
-local loss = require "dopl.loss"
+local loss = require "dopl.train.loss"
 
 local op = core.ops
 local reference = {}

@@ -7,11 +7,11 @@
 -- name where the moment it holds is pushed alike and has as many elements; how it is stored may
 -- differ. The schedule is asked for the step after the checkpoint's: it counts from the parent's
 -- beginning, and so does `steps`.
--- @module dopl.fork
+-- @module dopl.train.fork
 
 local chat = require "dopl.data.chat"
 local check = require "dopl.util.check"
-local checkpoint = require "dopl.checkpoint"
+local checkpoint = require "dopl.train.checkpoint"
 local core = require "dopl.core"
 
 local fork = {}
