@@ -7,7 +7,7 @@
 
 local dopl = require "dopl"
 local first_step = require "dopl.bench.first_step"
-local plot = require "dopl.plot"
+local plot = require "dopl.report.plot"
 local tofu = require "dopl.bench.tofu"
 
 local p = dopl.params(tofu.params { lr = { 1e-3, "learning rate" }, eps = { 1e-8, "Adam's eps" } })

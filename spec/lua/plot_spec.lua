@@ -1,5 +1,5 @@
 -- plot_spec.lua - charts are well-formed whatever the data, and hold nothing but data.
-local plot = require "dopl.plot"
+local plot = require "dopl.report.plot"
 local message = require("spec.io.folder").message
 
 -- Walks the tags of an SVG or HTML text: every one closed in order, every & an entity.

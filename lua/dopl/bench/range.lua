@@ -10,7 +10,7 @@
 local check = require "dopl.util.check"
 local metrics = require "dopl.metrics"
 local order = require "dopl.bench.order"
-local plot = require "dopl.plot"
+local plot = require "dopl.report.plot"
 
 local range = {}
 local Range = {}

@@ -14,7 +14,7 @@ local loss = require "dopl.train.loss"
 local json = require "dopl.util.json"
 local metrics = require "dopl.metrics"
 local order = require "dopl.bench.order"
-local plot = require "dopl.plot"
+local plot = require "dopl.report.plot"
 local report = require "dopl.report"
 local schedule = require "dopl.train.schedule"
 local settings = require "dopl.bench.settings"
@@ -380,7 +380,7 @@ end
 -- @treturn ?table from dopl.paper; nil where the paper has no figures of these data
 -- @treturn ?table how `report.table` names it
 function Study:paper_table(name)
-  local paper = require "dopl.paper"
+  local paper = require "dopl.report.paper"
   local by_split, split = (paper.tables[name] or {}).by_split, study.split(self.p)
   if by_split and not by_split[split] then return nil end
   split = by_split and split

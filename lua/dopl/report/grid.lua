@@ -4,7 +4,7 @@
 -- @module dopl.report.grid
 local check = require("dopl.util.check")
 local core = require("dopl.core")
-local paper_tables = require("dopl.paper")
+local paper_tables = require("dopl.report.paper")
 
 local grid = {}
 

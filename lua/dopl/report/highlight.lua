@@ -1,6 +1,6 @@
 --- Lua source as HTML with its comments, strings, numbers and keywords marked.
 -- @module dopl.report.highlight
-local escape = require("dopl.plot").escape
+local escape = require("dopl.report.plot").escape
 
 local KEYWORDS = {}
 for word in ([[and break do else elseif end false for function goto if in local nil not or repeat

@@ -3,7 +3,7 @@
 local check = require("dopl.util.check")
 local grid = require("dopl.report.grid")
 local highlight = require("dopl.report.highlight")
-local plot = require("dopl.plot")
+local plot = require("dopl.report.plot")
 local escape = plot.escape
 
 local STYLE = [[

@@ -3,7 +3,7 @@
 -- Gap is the mean distance of four rates to those of the retrained model, Std the mean of their
 -- deviations over five runs: percent, smaller is better. A label is the one that the recipe gives
 -- its row.
--- @module dopl.paper.dualoptim
+-- @module dopl.report.paper.dualoptim
 
 local tables = {}
 

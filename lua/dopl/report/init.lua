@@ -3,7 +3,7 @@
 local check = require("dopl.util.check")
 local grid = require("dopl.report.grid")
 local page = require("dopl.report.page")
-local plot = require("dopl.plot")
+local plot = require("dopl.report.plot")
 
 local report = {}
 

@@ -1,7 +1,7 @@
 --- paper/dualoptim_plus.lua - figures of DualOptim+ (Zhong, Li, Guo, Liu), for `dopl.paper`.
 --
 -- In percent, as printed. A label is the one that the recipe gives its row.
--- @module dopl.paper.dualoptim_plus
+-- @module dopl.report.paper.dualoptim_plus
 
 local columns = { "UFE", "TFE", "MU", "OVR" }
 local tables = {}

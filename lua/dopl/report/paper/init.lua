@@ -4,13 +4,13 @@
 -- To add a table, add an entry to the file of its paper: title, setting, columns, rows. Tables of
 -- DualOptim+ go by their number ("table5"), those of DualOptim have its name before it
 -- ("dualoptim_table6").
--- @module dopl.paper
+-- @module dopl.report.paper
 local check = require("dopl.util.check")
-local dualoptim = require("dopl.paper.dualoptim")
+local dualoptim = require("dopl.report.paper.dualoptim")
 
 local paper = { tables = {} }
 
-for name, found in pairs(require("dopl.paper.dualoptim_plus")) do paper.tables[name] = found end
+for name, found in pairs(require("dopl.report.paper.dualoptim_plus")) do paper.tables[name] = found end
 for name, found in pairs(dualoptim) do paper.tables["dualoptim_" .. name] = found end
 
 --- A table of a paper.

@@ -1,7 +1,7 @@
 --- Charts as SVG: lines and grouped bars.
 -- A chart is one self-contained string that can stand in a file or inside a page. Colours are told
 -- apart by readers with any colour vision and follow the reader's light or dark setting.
--- @module dopl.plot
+-- @module dopl.report.plot
 local check = require("dopl.util.check")
 
 local plot = {}
