@@ -6,7 +6,7 @@
 
 return {
   check = { path = "dopl.util.check", doc = "checks of what users give" },
-  compare = { path = "dopl.compare", doc = "runs side by side" },
+  compare = { path = "dopl.run.compare", doc = "runs side by side" },
   data = { path = "dopl.data", global = true, doc = "rows, batches, the fictitious authors, TOFU" },
   dist = { path = "dopl.train.dist", doc = "processes that train one model: one, for now" },
   generate = { path = "dopl.task.generate", doc = "greedy and sampled continuation of prompts" },
@@ -17,9 +17,9 @@ return {
   models = { path = "dopl.models", global = true, doc = "architectures" },
   nn = { path = "dopl.nn", global = true, doc = "layers and parameters" },
   optim = { path = "dopl.optim", global = true, doc = "optimizer rules" },
-  params = { path = "dopl.params", doc = "parameters of a recipe" },
-  plan = { path = "dopl.plan", doc = "what a recipe will need, before it runs" },
-  profile = { path = "dopl.profile", doc = "local p <close> = dopl.profile(): time by operator; "
+  params = { path = "dopl.run.params", doc = "parameters of a recipe" },
+  plan = { path = "dopl.run.plan", doc = "what a recipe will need, before it runs" },
+  profile = { path = "dopl.run.profile", doc = "local p <close> = dopl.profile(): time by operator; "
     .. "print(p), p:rows(), p:launches() on a device" },
   reference = { path = "dopl.train.reference", doc = "scores of the frozen starting model, computed once" },
   report = { path = "dopl.report", global = true, doc = "tables, curves, the HTML report" },

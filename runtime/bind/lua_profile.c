@@ -1,5 +1,5 @@
 // lua_profile.c - core.profile: where time goes, by operator (core/profile.h;
-// lua/dopl/profile.lua).
+// lua/dopl/run/profile.lua).
 #include "bind.h"
 #include "../core/device.h"
 

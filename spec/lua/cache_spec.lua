@@ -11,7 +11,7 @@ describe("dopl.cache", function()
   local function with_cache(text, where)
     local status, out, err = shell.sh(("DOPL_CACHE=%s %s --trust -e %s </dev/null"):format(
       shell.quote(where or dir .. "/cache"), shell.quote(shell.dopl), shell.quote([[
-        local cache, core = require "dopl.cache", require "dopl.core"
+        local cache, core = require "dopl.run.cache", require "dopl.core"
         local n = 0
         local function make() n = n + 1; return { made = n } end
       ]] .. text)))
@@ -30,7 +30,7 @@ describe("dopl.cache", function()
   end)
 
   it("keys by content, order of parts and their kinds", function()
-    local cache = require "dopl.cache"
+    local cache = require "dopl.run.cache"
     assert.equal(cache.key { a = 1, b = 2 }, cache.key { b = 2, a = 1 })
     local seen = {}
     for _, key in ipairs { cache.key(1, 2), cache.key(2, 1), cache.key(1.0, 2), cache.key("12"),

@@ -1,5 +1,5 @@
 -- compare_spec.lua - runs side by side.
-local compare = require "dopl.compare"
+local compare = require "dopl.run.compare"
 local run = require "dopl.run"
 local shell = require "cli.shell"
 

@@ -8,7 +8,7 @@
 -- @module dopl.bench.tofu
 
 local core = require "dopl.core"
-local cache = require "dopl.cache"
+local cache = require "dopl.run.cache"
 local check = require "dopl.util.check"
 local data = require "dopl.data"
 local figures = require "dopl.util.figures"

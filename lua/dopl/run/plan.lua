@@ -4,7 +4,7 @@
 -- objective on the batch with the most tokens, for the peak; the others as they come, for the time)
 -- and returns; `metrics.evaluate` asks the first rows of a set, once; what would be written is not.
 -- So memory is measured, with all that the recipe itself keeps, and time is extrapolated.
--- @module dopl.plan
+-- @module dopl.run.plan
 
 local check = require "dopl.util.check"
 local core = require "dopl.core"

@@ -2,7 +2,7 @@
 -- An entry is a file `<cache>/<kind>/<key>.<ending>`; the key is a content hash of everything the
 -- entry depends on. Entries are written whole; one that cannot be read back is made again. A cache
 -- that cannot be written costs time only: the value is returned with the reason beside it.
--- @module dopl.cache
+-- @module dopl.run.cache
 local check = require("dopl.util.check")
 local core = require("dopl.core")
 local json = require("dopl.util.json")

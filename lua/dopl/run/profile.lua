@@ -12,7 +12,7 @@
 -- clock's. On a device they are the device's own, by events around each kernel, product and copy,
 -- which are launched one by one while a profile is open: the host is slower then, the device is not.
 -- One profile can be open at a time.
--- @module dopl.profile
+-- @module dopl.run.profile
 
 local check = require "dopl.util.check"
 local core = require "dopl.core"

@@ -13,7 +13,7 @@
 -- text, and a list of two strings stands in braces of its own: `{ { "a", "b" } }`, or
 -- `{ { "a", "b" }, "text" }`. A table of named values is a group. Every recipe also has seed, out,
 -- device and threads, and `--resume RUN`, which takes all values from the run's params.json.
--- @module dopl.params
+-- @module dopl.run.params
 
 local core = require "dopl.core"
 local check = require "dopl.util.check"

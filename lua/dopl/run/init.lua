@@ -23,7 +23,7 @@ local core = require("dopl.core")
 local fork = require("dopl.train.fork")
 local json = require("dopl.util.json")
 local older_run = require("dopl.run.older")
-local params = require("dopl.params")
+local params = require("dopl.run.params")
 local sealed = require("dopl.util.sealed")
 
 local run = {}

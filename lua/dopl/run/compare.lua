@@ -5,7 +5,7 @@
 -- Parameters are those of params.json, seed and versions included; only what differs is shown.
 -- Results are the rows of kind "result" in metrics.jsonl; a run without any shows its last
 -- evaluation, or its last step, for each label.
--- @module dopl.compare
+-- @module dopl.run.compare
 local check = require("dopl.util.check")
 local core = require("dopl.core")
 local json = require("dopl.util.json")
