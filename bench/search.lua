@@ -4,14 +4,14 @@
 -- learning rate and eps on one forget set, then its best points on two more; the best mean OVR is
 -- taken. With the other losses: a grid of forget weight and learning rate (IDK's and half of it) on the
 -- first set, at the eps found with IDK; an 8-bit method takes what its f32 twin found. The choice
--- printed at the end is `methods` of lua/dopl/bench/settings.lua, the tables are those of
+-- printed at the end is `methods` of lua/dopl/experiments/settings.lua, the tables are those of
 -- docs/bench.md. About a quarter of an hour on two cores; --resume goes on with a search that was
 -- stopped, --losses idk makes the first table alone.
 
 local dopl = require "dopl"
-local tofu = require "dopl.bench.tofu"
-local methods = require "dopl.bench.methods"
-local settings = require "dopl.bench.settings"
+local tofu = require "dopl.experiments.tofu"
+local methods = require "dopl.experiments.methods"
+local settings = require "dopl.experiments.settings"
 
 local declared = tofu.params {
   steps = settings.unlearn.steps,

@@ -12,7 +12,7 @@ local loss = require "dopl.train.loss"
 local optim = require "dopl.optim"
 local schedule = require "dopl.train.schedule"
 local scheme = require "dopl.optim.scheme"
-local tofu = require "dopl.bench.tofu"
+local tofu = require "dopl.experiments.tofu"
 
 local p = dopl.params(tofu.params { steps = 150, lr = "1e-5,1e-4,1e-3" })
 p.checkpoint = 0

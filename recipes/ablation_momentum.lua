@@ -4,7 +4,7 @@
 -- finds both fast best, both slow worst. About three minutes on two cores.
 
 local dopl = require "dopl"
-local study = require "dopl.bench.study"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params())
 local run <close> = dopl.run.open {}

@@ -6,7 +6,7 @@
 -- About three minutes on two cores.
 
 local dopl = require "dopl"
-local study = require "dopl.bench.study"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params {
   quantize_min = { 4096, "smaller tensors stay f32" },

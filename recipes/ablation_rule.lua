@@ -4,7 +4,7 @@
 -- finds g ahead by half a point of OVR. About two minutes on two cores.
 
 local dopl = require "dopl"
-local study = require "dopl.bench.study"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params { tasks = { 5, "disjoint forget sets: task 1 to this one" } })
 local run <close> = dopl.run.open {}

@@ -6,7 +6,7 @@
 -- About two minutes on two cores.
 
 local dopl = require "dopl"
-local study = require "dopl.bench.study"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params())
 local run <close> = dopl.run.open {}

@@ -6,7 +6,7 @@
 -- deviation. About three minutes on two cores.
 
 local dopl = require "dopl"
-local study = require "dopl.bench.study"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params { sgd_lr = { 0.01, "learning rate of SGD at momentum 0.9" } })
 local run <close> = dopl.run.open {}

@@ -6,8 +6,8 @@
 -- About two minutes on two cores.
 
 local dopl = require "dopl"
-local methods = require "dopl.bench.methods"
-local study = require "dopl.bench.study"
+local methods = require "dopl.experiments.methods"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params {
   tasks = { 1, "disjoint forget sets: task 1 to this one" },

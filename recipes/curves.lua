@@ -6,9 +6,9 @@
 -- About three minutes on two cores.
 
 local dopl = require "dopl"
-local methods = require "dopl.bench.methods"
-local study = require "dopl.bench.study"
-local summary = require "dopl.bench.summary"
+local methods = require "dopl.experiments.methods"
+local study = require "dopl.experiments.study"
+local summary = require "dopl.experiments.summary"
 
 local p = dopl.params(study.params {
   every = { 30, "steps between two points of a curve", least = 1 },

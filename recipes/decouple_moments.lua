@@ -7,7 +7,7 @@
 -- retain steps' small v, and the model breaks. About three minutes on two cores.
 
 local dopl = require "dopl"
-local study = require "dopl.bench.study"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params { seeds = { 2, "seeds of each forget set" } })
 local run <close> = dopl.run.open {}

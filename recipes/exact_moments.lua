@@ -6,9 +6,9 @@
 -- cores.
 
 local dopl = require "dopl"
-local first_step = require "dopl.bench.first_step"
+local first_step = require "dopl.experiments.first_step"
 local plot = require "dopl.report.plot"
-local tofu = require "dopl.bench.tofu"
+local tofu = require "dopl.experiments.tofu"
 
 local p = dopl.params(tofu.params { lr = { 1e-3, "learning rate" }, eps = { 1e-8, "Adam's eps" } })
 local run <close> = dopl.run.open { params = p }

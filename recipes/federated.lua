@@ -5,7 +5,7 @@
 -- retain steps). The paper finds DO+ ahead by half a point of OVR. About two minutes on two cores.
 
 local dopl = require "dopl"
-local study = require "dopl.bench.study"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params())
 local run <close> = dopl.run.open {}

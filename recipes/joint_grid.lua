@@ -5,7 +5,7 @@
 -- grid comes near DO+ (OVR 59.57 against 53.76 at best). About five minutes on two cores.
 
 local dopl = require "dopl"
-local study = require "dopl.bench.study"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params {
   tasks = { 2, "disjoint forget sets: task 1 to this one" },

@@ -5,10 +5,10 @@
 -- all they do not, and which one is first changes with the rate. (About ten minutes)
 
 local dopl = require "dopl"
-local methods = require "dopl.bench.methods"
-local range = require "dopl.bench.range"
-local settings = require "dopl.bench.settings"
-local study = require "dopl.bench.study"
+local methods = require "dopl.experiments.methods"
+local range = require "dopl.experiments.range"
+local settings = require "dopl.experiments.settings"
+local study = require "dopl.experiments.study"
 
 local common = settings.unlearn.adamw
 local declared = study.params {

@@ -6,8 +6,8 @@
 -- (docs/bench.md). About five minutes on two cores; methods.lua has one loss over five forget sets.
 
 local dopl = require "dopl"
-local methods = require "dopl.bench.methods"
-local study = require "dopl.bench.study"
+local methods = require "dopl.experiments.methods"
+local study = require "dopl.experiments.study"
 
 local declared = study.params {
   tasks = { 2, "disjoint forget sets: task 1 to this one" },

@@ -7,8 +7,8 @@
 -- cores.
 
 local dopl = require "dopl"
-local methods = require "dopl.bench.methods"
-local study = require "dopl.bench.study"
+local methods = require "dopl.experiments.methods"
+local study = require "dopl.experiments.study"
 
 local declared = study.params {
   tasks = { 5, "disjoint forget sets: task 1 to this one" },

@@ -7,9 +7,9 @@
 -- and finds DO+ 8-bit best by two points. About four minutes on two cores.
 
 local dopl = require "dopl"
-local methods = require "dopl.bench.methods"
-local multitask = require "dopl.bench.multitask"
-local study = require "dopl.bench.study"
+local methods = require "dopl.experiments.methods"
+local multitask = require "dopl.experiments.multitask"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params {
   start = { 150, "joint steps that make the model to fine-tune", least = 0 },

@@ -6,7 +6,7 @@
 -- forget and SGD to retain best. About five minutes on two cores.
 
 local dopl = require "dopl"
-local study = require "dopl.bench.study"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params {
   sgd = { lr = 0.01, momentum = 0.9 },

@@ -8,8 +8,8 @@
 -- About two minutes on two cores; the second time half of it.
 
 local dopl = require "dopl"
-local tofu = require "dopl.bench.tofu"
-local methods = require "dopl.bench.methods"
+local tofu = require "dopl.experiments.tofu"
+local methods = require "dopl.experiments.methods"
 
 local p = dopl.params(tofu.params {
   steps = { 480, "unlearning steps, both objectives counted: long enough for whole sentences" },

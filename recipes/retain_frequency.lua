@@ -4,9 +4,9 @@
 -- for DO+, which leads at every frequency. About four minutes on two cores.
 
 local dopl = require "dopl"
-local methods = require "dopl.bench.methods"
-local range = require "dopl.bench.range"
-local study = require "dopl.bench.study"
+local methods = require "dopl.experiments.methods"
+local range = require "dopl.experiments.range"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params {
   tasks = { 2, "disjoint forget sets: task 1 to this one" },

@@ -7,8 +7,8 @@
 -- cores.
 
 local dopl = require "dopl"
-local methods = require "dopl.bench.methods"
-local study = require "dopl.bench.study"
+local methods = require "dopl.experiments.methods"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params {
   every = { 6, "steps between looks; a period has six", least = 1 },

@@ -6,8 +6,8 @@
 -- parameters went. The paper prints no figures for it. About four minutes on two cores.
 
 local dopl = require "dopl"
-local spread = require "dopl.bench.spread"
-local study = require "dopl.bench.study"
+local spread = require "dopl.experiments.spread"
+local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params {
   tasks = { 2, "disjoint forget sets: task 1 to this one" },

@@ -10,7 +10,7 @@ local SETTING <const> = "--authors 4 --questions 3 --threads 2"
   .. (emulated and " --epochs 1 --rows 1 --steps 6" or " --epochs 2 --rows 4")
 
 local RECIPE <const> = [[
-  local tofu = require "dopl.bench.tofu"
+  local tofu = require "dopl.experiments.tofu"
   local p = dopl.params(tofu.params { steps = 12, kind = "", tasks = 1 })
   local run <close> = dopl.run.open { params = p }
   local kinds = {

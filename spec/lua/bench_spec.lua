@@ -3,7 +3,7 @@ local shell = require "cli.shell"
 local folder = require "spec.io.folder"
 local json = require "dopl.util.json"
 local message = folder.message
-local tofu = require "dopl.bench.tofu"
+local tofu = require "dopl.experiments.tofu"
 
 local function parameters(given)
   local p = {}
@@ -115,7 +115,7 @@ end)
 
 describe("bench.summary.notes", function()
   it("gives each note once, and what went wrong with a row's model", function()
-    local summary = require "dopl.bench.summary"
+    local summary = require "dopl.experiments.summary"
     assert.same({ "a", "b", "x: c" }, summary.notes({ { faults = { "x: c" } },
       { faults = { "x: c" } }, {} }, { "a", "b" }, { "a" }))
   end)
@@ -129,7 +129,7 @@ describe("bench.summary.show", function()
       for i, answer in ipairs(answers) do
         samples[i] = { question = "Q?", answer = "A.", generation = answer }
       end
-      require("dopl.bench.summary").show({}, { { label = "x", UFE = 1,
+      require("dopl.experiments.summary").show({}, { { label = "x", UFE = 1,
         results = { { name = "forget", n = #answers, samples = samples } } } },
         { title = "T", questions = { forget = #answers } })
     ]]

@@ -2,7 +2,7 @@
 local figures = require "dopl.util.figures"
 local json = require "dopl.util.json"
 local metrics = require "dopl.metrics"
-local summary = require "dopl.bench.summary"
+local summary = require "dopl.experiments.summary"
 
 local function row(label, mu)
   return figures.row { label = label, MU = mu, forget_R = 0.125, tokens = 1200,

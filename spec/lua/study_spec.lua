@@ -1,10 +1,10 @@
 -- study_spec.lua - what a study says of chance: intervals, pairs, orders; figures worked out by hand.
 local dopl = require "dopl"
-local methods = require "dopl.bench.methods"
-local order = require "dopl.bench.order"
-local range = require "dopl.bench.range"
-local settings = require "dopl.bench.settings"
-local study = require "dopl.bench.study"
+local methods = require "dopl.experiments.methods"
+local order = require "dopl.experiments.order"
+local range = require "dopl.experiments.range"
+local settings = require "dopl.experiments.settings"
+local study = require "dopl.experiments.study"
 
 local OVR <const> = dopl.metrics.keys.OVR
 

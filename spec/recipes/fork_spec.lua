@@ -9,7 +9,7 @@ local SMALL <const> = "--authors 4 --questions 3 --epochs 2 --rows 4 --threads 2
   .. "--checkpoint 3"
 
 local CHILD <const> = [[
-local tofu = require "dopl.bench.tofu"
+local tofu = require "dopl.experiments.tofu"
 local p = dopl.params(tofu.params { steps = 9, parent = "",
   adamw = { lr = 1e-3, betas = { 0.9, 0.95 }, eps = 1e-5, weight_decay = 0.01 } })
 local run <close> = dopl.run.open {}

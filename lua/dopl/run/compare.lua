@@ -186,7 +186,7 @@ end
 -- Where the bench made the rows, its columns; elsewhere all there is.
 local function columns_of(rows)
   local known = {}
-  for _, column in ipairs(require("dopl.bench.summary").columns) do
+  for _, column in ipairs(require("dopl.experiments.summary").columns) do
     for _, row in ipairs(rows) do
       if row[column.key] ~= nil then
         known[#known + 1] = column

@@ -2,7 +2,7 @@
 --
 -- There base + delta is exactly the retain gradient (its square, for the second moment), while the base
 -- holds what the forget step left: where rounding loses most.
--- @module dopl.bench.first_step
+-- @module dopl.experiments.first_step
 
 local check = require "dopl.util.check"
 local core = require "dopl.core"

@@ -1,7 +1,7 @@
 --- bench/settings.lua - the numbers of the small setting, found by the search of docs/bench.md.
 --
 -- Change one and cached models are made anew.
--- @module dopl.bench.settings
+-- @module dopl.experiments.settings
 
 return {
   vocab_size = 1024,

@@ -6,20 +6,20 @@
 --     study.report(run, p, { s:part { title = "a or b", paper = "table6" } }, { title = "..." })
 --
 -- Every variant sees the same forget sets and the same seeds, so differences are judged in pairs.
--- @module dopl.bench.study
+-- @module dopl.experiments.study
 
 local check = require "dopl.util.check"
 local core = require "dopl.core"
 local loss = require "dopl.train.loss"
 local json = require "dopl.util.json"
 local metrics = require "dopl.metrics"
-local order = require "dopl.bench.order"
+local order = require "dopl.experiments.order"
 local plot = require "dopl.report.plot"
 local report = require "dopl.report"
 local schedule = require "dopl.train.schedule"
-local settings = require "dopl.bench.settings"
-local summary = require "dopl.bench.summary"
-local tofu = require "dopl.bench.tofu"
+local settings = require "dopl.experiments.settings"
+local summary = require "dopl.experiments.summary"
+local tofu = require "dopl.experiments.tofu"
 
 local study = {}
 local Study = {}

@@ -2,7 +2,7 @@
 --
 -- Variants are compared on the same forget sets and seeds, so a difference is judged by the spread of
 -- the differences, not by that of the figures themselves.
--- @module dopl.bench.order
+-- @module dopl.experiments.order
 
 local metrics = require "dopl.metrics"
 

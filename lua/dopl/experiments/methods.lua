@@ -1,14 +1,14 @@
 --- bench/methods.lua - the methods the papers compare, by the names they print.
 --
 -- Each is an optimizer's scheme and a schedule; rule, losses and data are the recipe's.
--- @module dopl.bench.methods
+-- @module dopl.experiments.methods
 
 local check = require "dopl.util.check"
 local loss = require "dopl.train.loss"
 local optim = require "dopl.optim"
 local schedule = require "dopl.train.schedule"
 local scheme = require "dopl.optim.scheme"
-local settings = require "dopl.bench.settings"
+local settings = require "dopl.experiments.settings"
 
 local methods = {}
 

@@ -1,5 +1,5 @@
 --- bench/summary.lua - what a recipe over the bench ends with: a table, answers side by side, a report.
--- @module dopl.bench.summary
+-- @module dopl.experiments.summary
 
 local check = require "dopl.util.check"
 local core = require "dopl.core"

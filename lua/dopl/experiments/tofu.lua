@@ -5,7 +5,7 @@
 -- are TOFU's, and the small model is trained on those. Because it is small, the gold standard exists
 -- too: the model retrained without the forget set. Both are cached by the content of all that they
 -- depend on.
--- @module dopl.bench.tofu
+-- @module dopl.experiments.tofu
 
 local core = require "dopl.core"
 local cache = require "dopl.run.cache"
@@ -20,8 +20,8 @@ local optim = require "dopl.optim"
 local overlap = require "dopl.data.overlap"
 local progress = require "dopl.util.progress"
 local reference = require "dopl.train.reference"
-local settings = require "dopl.bench.settings"
-local summary = require "dopl.bench.summary"
+local settings = require "dopl.experiments.settings"
+local summary = require "dopl.experiments.summary"
 local text = require "dopl.text"
 local train = require "dopl.train"
 

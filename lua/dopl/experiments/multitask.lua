@@ -1,7 +1,7 @@
 --- bench/multitask.lua - a small model that learns several tasks at once: accuracy by task.
 --
 -- Every method fine-tunes the same model, which has seen the tasks for a while, jointly.
--- @module dopl.bench.multitask
+-- @module dopl.experiments.multitask
 
 local check = require "dopl.util.check"
 local chat = require "dopl.data.chat"
@@ -12,7 +12,7 @@ local metrics = require "dopl.metrics"
 local models = require "dopl.models"
 local optim = require "dopl.optim"
 local schedule = require "dopl.train.schedule"
-local settings = require "dopl.bench.settings"
+local settings = require "dopl.experiments.settings"
 local tasks = require "dopl.data.tasks"
 local text = require "dopl.text"
 local train = require "dopl.train"

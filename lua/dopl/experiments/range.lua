@@ -5,11 +5,11 @@
 --
 --     local r = range.of(study.run(p, run, variants), { x = "learning rate", log = true })
 --     study.report(run, p, { r:part { title = "OVR", paper = "table1" } }, { ..., charts = { ... } })
--- @module dopl.bench.range
+-- @module dopl.experiments.range
 
 local check = require "dopl.util.check"
 local metrics = require "dopl.metrics"
-local order = require "dopl.bench.order"
+local order = require "dopl.experiments.order"
 local plot = require "dopl.report.plot"
 
 local range = {}

@@ -1,5 +1,5 @@
 --- bench/spread.lua - how far apart several trainings end, over all parameters.
--- @module dopl.bench.spread
+-- @module dopl.experiments.spread
 
 local core = require "dopl.core"
 
