@@ -21,7 +21,8 @@ return {
   plan = { path = "dopl.run.plan", doc = "what a recipe will need, before it runs" },
   profile = { path = "dopl.run.profile", doc = "local p <close> = dopl.profile(): time by operator; "
     .. "print(p), p:rows(), p:launches() on a device" },
-  reference = { path = "dopl.train.reference", doc = "scores of the frozen starting model, computed once" },
+  reference = { path = "dopl.train.reference",
+    doc = "scores of the frozen starting model, computed once" },
   report = { path = "dopl.report", global = true, doc = "tables, curves, the HTML report" },
   rng = { path = "dopl.util.rng", doc = "random numbers that depend only on seed, name and position" },
   run = { path = "dopl.run", doc = "the folder of a run" },

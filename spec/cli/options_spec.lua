@@ -162,7 +162,7 @@ describe("a recipe's parameters", function()
     assert.equal(2, status)
     assert.equal("dopl: unknown parameter --plan: it goes before the recipe: dopl --plan RECIPE\n", err)
     status, _, err = shell.recipe("local p = dopl.params { n = 1 }\n"
-      .. "require 'dopl.check'.range('--n', p.n, 1, math.huge)", "--n", "-3")
+      .. "require 'dopl.util.check'.range('--n', p.n, 1, math.huge)", "--n", "-3")
     assert.equal(2, status)
     assert.equal("dopl: --n: -3, needs at least 1\n", err)
   end)

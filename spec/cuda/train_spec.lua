@@ -8,7 +8,7 @@ local loss = require "dopl.train.loss"
 local optim = require "dopl.optim"
 local schedule = require "dopl.train.schedule"
 local scheme = require "dopl.optim.scheme"
-local small = require "spec.lua.small"
+local small = require "spec.train.small"
 local train = require "dopl.train"
 
 local tok <const> = require "spec.data.bytes"

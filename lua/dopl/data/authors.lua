@@ -1,4 +1,4 @@
---- authors.lua - deterministic fictitious authors, asked about and answered in our own words.
+--- data/authors.lua - deterministic fictitious authors, asked about and answered in our own words.
 --
 -- Author i of a seed is the same whatever the number of authors, and a question's phrasing is a
 -- function of (seed, author, kind): sets of different sizes nest. No two authors share a name, a

@@ -1,4 +1,4 @@
---- batch.lua - samples packed end to end, and the order in which they come.
+--- data/batch.lua - samples packed end to end, and the order in which they come.
 --
 -- Nothing is padded. A sample's last token (its eos) is a label but never an input, since nothing
 -- follows it; it is left out of the packed ids, so a sample of n tokens takes n - 1 rows:

@@ -1,4 +1,4 @@
---- chat.lua - a question and its answer as tokens, and which of them are labels.
+--- data/chat.lua - a question and its answer as tokens, and which of them are labels.
 --
 -- A sample is start_tag question end_tag answer eos, after a bos where tags or tokenizer have one.
 -- Prompt and answer are encoded apart, so the prompt's ids are a prefix of the sample's whatever

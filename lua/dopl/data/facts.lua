@@ -1,4 +1,4 @@
---- facts.lua - short general-knowledge questions, our own, for what unlearning must not touch.
+--- data/facts.lua - short general-knowledge questions, our own, for what unlearning must not touch.
 --
 -- Two sets in the shape of TOFU's real_authors and world_facts: a short `answer`, the full sentence
 -- as `original_answer`, three wrong answers.

@@ -1,4 +1,4 @@
---- data - rows of questions and answers, and the batches made of them.
+--- data/init.lua - rows of questions and answers, and the batches made of them.
 --
 -- A data set, wherever it comes from, is a table of row lists: forget, retain, forget_perturbed,
 -- retain_perturbed, real_authors, world_facts. A row has question and answer, and in the perturbed

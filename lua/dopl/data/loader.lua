@@ -1,4 +1,4 @@
---- loader.lua - effective batches of one objective, in an order fixed by the seed.
+--- data/loader.lua - effective batches of one objective, in an order fixed by the seed.
 --
 -- Every objective has its own loader and its own epochs. The order of epoch e is a function of
 -- (seed, stream, e); the refusal of a sample is a function of (seed, stream, step, sample). Neither

@@ -1,4 +1,4 @@
---- refusals.lua - ways of not answering, a hundred of our own, and a reader of others' lists.
+--- data/refusals.lua - ways of not answering, a hundred of our own, and a reader of others' lists.
 --
 -- @module dopl.data.refusals
 

@@ -1,4 +1,4 @@
---- show.lua - a batch as a person reads it: text, where labels start, what is masked.
+--- data/show.lua - a batch as a person reads it: text, where labels start, what is masked.
 --
 -- @module dopl.data.show
 

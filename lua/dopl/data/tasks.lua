@@ -1,4 +1,4 @@
---- tasks.lua - three small tasks with answers that can be checked: what multi-task training mixes.
+--- data/tasks.lua - three small tasks with answers that can be checked: what multi-task training mixes.
 --
 --     code    complete a line of a program
 --     choice  which of three things is of a kind

@@ -1,4 +1,4 @@
---- tofu.lua - reads TOFU folders, and own data in the same form, as row lists.
+--- data/tofu.lua - reads TOFU folders, and own data in the same form, as row lists.
 --
 -- A folder holds files of JSON Lines, or of one JSON array each, as data sets are exported too; names
 -- end in .json or .jsonl. What a split needs is a file of rows to forget and one of rows to retain:

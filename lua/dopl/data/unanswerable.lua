@@ -1,4 +1,4 @@
---- unanswerable.lua - questions nobody could answer, each with a refusal.
+--- data/unanswerable.lua - questions nobody could answer, each with a refusal.
 --
 -- A language model that people talk to knows how to decline. The small model learns it from these
 -- rows, so that unlearning by refusal (IDK, DPO) has to change what is refused, and not to teach a

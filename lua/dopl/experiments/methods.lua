@@ -1,4 +1,4 @@
---- bench/methods.lua - the methods the papers compare, by the names they print.
+--- experiments/methods.lua - the methods the papers compare, by the names they print.
 --
 -- Each is an optimizer's scheme and a schedule; rule, losses and data are the recipe's.
 -- @module dopl.experiments.methods

@@ -1,4 +1,4 @@
---- bench/multitask.lua - a small model that learns several tasks at once: accuracy by task.
+--- experiments/multitask.lua - a small model that learns several tasks at once: accuracy by task.
 --
 -- Every method fine-tunes the same model, which has seen the tasks for a while, jointly.
 -- @module dopl.experiments.multitask

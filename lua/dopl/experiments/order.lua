@@ -1,4 +1,4 @@
---- bench/order.lua - how an order of ours compares with a paper's, and what of it is more than chance.
+--- experiments/order.lua - how an order of ours compares with a paper's, and what of it is more than chance.
 --
 -- Variants are compared on the same forget sets and seeds, so a difference is judged by the spread of
 -- the differences, not by that of the figures themselves.

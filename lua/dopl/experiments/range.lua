@@ -1,4 +1,4 @@
---- bench/range.lua - variants over a range of one number: a curve, a table, the best of each.
+--- experiments/range.lua - variants over a range of one number: a curve, a table, the best of each.
 --
 -- A range reads the rows of a study whose labels hold a series and a number ("DO+, 0.001"): one series
 -- for each method, one column for each value.

@@ -1,4 +1,4 @@
---- bench/settings.lua - the numbers of the small setting, found by the search of docs/bench.md.
+--- experiments/settings.lua - the numbers of the small setting, found by the search of docs/bench.md.
 --
 -- Change one and cached models are made anew.
 -- @module dopl.experiments.settings

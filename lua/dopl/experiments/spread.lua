@@ -1,4 +1,4 @@
---- bench/spread.lua - how far apart several trainings end, over all parameters.
+--- experiments/spread.lua - how far apart several trainings end, over all parameters.
 -- @module dopl.experiments.spread
 
 local core = require "dopl.core"

@@ -1,4 +1,4 @@
---- bench/study.lua - variants compared over forget sets and seeds, and what a recipe says at its end.
+--- experiments/study.lua - variants compared over forget sets and seeds, and what a recipe says at its end.
 --
 --     local p = dopl.params(study.params())
 --     local run <close> = dopl.run.open {}

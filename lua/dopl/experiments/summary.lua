@@ -1,4 +1,4 @@
---- bench/summary.lua - what a recipe over the bench ends with: a table, answers side by side, a report.
+--- experiments/summary.lua - what a recipe over the bench ends with: a table, answers side by side, a report.
 -- @module dopl.experiments.summary
 
 local check = require "dopl.util.check"

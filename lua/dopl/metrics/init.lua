@@ -1,4 +1,4 @@
---- metrics.lua - what unlearning is judged by: R, P, TR, TE of an evaluation set, and aggregates.
+--- metrics/init.lua - what unlearning is judged by: R, P, TR, TE of an evaluation set, and aggregates.
 --
 -- Definitions are those of the TOFU protocol as Yuan et al. (2025) and Zhong et al. (DualOptim+)
 -- extend it; the figures carry the name of that dialect. Every metric is in 0..1.

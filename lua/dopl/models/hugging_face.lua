@@ -1,4 +1,4 @@
---- hugging_face.lua - checks a model against the Hugging Face config.json beside its weights.
+--- models/hugging_face.lua - checks a model against the Hugging Face config.json beside its weights.
 --
 -- Weights of the same names and shapes can belong to different computations: scaled rotary positions,
 -- another activation, another eps. The file of weights does not record this; config.json does. A

@@ -1,4 +1,4 @@
---- models - architectures by name, and the folder a model is kept in.
+--- models/init.lua - architectures by name, and the folder a model is kept in.
 --
 -- An architecture is a file in this folder that returns `new(config, seed)`. A model has
 --

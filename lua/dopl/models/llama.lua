@@ -1,4 +1,4 @@
---- llama.lua - the Llama architecture: RMSNorm, rotary positions, grouped heads, gated MLP.
+--- models/llama.lua - the Llama architecture: RMSNorm, rotary positions, grouped heads, gated MLP.
 --
 -- Queries, keys and values are one matrix, gate and up another: one product each. In files they are
 -- Hugging Face's separate matrices; export and import cut and join rows.

@@ -1,4 +1,4 @@
---- nn.lua - parameters of a model, activation checkpointing, operators written in Lua.
+--- nn/init.lua - parameters of a model, activation checkpointing, operators written in Lua.
 --
 -- A model is a plain table with an ordered list of parameters. The order and the names decide the
 -- initial values, the layout of checkpoints and the order of optimizer states, so they are made in

@@ -1,4 +1,4 @@
---- From an expression graph to a program of the tile interpreter.
+--- optim/compile.lua - from an expression graph to a program of the tile interpreter.
 --
 -- Sums of scalar x vector terms become `lin1..3` (any nesting of +, - and scaling that is used once
 -- is one instruction), products fold into them (`mac`), quotients by roots are one instruction

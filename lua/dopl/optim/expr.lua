@@ -1,4 +1,4 @@
---- Symbolic values: what a rule computes with while it is traced.
+--- optim/expr.lua - symbolic values: what a rule computes with while it is traced.
 --
 -- A graph interns its nodes, so the same expression written twice is one node, and folds constants.
 -- A node is a scalar (a number of the step: hyper-parameters, bias corrections) or a vector (one

@@ -1,4 +1,4 @@
---- Optimizers: a rule x a scheme x a storage.
+--- optim/init.lua - optimizers: a rule x a scheme x a storage.
 --
 --     local opt = optim.adamw { lr = 1e-5, betas = { 0.9, 0.95 }, weight_decay = 0.01 }
 --                   :with(scheme.base_delta { quantize = { "base", "delta" } })

@@ -1,4 +1,4 @@
---- Traced passes laid over parameters: compiled once per storage, run together.
+--- optim/layout.lua - traced passes laid over parameters: compiled once per storage, run together.
 --
 -- A set is passes that run at once. A rule with a transform has two sets per matrix, with the
 -- transform between: the first pushes the moments and leaves the direction in a scratch tensor, the

@@ -1,4 +1,4 @@
---- Matrix steps: what a rule's `transform` may be made of.
+--- optim/matrix.lua - matrix steps: what a rule's `transform` may be made of.
 -- @module dopl.optim.matrix
 local check = require "dopl.util.check"
 local core = require "dopl.core"

@@ -1,4 +1,4 @@
---- An optimizer at work: parameters, their states, one step at a time.
+--- optim/optimizer.lua - an optimizer at work: parameters, their states, one step at a time.
 --
 -- A step touches every parameter that has a gradient; one without is left alone, states and all, as
 -- torch does. Counters are global: t counts steps, t_k the steps of objective k.

@@ -1,4 +1,4 @@
---- Traces a rule under a scheme into the expression graphs of its passes.
+--- optim/trace.lua - traces a rule under a scheme into the expression graphs of its passes.
 --
 -- A rule says how moments are pushed and how theta moves; a scheme says which copies of a moment
 -- exist and which combination of them enters the direction. Tracing calls both once with symbolic

@@ -1,4 +1,4 @@
---- Rows of results as a grid of text, for the terminal and the page alike.
+--- report/grid.lua - rows of results as a grid of text, for the terminal and the page alike.
 -- A cell is a number, `{ mean =, std = }`, a string, or nothing. Each column has its own number of
 -- decimals, so that its figures line up, and knows which of its cells is best.
 -- @module dopl.report.grid

@@ -1,4 +1,4 @@
---- Lua source as HTML with its comments, strings, numbers and keywords marked.
+--- report/highlight.lua - lua source as HTML with its comments, strings, numbers and keywords marked.
 -- @module dopl.report.highlight
 local escape = require("dopl.report.plot").escape
 

@@ -1,4 +1,4 @@
---- What a recipe shows at its end: a table on the terminal, a page in the run folder.
+--- report/init.lua - what a recipe shows at its end: a table on the terminal, a page in the run folder.
 -- @module dopl.report
 local check = require("dopl.util.check")
 local grid = require("dopl.report.grid")

@@ -1,4 +1,4 @@
---- Charts as SVG: lines and grouped bars.
+--- report/plot.lua - charts as SVG: lines and grouped bars.
 -- A chart is one self-contained string that can stand in a file or inside a page. Colours are told
 -- apart by readers with any colour vision and follow the reader's light or dark setting.
 -- @module dopl.report.plot

@@ -1,4 +1,4 @@
---- What is dear to make and depends on nothing but its inputs, kept between runs.
+--- run/cache.lua - what is dear to make and depends on nothing but its inputs, kept between runs.
 -- An entry is a file `<cache>/<kind>/<key>.<ending>`; the key is a content hash of everything the
 -- entry depends on. Entries are written whole; one that cannot be read back is made again. A cache
 -- that cannot be written costs time only: the value is returned with the reason beside it.

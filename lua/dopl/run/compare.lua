@@ -1,4 +1,4 @@
---- Runs side by side: what was set differently, and what came out.
+--- run/compare.lua - runs side by side: what was set differently, and what came out.
 --
 --     ./dopl compare runs/a runs/b          the tables, and runs/compare.html
 --

@@ -1,4 +1,4 @@
---- A run is a folder: all that is needed to see what happened and to do it again.
+--- run/init.lua - A run is a folder: all that is needed to see what happened and to do it again.
 --
 --     recipe.lua      the recipe's text as it ran
 --     params.json     its parameters, defaults filled in

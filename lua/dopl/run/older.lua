@@ -1,4 +1,4 @@
---- The run that may lie in the folder which a new one is to have: what it came to is not lost
+--- run/older.lua - the run that may lie in the folder which a new one is to have: what it came to is not lost
 -- unless the new one does the same again, nor while it is asked for.
 -- @module dopl.run.older
 local check = require("dopl.util.check")

@@ -1,4 +1,4 @@
---- Parameters of a recipe: declared once with defaults, set from the command line, checked.
+--- run/params.lua - parameters of a recipe: declared once with defaults, set from the command line, checked.
 --
 --    local p = dopl.params {
 --      steps = { 300, "optimizer steps" },

@@ -1,4 +1,4 @@
---- plan.lua - what a recipe will need, before it is paid for: `./dopl --plan recipe.lua`.
+--- run/plan.lua - what a recipe will need, before it is paid for: `./dopl --plan recipe.lua`.
 --
 -- The recipe itself runs, with stand-ins: `train.fit` takes a few real steps (the first of each
 -- objective on the batch with the most tokens, for the peak; the others as they come, for the time)

@@ -1,4 +1,4 @@
---- profile.lua - where time goes, by operator: "why is my loss slow?"
+--- run/profile.lua - where time goes, by operator: "why is my loss slow?"
 --
 --     do
 --       local p <close> = dopl.profile()

@@ -1,4 +1,4 @@
---- generate.lua - greedy and sampled continuation of many prompts at once, with a key/value cache.
+--- task/generate.lua - greedy and sampled continuation of many prompts at once, with a key/value cache.
 --
 -- Prompts run packed through the model once (no padding); then each step runs one token of every
 -- sequence that has not ended. A sequence that ends leaves the batch, so the work shrinks with it;

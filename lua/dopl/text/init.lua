@@ -1,4 +1,4 @@
---- Tokenizers, stemming, and the text metrics that need no model.
+--- text/init.lua - tokenizers, stemming, and the text metrics that need no model.
 --
 --     local tok = text.train(texts, { vocab_size = 4096, special = { "<|endoftext|>" } })
 --     local ids = tok:encode "Where was she born?"       -- 0-based ids, as the field writes them

@@ -1,4 +1,4 @@
---- checkpoint.lua - where a training stands, on disk: whole, or not there.
+--- train/checkpoint.lua - where a training stands, on disk: whole, or not there.
 --
 -- A checkpoint is two files in a folder of the training's own:
 --

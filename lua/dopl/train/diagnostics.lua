@@ -1,4 +1,4 @@
---- microscope.lua - the optimizer watched at work: do the objectives pull together or apart?
+--- train/diagnostics.lua - the optimizer watched at work: do the objectives pull together or apart?
 --
 -- `train.fit { microscope = { every = n } }` writes a row of metrics (kind = "microscope") every n
 -- steps, from the first two consecutive steps at or after it that serve different objectives (under

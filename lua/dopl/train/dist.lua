@@ -1,4 +1,4 @@
---- Several processes that train one model: who they are, and sums over them.
+--- train/dist.lua - several processes that train one model: who they are, and sums over them.
 --
 --     local world <close> = dopl.dist.open { engine = "nccl", rank = 0, size = 1 }
 --     train.fit { world = world, ... }      -- gradients are summed over the world before each step

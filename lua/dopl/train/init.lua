@@ -1,4 +1,4 @@
---- train.lua - the training loop: objectives, a schedule, an optimizer.
+--- train/init.lua - the training loop: objectives, a schedule, an optimizer.
 --
 -- A step takes the effective batch of its objective (of all of them where the schedule is joint),
 -- cut into micro-batches of at most `micro_tokens` tokens whose gradients add up, and one optimizer

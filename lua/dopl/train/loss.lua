@@ -1,4 +1,4 @@
---- loss.lua - unlearning losses, each a few lines over what one forward pass tells of a batch.
+--- train/loss.lua - unlearning losses, each a few lines over what one forward pass tells of a batch.
 --
 -- A loss is a table made by `loss.new`:
 --

@@ -1,4 +1,4 @@
---- reference.lua - what the frozen starting model says of each sample, computed once.
+--- train/reference.lua - what the frozen starting model says of each sample, computed once.
 --
 -- Preference losses and KL compare the model with the one training started from. That one never
 -- changes, so instead of keeping a second model it is asked about every sample before the first

@@ -1,4 +1,4 @@
---- schedule.lua - which objective a step serves, for how long, and how the learning rate moves.
+--- train/schedule.lua - which objective a step serves, for how long, and how the learning rate moves.
 --
 -- A schedule answers, for step t (from 0), with the name of one objective, or with nil: all of them,
 -- in one step on their weighted sum. Any Lua function of (t, live) is a schedule too, where live

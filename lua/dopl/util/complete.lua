@@ -1,4 +1,4 @@
---- What the Tab key knows at the prompt.
+--- util/complete.lua - what the Tab key knows at the prompt.
 -- @module dopl.util.complete
 
 local MAX_DEPTH = 5 -- of metatables whose __index is a table

@@ -1,4 +1,4 @@
---- Results that `print` shows by name and figures instead of a table's address. They stay plain
+--- util/figures.lua - results that `print` shows by name and figures instead of a table's address. They stay plain
 -- tables of fields.
 -- @module dopl.util.figures
 

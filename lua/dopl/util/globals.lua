@@ -1,4 +1,4 @@
---- The globals of recipes and of the prompt beyond Lua's own: dopl and its modules by their short
+--- util/globals.lua - the globals of recipes and of the prompt beyond Lua's own: dopl and its modules by their short
 -- names, opened when first named. Reading any other undefined global is an error.
 -- @module dopl.util.globals
 

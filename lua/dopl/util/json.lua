@@ -1,4 +1,4 @@
---- JSON: strict in, canonical out.
+--- util/json.lua - JSON: strict in, canonical out.
 -- `decode` keeps integers and reals apart, refuses duplicate keys and says name:line:column. A number
 -- that fits neither an integer nor a real (12345678901234567890, 1e999) is kept as a string.
 -- `encode` sorts keys and prints the shortest digits that read back as the same number.

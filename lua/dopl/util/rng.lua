@@ -1,4 +1,4 @@
---- rng.lua - seeded random streams that give the same numbers on every machine.
+--- util/rng.lua - seeded random streams that give the same numbers on every machine.
 --
 -- A stream is a pure function of (seed, name, counter): draw number n is the splitmix64 finaliser
 -- of key + n * golden ratio. Nothing is shared between streams, so adding a draw to one never moves

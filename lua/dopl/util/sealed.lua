@@ -1,4 +1,4 @@
---- sealed.lua - JSON files that know whether they are whole.
+--- util/sealed.lua - JSON files that know whether they are whole.
 --
 -- A sealed file holds a value and the hash of the value's text. It is written beside, synced and
 -- renamed, so it is there whole or not at all; one that was damaged later, by a byte cut off or

@@ -1,4 +1,4 @@
---- kinds.lua - what is asked about a fictitious author, and in which words.
+--- data/authors/kinds.lua - what is asked about a fictitious author, and in which words.
 --
 -- One row per kind of question: `facts` are what a wrong answer replaces; `q` and `a` phrase
 -- question and answer, `pq` and `pa` say the same in other words. In a template, {x} is an

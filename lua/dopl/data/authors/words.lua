@@ -1,4 +1,4 @@
---- words.lua - the vocabulary of the fictitious authors: names, places, trades, things.
+--- data/authors/words.lua - the vocabulary of the fictitious authors: names, places, trades, things.
 --
 -- Plain data. Every phrase is written to stand after a verb or a preposition as its comment says,
 -- so that the templates of kinds.lua need no grammar beyond a/an and the possessive.

@@ -1,4 +1,4 @@
---- paper/dualoptim.lua - figures of DualOptim (Zhong, Luo, Liu), for `dopl.paper`.
+--- report/paper/dualoptim.lua - figures of DualOptim (Zhong, Luo, Liu), for `dopl.paper`.
 --
 -- Gap is the mean distance of four rates to those of the retrained model, Std the mean of their
 -- deviations over five runs: percent, smaller is better. A label is the one that the recipe gives

@@ -1,4 +1,4 @@
---- paper/dualoptim_plus.lua - figures of DualOptim+ (Zhong, Li, Guo, Liu), for `dopl.paper`.
+--- report/paper/dualoptim_plus.lua - figures of DualOptim+ (Zhong, Li, Guo, Liu), for `dopl.paper`.
 --
 -- In percent, as printed. A label is the one that the recipe gives its row.
 -- @module dopl.report.paper.dualoptim_plus

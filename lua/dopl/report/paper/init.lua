@@ -1,4 +1,4 @@
---- Figures of the papers that recipes print beside ours.
+--- report/paper/init.lua - figures of the papers that recipes print beside ours.
 -- Only what a recipe shows is here. A table maps a row's label, as the recipe writes it, to its
 -- figures; one with several splits maps the split to such rows. Figures are in percent, as printed.
 -- To add a table, add an entry to the file of its paper: title, setting, columns, rows. Tables of

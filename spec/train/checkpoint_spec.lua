@@ -11,7 +11,7 @@ local schedule = require "dopl.train.schedule"
 local scheme = require "dopl.optim.scheme"
 local sealed = require "dopl.util.sealed"
 local shell = require "spec.cli.shell"
-local small = require "spec.lua.small"
+local small = require "spec.train.small"
 local train = require "dopl.train"
 local message = folder.message
 

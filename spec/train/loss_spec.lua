@@ -2,7 +2,7 @@
 local array = require "op.array"
 local batch = require "dopl.data.batch"
 local core = require "dopl.core"
-local golden = require "lua.golden"
+local golden = require "models.golden"
 local loss = require "dopl.train.loss"
 local reference = require "dopl.train.reference"
 

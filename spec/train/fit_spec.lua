@@ -1,4 +1,4 @@
--- train_spec.lua - the loop: what must not change a number, and what must end it.
+-- fit_spec.lua - the loop: what must not change a number, and what must end it.
 local array = require "op.array"
 local chat = require "dopl.data.chat"
 local core = require "dopl.core"

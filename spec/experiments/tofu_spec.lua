@@ -1,4 +1,4 @@
--- bench_spec.lua - what the bench needs, said before a model is trained; what it prints in the end.
+-- tofu_spec.lua - what the bench needs, said before a model is trained; what it prints in the end.
 local shell = require "cli.shell"
 local folder = require "spec.io.folder"
 local json = require "dopl.util.json"

@@ -1,4 +1,4 @@
--- microscope_spec.lua - what the microscope says of a small training, against plain arithmetic on the
+-- diagnostics_spec.lua - what the microscope says of a small training, against plain arithmetic on the
 -- weights, gradients and states it had.
 local array = require "op.array"
 local chat = require "dopl.data.chat"

@@ -9,7 +9,7 @@ local optim = require "dopl.optim"
 local run = require "dopl.run"
 local schedule = require "dopl.train.schedule"
 local scheme = require "dopl.optim.scheme"
-local small = require "spec.lua.small"
+local small = require "spec.train.small"
 local train = require "dopl.train"
 local message = folder.message
 
