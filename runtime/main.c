@@ -307,7 +307,7 @@ static void suggest_recipe(lua_State *L, const char *name) {
 
 static int load_recipe(lua_State *L, const options *o) {
     const char *name = o->argv[o->recipe];
-    if (is_compare(o)) return luaL_loadstring(L, "require('dopl.compare').main(...)");
+    if (is_compare(o)) return luaL_loadstring(L, "require('dopl.run.compare').main(...)");
     bool from_stdin = !strcmp(name, "-") && strcmp(o->argv[o->recipe - 1], "--") != 0;
     int status = luaL_loadfilex(L, from_stdin ? NULL : name, "t");
     if (status == LUA_ERRFILE && access(name, F_OK) != 0) suggest_recipe(L, name);
@@ -315,9 +315,9 @@ static int load_recipe(lua_State *L, const options *o) {
 }
 
 static int run_recipe(lua_State *L, const options *o) {
-    static const char begin[] = "require('dopl.plan').start()",
-                      end[] = "require('dopl.plan').finish()",
-                      failed[] = "require('dopl.plan').finish(true)";
+    static const char begin[] = "require('dopl.run.plan').start()",
+                      end[] = "require('dopl.run.plan').finish()",
+                      failed[] = "require('dopl.run.plan').finish(true)";
     int status = o->plan ? run_chunk(L, luaL_loadstring(L, begin), 0) : 0;
     if (status) return status;
     if (load_recipe(L, o) != LUA_OK) return dopl_report(L);
@@ -332,7 +332,7 @@ static int run_recipe(lua_State *L, const options *o) {
     return status ? status : planned;
 }
 
-#define PROFILE "require('dopl.profile')."
+#define PROFILE "require('dopl.run.profile')."
 
 // After an error or a stop too. Returns the status, or its own failure where that is none.
 static int tell_profile(lua_State *L, int status) {

@@ -45,7 +45,7 @@ describe("cmake --install", function()
     os.remove(dir)
     local status, _, err = shell.sh(("cmake --install %s --prefix %s"):format(shell.build, dir))
     assert.equal(0, status, err)
-    local _, out = shell.sh(("cd / && %s/bin/dopl -l rng=dopl.rng -e 'print(type(rng.new))'")
+    local _, out = shell.sh(("cd / && %s/bin/dopl -l rng=dopl.util.rng -e 'print(type(rng.new))'")
       :format(dir))
     assert.equal("function\n", out)
     _, out, err = shell.sh(([[cd / && LUA_PATH='%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua' \

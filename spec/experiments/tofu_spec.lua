@@ -13,13 +13,13 @@ local function parameters(given)
   return p
 end
 
-describe("bench.tofu.open", function()
+describe("experiments.tofu.open", function()
   it("names the parameter that is missing or makes no sense", function()
     local p = parameters()
     p.epochs = nil
-    assert.match("bench_spec.lua:%d+: bench.tofu.open: no parameter 'epochs': give dopl.params",
+    assert.match("tofu_spec.lua:%d+: experiments.tofu.open: no parameter 'epochs': give dopl.params",
       message(function() tofu.open(p) end))
-    assert.match("bench.tofu.open: nil, needs table", message(tofu.open))
+    assert.match("experiments.tofu.open: nil, needs table", message(tofu.open))
     assert.match("%-%-rows: 0, needs at least 1", message(tofu.open, parameters { rows = 0 }))
     assert.match("%-%-split: 'forget1' %(did you mean 'forget01'", message(tofu.open,
       parameters { split = "forget1" }))
@@ -113,7 +113,7 @@ describe("bench.tofu.open", function()
   end)
 end)
 
-describe("bench.summary.notes", function()
+describe("experiments.summary.notes", function()
   it("gives each note once, and what went wrong with a row's model", function()
     local summary = require "dopl.experiments.summary"
     assert.same({ "a", "b", "x: c" }, summary.notes({ { faults = { "x: c" } },
@@ -121,7 +121,7 @@ describe("bench.summary.notes", function()
   end)
 end)
 
-describe("bench.summary.show", function()
+describe("experiments.summary.show", function()
   it("cuts long answers between characters, whatever bytes a model made", function()
     local status, out, err = shell.recipe [[
       local answers = { "\x80" .. ("a"):rep(250), ("é"):rep(101), ("b"):rep(199) .. "日", "short", "" }

@@ -35,13 +35,13 @@ for i, entry in ipairs(known) do methods.names[i] = entry[1] end
 -- retain = 5 steps of a period, or alternate = a schedule of other objectives
 -- @treturn {table,...}
 function methods.list(options)
-  local o = check.options("bench.methods", options, {
+  local o = check.options("experiments.methods", options, {
     optimizer = check.required, names = methods.names, forget = 1, retain = 5,
     alternate = check.optional,
   })
   local out = {}
   for i, name in ipairs(o.names) do
-    check.choice("bench.methods", name, methods.names)
+    check.choice("experiments.methods", name, methods.names)
     for _, entry in ipairs(known) do
       if entry[1] == name then
         local s, plan = entry[2](o)
@@ -58,8 +58,8 @@ end
 -- @tparam[opt] table options names (default: all); lr_factor = 1.0 multiplies every learning rate
 -- @treturn {table,...}
 function methods.tuned(name, options)
-  local o = check.options("bench.methods.tuned", options, { names = methods.names, lr_factor = 1.0 })
-  check.choice("bench.methods.tuned: loss", name, check.keys(settings.methods))
+  local o = check.options("experiments.methods.tuned", options, { names = methods.names, lr_factor = 1.0 })
+  check.choice("experiments.methods.tuned: loss", name, check.keys(settings.methods))
   local found, out = settings.methods[name], {}
   for i, label in ipairs(o.names) do
     local best, common = found[label], settings.unlearn.adamw

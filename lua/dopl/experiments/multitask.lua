@@ -26,7 +26,7 @@ Bench.__index = Bench
 -- start = joint steps that make the model which is fine-tuned
 -- @treturn Bench names = the tasks'
 function multitask.open(options)
-  local o = check.options("bench.multitask.open", options, {
+  local o = check.options("experiments.multitask.open", options, {
     run = check.optional, train = 320, test = 60, seed = 1, start = 150,
   })
   local self = setmetatable({ run = o.run, seed = o.seed, steps = o.start, names = tasks.names,

@@ -19,7 +19,7 @@ Range.__index = Range
 local PERCENT <const> = 100
 
 --- Reads a study.
--- @param study from dopl.bench.study
+-- @param study from dopl.experiments.study
 -- @tparam table options x = what the number is; log = false: a logarithmic axis; pattern = a Lua
 -- pattern with two captures, series and number, default "series, number"
 -- @treturn Range keys = the study's; names = the series, values = the numbers, in the order in which

@@ -33,7 +33,7 @@ Bench.__index = Bench
 -- @tparam[opt] table more
 -- @treturn table for dopl.params
 function tofu.params(more)
-  check.type("bench.tofu.params", more or {}, "table")
+  check.type("experiments.tofu.params", more or {}, "table")
   local p = {
     data = { "", "folder of TOFU files; default: fictitious authors made here" },
     split = { "forget01", "forget01, forget05, forget10, real_world or custom (with --data)" },
@@ -124,7 +124,7 @@ local function inspect(self)
     table.move(held[i].notes, 1, #held[i].notes, #self.notes + 1, self.notes)
   end
   if not entropy then
-    error(("bench.tofu.open: no question of the forget set leaves room for an answer: give more "
+    error(("experiments.tofu.open: no question of the forget set leaves room for an answer: give more "
       .. "than --max_tokens %d"):format(self.p.max_tokens), 3)
   end
   self.keys = metrics.names(held)
@@ -139,11 +139,11 @@ end
 -- @tparam[opt] table options run = where metrics go; note = function(text) for what is going on
 -- @treturn Bench keys = names of the aggregates that these data allow; notes = what to know of them
 function tofu.open(p, options)
-  local o = check.options("bench.tofu.open", options, { run = check.optional, note = core.note })
-  check.type("bench.tofu.open", p, "table")
+  local o = check.options("experiments.tofu.open", options, { run = check.optional, note = core.note })
+  check.type("experiments.tofu.open", p, "table")
   for _, name in ipairs(check.keys(tofu.params())) do
     if p[name] == nil then
-      error(("bench.tofu.open: no parameter '%s': give dopl.params(tofu.params { ... })")
+      error(("experiments.tofu.open: no parameter '%s': give dopl.params(tofu.params { ... })")
         :format(name), 2)
     end
   end
@@ -235,7 +235,7 @@ end
 -- @return model
 function Bench:trained(rows, label)
   local sorted, content = in_order(rows)
-  local key = cache.key("bench.tofu", core.version, self.setting, self.epochs, self.p.model_seed,
+  local key = cache.key("experiments.tofu", core.version, self.setting, self.epochs, self.p.model_seed,
     self.tok:hash(), content, computed_by())
   local model
   if self.p.fresh then
@@ -381,7 +381,7 @@ function Bench:compare(method)
   return row
 end
 
---- Prints rows and writes the run's report; see dopl.bench.summary.
+--- Prints rows and writes the run's report; see dopl.experiments.summary.
 function Bench:report(rows, options) return summary.show(self, rows, options) end
 
 return tofu
