@@ -44,6 +44,7 @@ local function schemes(rule)
   end
   local other = rule.name == "sgd" and { optim.adam, adam } or { optim.sgd, momentum }
   add("decoupled, a rule each", { scheme = "decoupled", rules = { nil, other } })
+  add("scaffold, a floor", { scheme = "scaffold", floor = 0.1 })
   for _, source in ipairs { "g", "g-delta" } do
     for _, timing in ipairs { "after_theta", "after_delta", "before_delta" } do
       if source == "g" or timing ~= "before_delta" then

@@ -17,9 +17,9 @@ end
 
 local function scheme_of(case)
   local storage = case.storage or {}
-  local o = { quantize_min = 0, weights = case.weights }
+  local o = { quantize_min = 0, weights = case.weights, floor = case.floor }
   if case.scheme == "base_delta" then
-    o.timing, o.source, o.floor = case.timing, case.source, case.floor
+    o.timing, o.source = case.timing, case.source
     o.exact = case.exact
     o.storage = { base = storage.base, delta = storage.delta }
     for name, value in pairs(case.hyper) do

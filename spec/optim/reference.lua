@@ -166,6 +166,11 @@ function update.decoupled(run, m, s, i)
   return plain(run, m, s, i, 1, run.t)
 end
 
+local function floored(case, m, value, base)
+  if not case.floor or not m.nonnegative then return value end
+  return math.max(math.abs(value), case.floor * base)
+end
+
 function update.base_delta(run, m, s, i)
   local case, old_base, old = run.case, run.base[m.name][i], run.own[m.name][run.k][i]
   local bd, bb = run.beta(m), run.base_beta(m)
@@ -184,9 +189,7 @@ function update.base_delta(run, m, s, i)
     base = push(m, old_base, fed, bb)
   end
   run.new_own[m.name][i], run.new_base[m.name][i] = d, base
-  local value = run.rule.lagged and old + old_base or reference_base + dhat
-  if not case.floor or not m.nonnegative then return value end
-  return math.max(math.abs(value), case.floor * reference_base)
+  return floored(case, m, run.rule.lagged and old + old_base or reference_base + dhat, reference_base)
 end
 
 local function federated(minus_base)
@@ -194,7 +197,8 @@ local function federated(minus_base)
     local base, old = run.base[m.name][i], run.own[m.name][run.k][i]
     local d = push(m, old, minus_base and s - base or s, run.beta(m))
     run.new_own[m.name][i] = d -- the base stands, and is not stored again
-    return base + (run.rule.lagged and old or unbias(m, d, run.beta(m), run.t_k[run.k]))
+    return floored(run.case, m, base + (run.rule.lagged and old
+      or unbias(m, d, run.beta(m), run.t_k[run.k])), math.abs(base))
   end
 end
 update.scaffold, update.fedcm = federated(true), federated(false)

@@ -231,6 +231,18 @@ local function push_delta(cx, moment, s, reference)
     w * s + cx:unbias(moment, beta * delta, beta, cx.t_k)
 end
 
+-- The sum of base and delta, bounded from below by `floor` times the base. This bound is ours, not the
+-- paper's. The delta of a second moment can be negative, so the sum can pass through zero, and a step
+-- divided by its root can be arbitrarily large.
+local function floored(cx, moment, value, base)
+  if cx.scheme.floor == 0 or not moment.nonnegative then return value end
+  return expr.functions.max(expr.functions.abs(value), cx.scheme.floor * base)
+end
+
+local function check_floor(self, level)
+  check.range(("scheme.%s: floor"):format(self.kind), self.floor, 0, 1, level + 2)
+end
+
 -- One step. `timing` is where in it the base is updated; see docs/optimizers.md.
 local function base_delta(cx, moment, s)
   local timing, exact, feeds_delta = cx.options.timing, cx.scheme.exact, cx.options.source == "g-delta"
@@ -261,11 +273,7 @@ local function base_delta(cx, moment, s)
     value = left * t + share * s + (keep - left * w) * reference
   end
   if cx.rule.lagged then return before end
-  -- `floor` is ours, not the paper's: where the objectives' gradients differ much in size, B^ + D^ of a
-  -- second moment passes through zero, and a step divided by its root is as large as it likes. With a
-  -- floor it never falls below that share of the base's own second moment.
-  if cx.scheme.floor == 0 or not moment.nonnegative then return value end
-  return expr.functions.max(expr.functions.abs(value), cx.scheme.floor * seen)
+  return floored(cx, moment, value, seen)
 end
 
 define("base_delta", {
@@ -284,7 +292,7 @@ define("base_delta", {
     if self.base_betas ~= nil then
       check.type("scheme.base_delta: base_betas", self.base_betas, "table", level + 2)
     end
-    check.range("scheme.base_delta: floor", self.floor, 0, 1, level + 2)
+    check_floor(self, level + 1)
   end,
   moment = base_delta,
 })
@@ -302,20 +310,25 @@ local function absorb_deltas(cx, moment)
   cx:store(moment, "base", base + sum / #cx.options.objectives)
 end
 
-local function federated(minus_base)
-  return function(cx, moment, s)
-    local base, delta, beta = cx:state(moment, "base"), cx:state(moment, "own"), cx:decay(moment)
-    local pushed = cx:push(moment, delta, minus_base and s - base or s, beta)
-    cx:store(moment, "own", pushed)
-    return base + (cx.rule.lagged and delta or cx:unbias(moment, pushed, beta, cx.t_k))
-  end
-end
-
+-- Deltas of s - B, summed with B by their terms as above.
 define("scaffold", {
-  moment = federated(true), period_end = absorb_deltas, has_base = true,
+  fields = { floor = 0.0 },
+  check = check_floor,
+  moment = function(cx, moment, s)
+    local base, delta = cx:state(moment, "base"), cx:state(moment, "own")
+    local _, w, t = push_delta(cx, moment, s, base)
+    if cx.rule.lagged then return base + delta end
+    return floored(cx, moment, t + (1 - w) * base, expr.functions.abs(base)) -- B can be negative too
+  end,
+  period_end = absorb_deltas, has_base = true,
 })
+
 define("fedcm", {
-  moment = federated(false), period_end = absorb_deltas, has_base = true,
+  moment = function(cx, moment, s)
+    local base = cx:state(moment, "base")
+    return base + plain(cx, moment, s, "own", cx.t_k)
+  end,
+  period_end = absorb_deltas, has_base = true,
 })
 
 define("local_adam", {
