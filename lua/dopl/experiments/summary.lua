@@ -6,7 +6,7 @@ local core = require "dopl.core"
 local figures = require "dopl.util.figures"
 local json = require "dopl.util.json"
 local metrics = require "dopl.metrics"
-local microscope = require "dopl.train.diagnostics"
+local diagnostics = require "dopl.report.diagnostics"
 local report = require "dopl.report"
 
 local summary = {}
@@ -208,7 +208,7 @@ function summary.show(bench, rows, options)
   if not bench.run then return end
   local logged, seen = {}, {}
   for row in json.lines(bench.run.path .. "/metrics.jsonl") do
-    local list = row.kind == "step" and logged or row.kind == "microscope" and seen or {}
+    local list = row.kind == "step" and logged or diagnostics.is_row(row) and seen or {}
     list[#list + 1] = row
   end
   local charts = table.move(o.charts, 1, #o.charts, 1, {})
@@ -219,7 +219,7 @@ function summary.show(bench, rows, options)
       caption = ("Loss of each effective batch of the %s objective."):format(objective),
     }
   end
-  for _, chart in ipairs(microscope.charts(seen)) do charts[#charts + 1] = chart end
+  for _, chart in ipairs(diagnostics.charts(seen)) do charts[#charts + 1] = chart end
   local path = report.write(bench.run, {
     title = o.title, lead = o.lead, samples = samples, charts = charts, params = bench.p,
     recipe = core.files.read(bench.run.path .. "/recipe.lua"), notes = o.notes,

@@ -10,7 +10,7 @@ local check = require("dopl.util.check")
 local core = require("dopl.core")
 local json = require("dopl.util.json")
 local metrics = require("dopl.metrics")
-local microscope = require("dopl.train.diagnostics")
+local diagnostics = require("dopl.report.diagnostics")
 local report = require("dopl.report")
 local run = require("dopl.run")
 
@@ -217,7 +217,7 @@ local function names_of(runs)
   return names
 end
 
--- Loss curves of all runs in one picture each, and what the microscope saw.
+-- Loss curves of all runs in one picture each, and the diagnostics.
 local function charts_of(runs)
   local rows, curves, n, fields = {}, {}, 0, {}
   for _, one in ipairs(runs) do
@@ -241,7 +241,7 @@ local function charts_of(runs)
     charts[#charts + 1] = report.curves(steps, { fields = { key }, by = "label",
       title = (key:gsub("^loss_(.*)$", "%1 loss")) })
   end
-  local seen = n <= MOST_CURVES and microscope.charts(rows) or {}
+  local seen = n <= MOST_CURVES and diagnostics.charts(rows) or {}
   return table.move(seen, 1, #seen, #charts + 1, charts)
 end
 
