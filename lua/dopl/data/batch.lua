@@ -41,22 +41,30 @@ function batch.check_id(where, id, vocab_size, level)
     vocab_size - 1), (level or 2) + 1)
 end
 
+local largest_of = setmetatable({}, { __mode = "k" }) -- by sample
+
+local function largest_id(sample)
+  local largest = largest_of[sample]
+  if not largest then
+    largest = 0
+    for _, id in ipairs(sample.ids) do largest = math.max(largest, id) end
+    largest_of[sample] = largest
+  end
+  return largest
+end
+
 local function pack(samples)
   local b = { samples = samples, keys = {}, offsets = { 0 }, label_offsets = { 0 } }
   local ids, positions, rows, labels, owner = {}, {}, {}, {}, {}
   local n, k, largest = 0, 0, 0
   for s, sample in ipairs(samples) do
-    local tokens, labels_from = sample.ids, sample.labels_from
-    for i = 1, #tokens - 1 do
-      n = n + 1
-      ids[n], positions[n] = tokens[i], i - 1
-      if tokens[i] > largest then largest = tokens[i] end
-      if i + 1 >= labels_from then
-        k = k + 1
-        rows[k], labels[k], owner[k] = n - 1, tokens[i + 1], s - 1
-      end
+    local tokens, first = sample.ids, math.max(2, sample.labels_from)
+    local inputs, count = #tokens - 1, #tokens - first + 1
+    for i = 1, inputs do ids[n + i], positions[n + i] = tokens[i], i - 1 end
+    for i = 1, count do
+      rows[k + i], labels[k + i], owner[k + i] = n + first - 3 + i, tokens[first - 1 + i], s - 1
     end
-    largest = math.max(largest, tokens[#tokens])
+    n, k, largest = n + inputs, k + count, math.max(largest, largest_id(sample))
     b.offsets[s + 1], b.label_offsets[s + 1], b.keys[s] = n, k, sample.key
   end
   b.ids, b.positions, b.rows, b.labels, b.sample_of_row = ids, positions, rows, labels, owner
