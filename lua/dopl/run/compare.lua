@@ -10,6 +10,7 @@ local check = require("dopl.util.check")
 local core = require("dopl.core")
 local json = require("dopl.util.json")
 local metrics = require("dopl.metrics")
+local columns = require("dopl.report.columns")
 local diagnostics = require("dopl.report.diagnostics")
 local report = require("dopl.report")
 local run = require("dopl.run")
@@ -186,7 +187,7 @@ end
 -- Where the bench made the rows, its columns; elsewhere all there is.
 local function columns_of(rows)
   local known = {}
-  for _, column in ipairs(require("dopl.experiments.summary").columns) do
+  for _, column in ipairs(columns.standard) do
     for _, row in ipairs(rows) do
       if row[column.key] ~= nil then
         known[#known + 1] = column
@@ -270,9 +271,9 @@ function compare.html(runs)
       columns = names_of(runs), head = "parameter" }
   end
   if #results > 0 then
-    local columns = columns_of(results)
-    tables[#tables + 1] = { title = "Results", rows = results, columns = columns }
-    if columns then tables[#tables + 1] = { title = "All figures", rows = results } end
+    local known = columns_of(results)
+    tables[#tables + 1] = { title = "Results", rows = results, columns = known }
+    if known then tables[#tables + 1] = { title = "All figures", rows = results } end
   end
   return report.html { title = ("%d runs side by side"):format(#runs), tables = tables,
     charts = charts_of(runs), notes = #parameters == 0 and { "All parameters are the same." } or {} }
