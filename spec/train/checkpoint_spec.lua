@@ -122,6 +122,7 @@ describe("a checkpoint", function()
       assert.same({}, notes)
       assert.equal("done.json done.safetensors", folder.names(dir .. "/c"))
       assert.equal(whole, (trained(dir, more))) -- had ended: nothing is left to do
+      assert.same({}, notes)
     end)
   end
 

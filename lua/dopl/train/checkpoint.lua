@@ -10,7 +10,7 @@
 -- Each is written beside, synced and renamed, the JSON last: a pair of which a part is missing, cut
 -- short or changed is refused, with the reason, and the one before it is taken. When a training has
 -- ended, `done` takes the place of its steps: the final weights and what train.fit returned. Those
--- that are to stay behind (`stay`) are there to fork from (dopl.fork).
+-- that are to stay behind (`stay`) are there to fork from (dopl.run.fork).
 --
 -- (The function dopl.checkpoint, which trades time for memory, is dopl.nn's.)
 -- @module dopl.train.checkpoint

@@ -175,7 +175,7 @@ local function finish(t)
   o.model.parameters:zero_grad()
   if best.weights then
     o.model.parameters:restore(best.weights)
-  elseif o.keep_best and live.result then
+  elseif o.keep_best and live.result and not best.score then
     core.note(("train.fit: every evaluation of '%s' gave NaN to keep_best: the weights are those of "
       .. "the last step"):format(o.label))
   end
