@@ -18,7 +18,8 @@ function vectors.model(seed)
   local p = nn.parameters(seed or 1)
   local w1, b1 = p:normal("layers.1.w", "matrix", 0.5, HIDDEN, WIDTH),
     p:constant("layers.1.b", "bias", 0, HIDDEN)
-  local w2, b2 = p:normal("layers.2.w", "matrix", 0.5, 1, HIDDEN), p:constant("layers.2.b", "bias", 0, 1)
+  local w2, b2 = p:normal("layers.2.w", "matrix", 0.5, 1, HIDDEN),
+    p:constant("layers.2.b", "bias", 0, 1)
   return { parameters = p, predict = function(_, x)
     return op.linear(op.tanh(op.linear(x, w1, b1)), w2, b2)
   end }

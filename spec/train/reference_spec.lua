@@ -74,6 +74,12 @@ describe("dopl.reference", function()
     end
   end)
 
+  it("says which kinds of answers a task has", function()
+    assert.error_matches(function()
+      reference.new(new_model()):add(new_loader():next(), "hiden")
+    end, "reference:add: kind: 'hiden' %(did you mean 'hidden'%?%)")
+  end)
+
   it("asks about each sample once, and records nothing", function()
     local model, l = new_model(), new_loader()
     local calls, hidden = 0, model.hidden

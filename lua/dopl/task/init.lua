@@ -41,6 +41,8 @@ function task.new(definition)
   for _, name in ipairs { "cost", "count", "pack", "score" } do
     check.type("task.new: " .. name, self[name], "function")
   end
+  self.has = {}
+  for _, name in ipairs(self.scores) do self.has[name] = true end
   return setmetatable(self, Task)
 end
 
@@ -65,10 +67,9 @@ end
 
 -- What a loss needs and a task does not give, as texts.
 local function missing(self, needs)
-  local list, has = {}, {}
-  for _, name in ipairs(self.scores) do has[name] = true end
-  for _, name in ipairs(needs.scores or {}) do
-    if not has[name] then list[#list + 1] = ("'%s'"):format(name) end
+  local list = {}
+  for _, name in ipairs(needs.scores) do
+    if not self.has[name] then list[#list + 1] = ("'%s'"):format(name) end
   end
   if needs.reference and not self.references[needs.reference] then
     list[#list + 1] = ("'%s' of the starting model"):format(needs.reference)
@@ -90,4 +91,6 @@ function Task:check_loss(where, loss, level)
       more), level + 1)
 end
 
-return task
+return setmetatable(task, { __index = function(_, name)
+  return name == "causal_lm" and require "dopl.task.causal_lm" or nil -- dopl.task.causal_lm
+end })

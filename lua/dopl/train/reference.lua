@@ -17,6 +17,7 @@
 -- @module dopl.train.reference
 
 local causal_lm = require "dopl.task.causal_lm"
+local check = require "dopl.util.check"
 local chosen = require "dopl.data.chosen"
 local core = require "dopl.core"
 
@@ -61,6 +62,9 @@ end
 -- @tparam string kind one that the task knows
 function Reference:add(batch, kind)
   local how = self.task.references[kind]
+  if not how then
+    check.choice("reference:add: kind", kind, check.keys(self.task.references))
+  end
   local _ <close> = core.no_grad()
   if how.keep and not self.kept_of[kind] then self.kept_of[kind] = how.keep(self.model) end
   add(self, batch, kind, how)
