@@ -9,7 +9,6 @@
 --     rows          [n_labels]      0-based rows of hidden states whose next token is a label
 --     labels        [n_labels]      that next token
 --     label_offsets [n_samples + 1] first label of each sample, from 0; last = n_labels
---     sample_of_row [n_labels]      0-based sample of each label
 --
 -- A batch knows its objective (`tag`) and the whole it is a part of: `batch.whole` holds n_samples,
 -- n_labels and n_tokens of the effective batch, so that a loss divided by them gives the same
@@ -25,9 +24,7 @@ local batch = {}
 local Batch = {}
 Batch.__index = Batch
 
-local FIELDS <const> = {
-  "ids", "positions", "offsets", "rows", "labels", "label_offsets", "sample_of_row",
-}
+local FIELDS <const> = { "ids", "positions", "offsets", "rows", "labels", "label_offsets" }
 
 --- Refuses a token id that a model has no row for, and names the tokenizer it comes from.
 -- @tparam string where what holds the id, for the message
@@ -55,19 +52,17 @@ end
 
 local function pack(samples)
   local b = { samples = samples, keys = {}, offsets = { 0 }, label_offsets = { 0 } }
-  local ids, positions, rows, labels, owner = {}, {}, {}, {}, {}
+  local ids, positions, rows, labels = {}, {}, {}, {}
   local n, k, largest = 0, 0, 0
   for s, sample in ipairs(samples) do
     local tokens, first = sample.ids, math.max(2, sample.labels_from)
     local inputs, count = #tokens - 1, #tokens - first + 1
     for i = 1, inputs do ids[n + i], positions[n + i] = tokens[i], i - 1 end
-    for i = 1, count do
-      rows[k + i], labels[k + i], owner[k + i] = n + first - 3 + i, tokens[first - 1 + i], s - 1
-    end
+    for i = 1, count do rows[k + i], labels[k + i] = n + first - 3 + i, tokens[first - 1 + i] end
     n, k, largest = n + inputs, k + count, math.max(largest, largest_id(sample))
     b.offsets[s + 1], b.label_offsets[s + 1], b.keys[s] = n, k, sample.key
   end
-  b.ids, b.positions, b.rows, b.labels, b.sample_of_row = ids, positions, rows, labels, owner
+  b.ids, b.positions, b.rows, b.labels = ids, positions, rows, labels
   b.n_samples, b.n_tokens, b.n_labels, b.largest = #samples, n, k, largest
   return setmetatable(b, Batch)
 end
@@ -141,14 +136,12 @@ end
 -- @treturn Batch
 function batch.join(batches)
   local all = setmetatable({ n_samples = 0, n_tokens = 0, n_labels = 0, offsets = { 0 },
-    label_offsets = { 0 }, ids = {}, positions = {}, rows = {}, labels = {}, sample_of_row = {} },
-    Batch)
+    label_offsets = { 0 }, ids = {}, positions = {}, rows = {}, labels = {} }, Batch)
   for _, b in ipairs(batches) do
     for _, field in ipairs { "ids", "positions", "labels" } do append(all[field], b[field], 1, 0) end
     append(all.offsets, b.offsets, 2, all.n_tokens)
     append(all.label_offsets, b.label_offsets, 2, all.n_labels)
     append(all.rows, b.rows, 1, all.n_tokens)
-    append(all.sample_of_row, b.sample_of_row, 1, all.n_samples)
     for _, n in ipairs { "n_samples", "n_tokens", "n_labels" } do all[n] = all[n] + b[n] end
   end
   return all
