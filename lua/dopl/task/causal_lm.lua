@@ -1,4 +1,4 @@
---- task/causal_lm.lua - causal language modelling: samples of tokens, and what a model says of them.
+--- task/causal_lm.lua - causal language modelling: batches of token sequences, and their scores.
 --
 -- A sample is a prompt and an answer (data.samples). It costs its input tokens. The scores of a batch
 -- are tensors in the gradient graph:
@@ -196,7 +196,7 @@ causal_lm = task.new {
   scratch = chunk_of_logits,
 }
 
---- What one forward pass tells of a packed batch: the scores above.
+--- The scores of a packed batch, from one forward pass.
 -- @param model
 -- @param b from dopl.data.batch
 -- @tparam[opt=0] number eps added to the probabilities of mean_logp

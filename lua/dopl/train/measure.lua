@@ -1,8 +1,8 @@
 --- train/measure.lua - train.fit while a recipe is measured: a few real steps, for memory and time.
 --
--- The first step of each objective takes the batch with the largest micro-batch, for the peak; the
--- others come as they come, for the time. Nothing is evaluated on the way or written, and the recorder
--- gets the figures of the whole training, extrapolated.
+-- The first step of each objective takes the batch with the largest micro-batch, to measure the peak.
+-- Later steps take batches in their order, to measure the time. Nothing is evaluated on the way and
+-- nothing is written. The recorder gets the figures of the whole training, extrapolated.
 -- @module dopl.train.measure
 
 local check = require "dopl.util.check"
@@ -265,7 +265,7 @@ function measure.fit(recorder, given, run)
   collectgarbage()
   recorder:note_peak()
   local before = measuring.memory().live
-  local best <const> = given.keep_best and o.model.parameters:snapshot() -- memory that is to be there
+  local best <const> = given.keep_best and o.model.parameters:snapshot() -- it counts in the peak
   local result = run(o)
   local fit = measure_memory(m, o, result, before, reference_to_come(m, o))
   extrapolate(m, fit, seconds_of)

@@ -8,9 +8,9 @@
 --     ask(model, batch)      one value a sample: a number, or a tensor
 --     join(values)           those of a batch's samples as a tensor
 --     attach(s, model, batch, reference)   puts them where a loss reads them
---     keep(model)            optional: a tensor of the model that comes with them
---     twins                  whether twins are asked about, too
---     bytes(model, samples)  optional: what tensors of the samples take, for a plan
+--     keep(model)            optional: a tensor of the model to keep beside them
+--     twins                  whether it is asked about twins, too
+--     bytes(model, samples)  optional: memory that the answers take, for a plan
 --
 -- Refusals are drawn afresh each step, but the draw is a function of seed and step, so the pairs that
 -- will come up are known beforehand.

@@ -40,9 +40,9 @@ local objective_defaults = {
   lr = check.optional,
 }
 
--- Errors below point at the line that called train.fit: it calls `read`, and that these functions.
+-- Errors point at the line that called train.fit, which calls `read`, which calls these functions.
 
--- A number that is one: not a NaN, not infinite, and at least `low`.
+-- Refuses NaN, infinity and numbers below `low`.
 local function check_number(what, value, low)
   check.type(what, value, "number", 7)
   if value ~= value or math.abs(value) == math.huge or value < low then
@@ -140,7 +140,7 @@ local function check_others(o)
   end
 end
 
---- Refuses the name that diagnostics had before.
+--- Refuses the option `microscope`, an older name of `diagnostics`, and says the name to use.
 -- @tparam string where "train.fit"
 -- @param given the caller's options
 -- @tparam integer level where the error points, as for `error`

@@ -14,7 +14,7 @@ local core = require "dopl.core"
 
 local state = {}
 
--- Of `live`; the rest of it is made anew.
+-- The fields of `live` that are saved; train.fit sets the others.
 local LIVE <const> = { "step", "losses", "objective", "lr", "grad_norm", "result", "evaluated",
   "diagnostics", "saved", "stopped" }
 

@@ -9,8 +9,8 @@ local discarding = false
 
 local function nothing() end
 
---- From now on and in the whole process, what would be written is discarded, and locks and folders are
--- had for the asking. All writing goes through core.files and core.safetensors, a recipe's own too.
+--- From now on the process discards what it would write, and making folders and locks always succeeds.
+-- All writing goes through core.files and core.safetensors, that of recipes too.
 function files.discard()
   discarding = true
   local handle = { write = nothing, line = nothing, sync = nothing, close = nothing }
@@ -20,7 +20,7 @@ function files.discard()
   core.files.lock = function() return setmetatable({}, { __close = nothing }) end
 end
 
---- Whether that mode is on: a file that a recipe has "written" may then be missing.
+--- Whether that mode is on. A file that was "written" is then missing.
 function files.discarding() return discarding end
 
 return files
