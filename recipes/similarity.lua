@@ -1,7 +1,7 @@
 -- Figure 2 of DualOptim+: do forgetting and retaining pull together or apart?
 --
--- Under the microscope, where a retain step follows a forget step: the cosine of the two updates, of
--- the two gradients, and of the gradients' moving averages (factor 0.9). Below 0, one undoes a part
+-- The diagnostics, where a retain step follows a forget step: the cosine of the two updates, of the
+-- two gradients, and of the gradients' moving averages (factor 0.9). Below 0, one undoes a part
 -- of the other. The paper argues for a base and deltas from this: what the two share, and how far
 -- they conflict, changes. It draws the figure and prints no numbers of it. About two minutes on two
 -- cores.
@@ -20,9 +20,9 @@ for i, m in ipairs(methods.list { optimizer = optim.adamw(p.adamw),
   names = { "Alternate", "DO", "DO+" } }) do
   variants[i] = { label = m.label, optimizer = m.optimizer, schedule = m.schedule, evaluate = false }
 end
-local compared = study.run(p, run, variants, { microscope = { every = p.every } })
+local compared = study.run(p, run, variants, { diagnostics = { every = p.every } })
 
-local logged, columns, charts, below = compared:logged "microscope", {}, {}, {}
+local logged, columns, charts, below = compared:logged "diagnostics", {}, {}, {}
 for i, figure in ipairs { { "cos_update", "updates" }, { "cos_grad", "gradients" },
   { "cos_grad_ema", "averaged gradients" } } do
   local key, name, looks, negative = figure[1], figure[2], 0, 0
@@ -41,7 +41,7 @@ for i, figure in ipairs { { "cos_update", "updates" }, { "cos_grad", "gradients"
   columns[i] = { key = key, label = name, digits = 3 }
   below[i] = ("of %s in %.0f%%"):format(name, 100 * negative / looks)
   charts[i] = { caption = "Mean over forget sets; shaded: ± standard deviation.",
-    svg = compared:course("microscope", key, { title = "Cosine of " .. name }) }
+    svg = compared:course("diagnostics", key, { title = "Cosine of " .. name }) }
 end
 
 local updates = {}

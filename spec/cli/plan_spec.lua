@@ -26,7 +26,7 @@ local RECIPE <const> = [[
     p.task = task
     local bench = tofu.open(p, { run = run })
     local rows = { bench:compare { label = p.kind, forget = k[1], retain = k[2], optimizer = k[3],
-      schedule = k[4], steps = p.steps, microscope = p.kind == "plus" and { every = 4 } or nil } }
+      schedule = k[4], steps = p.steps, diagnostics = p.kind == "plus" and { every = 4 } or nil } }
     bench:report(rows, { title = "x" })
   end
   local device = dopl.core.device()
@@ -129,7 +129,7 @@ describe("dopl --plan", function()
     local status, text = run("plus", "--plan")
     assert.equal(0, status)
     for _, label in ipairs { "parameters", "gradients, at the peak", "state m.base",
-      "state v.own.retain", "activations, at the peak", "microscope" } do
+      "state v.own.retain", "activations, at the peak", "diagnostics" } do
       assert.truthy(text:find("\n" .. label .. "  ", 1, true), label)
     end
     assert.truthy(text:find("8-bit states", 1, true))

@@ -25,9 +25,10 @@ end
 local function labels_seen(parts)
   local seen = {}
   for _, b in ipairs(parts) do
-    for i, label in ipairs(b.labels) do
-      local s, row = b.sample_of_row[i], b.rows[i]
-      seen[#seen + 1] = ("%s/%d/%d"):format(b.keys[s + 1], b.positions[row + 1], label)
+    for s, key in ipairs(b.keys) do
+      for i = b.label_offsets[s] + 1, b.label_offsets[s + 1] do
+        seen[#seen + 1] = ("%s/%d/%d"):format(key, b.positions[b.rows[i] + 1], b.labels[i])
+      end
     end
   end
   return seen
@@ -43,7 +44,6 @@ describe("data.batch", function()
     assert.same({ 0, 3, 4 }, b.offsets)
     assert.same({ 1, 2, 3 }, b.rows)
     assert.same({ 7, 8, 4 }, b.labels)
-    assert.same({ 0, 0, 1 }, b.sample_of_row)
     assert.same({ 0, 2, 3 }, b.label_offsets)
     assert.same({ "a", "b" }, b.keys)
     assert.same({ n_samples = 2, n_tokens = 4, n_labels = 3 }, b.whole)
@@ -57,9 +57,10 @@ describe("data.batch", function()
     assert.equal(n, b.n_labels)
     assert.equal(#b.ids, b.n_tokens)
     assert.equal(#b.rows, b.n_labels)
-    for i, row in ipairs(b.rows) do
-      local s = b.sample_of_row[i]
-      assert.is_true(row >= b.offsets[s + 1] and row < b.offsets[s + 2])
+    for s = 1, b.n_samples do
+      for i = b.label_offsets[s] + 1, b.label_offsets[s + 1] do
+        assert.is_true(b.rows[i] >= b.offsets[s] and b.rows[i] < b.offsets[s + 1])
+      end
     end
   end)
 
@@ -94,8 +95,7 @@ describe("data.batch", function()
     local t = b:tensors()
     assert.equal(t, b:tensors())
     assert.equal(b.n_tokens, #b.ids)
-    for _, field in ipairs { "ids", "positions", "offsets", "rows", "labels", "label_offsets",
-                             "sample_of_row" } do
+    for _, field in ipairs { "ids", "positions", "offsets", "rows", "labels", "label_offsets" } do
       assert.same(b[field], t[field]:tolist())
     end
     do

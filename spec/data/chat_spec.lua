@@ -120,8 +120,6 @@ describe("data.chat", function()
     assert.equal(32, #a.key)
     assert.not_equal(a.key, chat.encode(tok, ROW, { mask = "all" }).key)
     assert.not_equal(a.key, chat.encode(tok, { question = "Who?", answer = "Ida." }).key)
-    local samples = chat.encode_all(tok, { ROW, ROW })
-    assert.equal(chat.fingerprint(samples), chat.fingerprint { a, b })
   end)
 
   it("cuts at max_tokens and refuses a prompt that leaves no label", function()

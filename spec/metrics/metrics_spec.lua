@@ -2,7 +2,7 @@
 local dopl = require "dopl"
 local chat = require "dopl.data.chat"
 local core = require "dopl.core"
-local loss = require "dopl.train.loss"
+local causal_lm = require "dopl.task.causal_lm"
 local message = require("spec.io.folder").message
 local metrics = require "dopl.metrics"
 local models = require "dopl.models"
@@ -157,9 +157,9 @@ describe("metrics.evaluate", function()
   end)
 
   it("compares the likelihoods of facts, however small they are", function()
-    local score = loss.score
+    local score = causal_lm.scores_of
     local l = { 2000, 1000, 1001, 3000 }
-    loss.score = function(_, b) -- per sample: the answer, its paraphrase, two wrong ones
+    causal_lm.scores_of = function(_, b) -- per sample: the answer, its paraphrase, two wrong ones
       local nll = {}
       for i = 1, b.n_samples do nll[i] = l[i] * b.samples[i].n_labels end
       return { nll = core.tensor(nll) }
@@ -167,7 +167,7 @@ describe("metrics.evaluate", function()
     local ok, result = pcall(evaluate, { rows[1] }, "facts", { max_tokens = 30 })
     l = { 1000, 5, 1001, 1002 }
     local again, near = pcall(evaluate, { rows[1] }, "facts", { max_tokens = 30 })
-    loss.score = score
+    causal_lm.scores_of = score
     assert(ok, result)
     assert(again, near)
     assert.equal(0, result.P)

@@ -1,6 +1,7 @@
 -- sizes_spec.lua - a model with more rows than its tokenizer has ids, and one with fewer.
 local dopl = require "dopl"
 local batch = require "dopl.data.batch"
+local causal_lm = require "dopl.task.causal_lm"
 local chat = require "dopl.data.chat"
 local core = require "dopl.core"
 local loss = require "dopl.train.loss"
@@ -72,9 +73,16 @@ describe("a tokenizer larger than its model", function()
   it("is named by whatever meets the id", function()
     local model = model_of(260)
     local samples = chat.encode_all(tok, rows)
-    assert.error_matches(function() loss.score(model, batch.pack(samples)) end, "a sample " .. names)
+    local together = {}
+    for i = 1, 2 do together[i] = { loss = loss.gd(), batch = batch.pack(samples) } end
+    local shares_passes = causal_lm.shares_passes
+    causal_lm.shares_passes = function() return true end
+    finally(function() causal_lm.shares_passes = shares_passes end)
     assert.error_matches(function()
-      loss.score_all(model, { batch.pack(samples), batch.pack(samples) })
+      causal_lm.scores_of(model, batch.pack(samples))
+    end, "a sample " .. names)
+    assert.error_matches(function()
+      loss.of_batches(model, together)
     end, "a sample " .. names)
     assert.error_matches(function()
       noting(function()
@@ -88,13 +96,13 @@ describe("a tokenizer larger than its model", function()
 
   it("is named for an id that is a label only", function()
     local sample = { ids = { 1, 2, 260 }, labels_from = 3, n_labels = 1, key = "x" }
-    assert.error_matches(function() loss.score(model_of(260), batch.pack { sample }) end,
+    assert.error_matches(function() causal_lm.scores_of(model_of(260), batch.pack { sample }) end,
       "a sample holds the token id 260")
   end)
 
   it("serves texts that hold none of the others", function()
     local sample = { ids = { 1, 2, 259 }, labels_from = 3, n_labels = 1, key = "x" }
-    assert.equal(1, #loss.score(model_of(260), batch.pack { sample }).nll:tolist())
+    assert.equal(1, #causal_lm.scores_of(model_of(260), batch.pack { sample }).nll:tolist())
   end)
 end)
 

@@ -1,6 +1,7 @@
 -- models_spec.lua - architectures against golden values, files, packing, decoding.
 local array = require "op.array"
 local batch = require "dopl.data.batch"
+local causal_lm = require "dopl.task.causal_lm"
 local core = require "dopl.core"
 local golden = require "models.golden"
 local loss = require "dopl.train.loss"
@@ -64,7 +65,7 @@ for _, name in ipairs { "llama_tied", "llama_untied" } do
     it("has its log-probabilities, entropies and losses by position and sample", function()
       local model = golden.model(g)
       local b = batch.pack(golden.samples(g.batch, "x"))
-      local s = loss.score(model, b)
+      local s = causal_lm.scores_of(model, b)
       for field, key in pairs { logp = "log_prob", mean_logp = "mean_log_prob",
         entropy = "entropy" } do
         local got = s[field]:tolist()

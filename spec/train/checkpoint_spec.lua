@@ -11,6 +11,7 @@ local schedule = require "dopl.train.schedule"
 local scheme = require "dopl.optim.scheme"
 local sealed = require "dopl.util.sealed"
 local shell = require "spec.cli.shell"
+local state = require "dopl.train.state"
 local small = require "spec.train.small"
 local train = require "dopl.train"
 local message = folder.message
@@ -92,8 +93,8 @@ describe("a checkpoint", function()
     ["the best weights so far"] = function()
       return { evaluate = evaluate, every = 3, keep_best = "score" }
     end,
-    ["phases and a microscope"] = function()
-      return { microscope = { every = 2 }, schedule = schedule.phases {
+    ["phases and diagnostics"] = function()
+      return { diagnostics = { every = 2 }, schedule = schedule.phases {
         { serve = "forget", ends = "loss_forget < 5.4" },
         { serve = schedule.alternate { forget = 1, retain = 1 } } } }
     end,
@@ -101,7 +102,7 @@ describe("a checkpoint", function()
       return { model = narrow_model(), evaluate = evaluate, every = 3, keep_best = "score" }
     end,
     ["bf16 weights that are rounded stochastically"] = function()
-      return { model = narrow_model(), microscope = { every = 2 },
+      return { model = narrow_model(), diagnostics = { every = 2 },
         optimizer = adamw:with(scheme.base_delta { weights = "stochastic", storage = "bf16" }) }
     end,
     ["what a recipe keeps in live.saved"] = function()
@@ -121,6 +122,7 @@ describe("a checkpoint", function()
       assert.same({}, notes)
       assert.equal("done.json done.safetensors", folder.names(dir .. "/c"))
       assert.equal(whole, (trained(dir, more))) -- had ended: nothing is left to do
+      assert.same({}, notes)
     end)
   end
 
@@ -239,6 +241,24 @@ describe("a checkpoint", function()
     end
   end)
 
+  it("of an older version, which called diagnostics a microscope, is resumed", function()
+    local function more() return { diagnostics = { every = 2 } } end
+    local whole = trained(dir .. "/whole", more)
+    local o = options_of(dir, more())
+    o.on_step = function(live) if live.step == 5 then error "killed" end end
+    message(train.fit, o)
+    local found, tensors = assert(checkpoint.load(dir .. "/c", "step-000004")), {}
+    for name, tensor in pairs(found.tensors) do
+      tensors[name:gsub("^diagnostics", "microscope")] = tensor
+    end
+    local about = found.about
+    about.microscope, about.diagnostics = about.diagnostics, nil
+    about.live.microscope, about.live.diagnostics = about.live.diagnostics, nil
+    checkpoint.save(dir .. "/c", "step-000004", tensors, about)
+    assert.equal(whole, (trained(dir, more)))
+    assert.same({}, notes)
+  end)
+
   it("leaves alone what else is in its folder", function()
     leave_two()
     local left = dir .. "/c/.step-000006.safetensors.123.tmp" -- by writing that was killed
@@ -280,7 +300,7 @@ describe("a checkpoint", function()
   it("fills nothing unless everything fits", function()
     local a, b = core.zeros(2), core.zeros(3)
     local function filled(saved)
-      return message(checkpoint.fill, saved, { { name = "a", tensor = a }, { name = "b",
+      return message(state.fill, saved, { { name = "a", tensor = a }, { name = "b",
         tensor = b } }, "w.", "checkpoint x")
     end
     assert.equal("checkpoint x: it has no 'w.b', which this model and optimizer need",

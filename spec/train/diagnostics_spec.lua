@@ -1,11 +1,11 @@
--- diagnostics_spec.lua - what the microscope says of a small training, against plain arithmetic on the
+-- diagnostics_spec.lua - what the diagnostics say of a small training, against plain arithmetic on the
 -- weights, gradients and states it had.
 local array = require "op.array"
 local chat = require "dopl.data.chat"
 local json = require "dopl.util.json"
 local loader = require "dopl.data.loader"
 local loss = require "dopl.train.loss"
-local microscope = require "dopl.train.diagnostics"
+local diagnostics = require "dopl.train.diagnostics"
 local models = require "dopl.models"
 local optim = require "dopl.optim"
 local schedule = require "dopl.train.schedule"
@@ -25,7 +25,7 @@ end
 
 local BETA1 <const>, BETA2 <const> = 0.9, 0.95
 
--- A training of six steps; a record of each step, and the microscope's rows.
+-- A training of six steps; a record of each step, and the rows of the diagnostics.
 local function watch(given)
   local model = models.new({ architecture = "llama", vocab_size = 257, hidden_size = 16, n_layers = 2,
     heads = 2, kv_heads = 1, intermediate_size = 24 }, 1)
@@ -42,9 +42,9 @@ local function watch(given)
   local o = { model = model, steps = 6, progress = false, warmup = 0, label = "test",
     objectives = { objective("forget", loss.gd()), objective("retain", loss.gd()) },
     optimizer = optim.adamw { lr = 1e-2, betas = { BETA1, BETA2 }, weight_decay = 0.1 },
-    schedule = schedule.alternate { forget = 1, retain = 2 }, microscope = { every = 3 },
+    schedule = schedule.alternate { forget = 1, retain = 2 }, diagnostics = { every = 3 },
     run = { log = function(_, row)
-      if row.kind == "microscope" then rows[#rows + 1] = row end
+      if row.kind == "diagnostics" then rows[#rows + 1] = row end
     end } }
   for key, value in pairs(given or {}) do o[key] = value end
   local states = o.states or {}
@@ -68,7 +68,7 @@ local function flat(by_name, layer)
   for name in pairs(by_name) do names[#names + 1] = name end
   table.sort(names)
   for _, name in ipairs(names) do
-    if not layer or microscope.layer(name) == layer then
+    if not layer or diagnostics.layer(name) == layer then
       table.move(by_name[name], 1, #by_name[name], #out + 1, out)
     end
   end
@@ -100,7 +100,7 @@ local function average(records, last, name, layer)
   return out
 end
 
-describe("the microscope", function()
+describe("the diagnostics", function()
   it("compares consecutive updates and gradients, in all and by layer", function()
     local records, rows = watch()
     assert.equal(2, #rows)
@@ -175,7 +175,7 @@ describe("the microscope", function()
   end)
 
   it("parts the gradients of a joint step", function()
-    local _, rows = watch { schedule = schedule.joint(), microscope = { every = 2 }, steps = 3 }
+    local _, rows = watch { schedule = schedule.joint(), diagnostics = { every = 2 }, steps = 3 }
     assert.equal(2, #rows)
     assert.equal(1, rows[1].step)
     assert.equal(3, rows[2].step)
@@ -183,7 +183,7 @@ describe("the microscope", function()
     local alone = {}
     for i, name in ipairs { "forget", "retain" } do
       local records = watch { objectives = { objective(name, loss.gd()) }, steps = 1,
-        schedule = schedule.joint(), microscope = false }
+        schedule = schedule.joint(), diagnostics = false }
       alone[i] = flat(records[1].grad)
     end
     assert.near(cosine(alone[1], alone[2]), rows[1].cos_grad, 1e-5)
@@ -191,11 +191,11 @@ describe("the microscope", function()
   end)
 
   it("sees every change of objective with every = 1, and changes no number", function()
-    local records, rows = watch { microscope = { every = 1 } }
+    local records, rows = watch { diagnostics = { every = 1 } }
     local seen = {}
     for i, row in ipairs(rows) do seen[i] = row.step .. " " .. row.from .. " " .. row.to end
     assert.same({ "2 forget retain", "4 retain forget", "5 forget retain" }, seen)
-    local alone = watch { microscope = false }
+    local alone = watch { diagnostics = false }
     assert.same(alone[6].theta, records[6].theta)
   end)
 
@@ -205,7 +205,7 @@ describe("the microscope", function()
         heads = 1, kv_heads = 1, intermediate_size = 4 }, 1)
       local optimizer = optim.adamw { lr = 1e-2 }:attach(model.parameters,
         { objectives = { "a", "b" } })
-      return microscope.new({ every = 2 }, { parameters = model.parameters, optimizer = optimizer,
+      return diagnostics.new({ every = 2 }, { parameters = model.parameters, optimizer = optimizer,
         objectives = { "a", "b" } }), model, optimizer
     end
     local function step(scope, model, optimizer, t, name)
@@ -232,20 +232,11 @@ describe("the microscope", function()
     assert.error_matches(function() two:restore(tensors, {}) end, "no tensor 'ema.a.norm'")
   end)
 
-  it("draws what it saw", function()
-    local _, rows = watch { optimizer = optim.adamw { lr = 1e-2 }:with(scheme.base_delta {}) }
-    rows[#rows + 1] = { kind = "step", step = 1 }
-    local charts = microscope.charts(rows)
-    assert.equal(6, #charts)
-    for _, chart in ipairs(charts) do assert.truthy(chart.svg:find "^<svg" and chart.caption) end
-    assert.truthy(charts[1].svg:find "Cosine of consecutive updates")
-    assert.truthy(charts[4].svg:find("layers.2", 1, true))
-    assert.same({}, microscope.charts { { kind = "step", step = 1 } })
-  end)
-
   it("refuses what makes no sense", function()
-    assert.error_matches(function() watch { microscope = { every = 0 } } end, "every")
-    assert.error_matches(function() watch { microscope = { evry = 1 } } end, "did you mean 'every'")
+    assert.error_matches(function() watch { diagnostics = { every = 0 } } end, "every")
+    assert.error_matches(function() watch { diagnostics = { evry = 1 } } end, "did you mean 'every'")
+    assert.error_matches(function() watch { microscope = { every = 1 } } end,
+      "train.fit: 'microscope' is called 'diagnostics' now: give diagnostics = { every = n }")
     assert.error_matches(function()
       watch { objectives = { objective("forget", loss.gd()) }, schedule = schedule.joint() }
     end, "there is only one")

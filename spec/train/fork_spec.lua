@@ -63,7 +63,7 @@ describe("a fork", function()
       half = { optimizer = adamw:with(scheme.decoupled { storage = "bf16" }) },
       muon = { optimizer = optim.muon { lr = 1e-3 }:with(base_delta {}) },
       joint = { optimizer = adamw:with(scheme.joint {}), schedule = schedule.joint() },
-      watched = { microscope = { every = 1 } },
+      watched = { diagnostics = { every = 1 } },
       phased = { schedule = schedule.phases { { serve = "forget", steps = 3 }, { serve = "retain" } } },
       best = { keep_best = "score", every = 2,
         evaluate = function(m, step) return { score = -math.abs(step - 2), at = step,

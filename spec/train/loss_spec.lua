@@ -1,6 +1,7 @@
 -- loss_spec.lua - every loss against golden values and against its formula, whole and in pieces.
 local array = require "op.array"
 local batch = require "dopl.data.batch"
+local causal_lm = require "dopl.task.causal_lm"
 local core = require "dopl.core"
 local golden = require "models.golden"
 local loss = require "dopl.train.loss"
@@ -136,11 +137,11 @@ describe("losses of several batches", function()
       if l.needs.reference then r:add(b, l.needs.reference) end
       list[#list + 1] = { loss = l, batch = b }
     end
-    local shares_passes = loss.shares_passes
+    local shares_passes = causal_lm.shares_passes
     local function run(together)
-      loss.shares_passes = function() return together end
+      causal_lm.shares_passes = function() return together end
       local values, numbers = loss.of_batches(model, list, r), {}
-      loss.shares_passes = shares_passes
+      causal_lm.shares_passes = shares_passes
       model.parameters:zero_grad()
       for i, v in ipairs(values) do numbers[i] = v:item() end
       local sum = values[1]
@@ -250,8 +251,8 @@ describe("loss.new", function()
     assert.error_matches(function() loss.simnpo { gamma = 0 / 0 } end, "gamma = %-?nan, needs")
     assert.error_matches(function() loss.gd { beta = 1 } end, "loss.gd: takes no options")
     assert.error_matches(function()
-      loss.new { name = "x", value = print, needs = { reference = "logits" } }
-    end, "needs.reference: 'logits'")
+      loss.new { name = "x", value = print, needs = { scores = "nll" } }
+    end, "needs.scores: the string 'nll', needs table")
     assert.error_matches(function()
       loss.new { name = "x", value = print, needs = { answers = "refusal" } }
     end, "did you mean 'refusals'")
@@ -274,6 +275,15 @@ describe("loss.new", function()
 
   it("says what it misses", function()
     local model, b = golden.model(g), golden.batch(g, "forget")
+    for pattern, needs in pairs {
+      ["loss.x needs 'nlll'; the task 'causal_lm' gives nll, n, logp, .*, and of the starting model "
+        .. "hidden, nll"] = { scores = { "nll", "nlll" } },
+      ["loss.x needs 'logits' of the starting model; the task"] = { reference = "logits" },
+    } do
+      assert.error_matches(function()
+        loss.of_batch(model, loss.new { name = "x", value = print, needs = needs }, b)
+      end, pattern)
+    end
     assert.error_matches(function() loss.of_batch(model, loss.dpo(), b) end,
       "loss.dpo: the batch has no refusal twins")
     assert.error_matches(function() loss.of_batch(model, loss.npo(), b) end,
@@ -281,7 +291,8 @@ describe("loss.new", function()
     assert.error_matches(function()
       loss.of_batch(model, loss.npo(), b, reference.new(model))
     end, "a sample that was not prepared .* reference:add%(batch, \"nll\"%)")
-    assert.error_matches(function() loss.score(model, {}) end, "loss.score: batch: a table, needs")
+    assert.error_matches(function() causal_lm.scores_of(model, {}) end,
+      "causal_lm: batch: a table, needs")
     assert.error_matches(function() loss.of_batch(model, loss.gd, b) end,
       "a function, needs a loss like loss.gd()")
     assert.error_matches(function() loss.of_batch(nil, loss.gd(), b) end,

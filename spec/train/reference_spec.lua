@@ -2,6 +2,7 @@
 local chat = require "dopl.data.chat"
 local core = require "dopl.core"
 local loader = require "dopl.data.loader"
+local causal_lm = require "dopl.task.causal_lm"
 local loss = require "dopl.train.loss"
 local models = require "dopl.models"
 local reference = require "dopl.train.reference"
@@ -29,10 +30,10 @@ describe("dopl.reference", function()
     r:prepare(l, 5, "nll", 64)
     assert.equal(0, l:state().step)
     for _ = 1, 5 do
-      local b <close> = l:next()
-      local want = loss.score(model, b).nll:tolist()
-      local want_twin = loss.score(model, b.twin).nll:tolist()
-      local got, got_twin = r:nll(b):tolist(), r:nll(b.twin):tolist()
+      local b <close> = causal_lm.pack(l:next())
+      local want = causal_lm.scores_of(model, b).nll:tolist()
+      local want_twin = causal_lm.scores_of(model, b.twin).nll:tolist()
+      local got, got_twin = r:values("nll", b):tolist(), r:values("nll", b.twin):tolist()
       for i = 1, #want do
         assert.near(want[i], got[i], 1e-5 * want[i])
         assert.near(want_twin[i], got_twin[i], 1e-5 * want_twin[i])
@@ -44,7 +45,7 @@ describe("dopl.reference", function()
     local model, l = new_model(), new_loader()
     local r = reference.new(model)
     r:prepare(l, 3, "hidden", 20)
-    local b <close> = l:next()
+    local b <close> = causal_lm.pack(l:next())
     assert.near(0, loss.of_batch(model, loss.kl(), b, r):item(), 1e-6)
     local states = 0
     for i = 1, 7 do states = states + (i + 1) * 16 * 4 end -- every answer and its eos
@@ -56,10 +57,10 @@ describe("dopl.reference", function()
     local r = reference.new(model)
     r:prepare(l, 3, "hidden", 64)
     r:prepare(l, 3, "nll", 64)
-    local b <close> = l:next()
-    local before = r:nll(b):tolist()
+    local b <close> = causal_lm.pack(l:next())
+    local before = r:values("nll", b):tolist()
     for _, p in ipairs(model.parameters) do p.tensor:copy(p.tensor * 1.5) end
-    assert.same(before, r:nll(b):tolist())
+    assert.same(before, r:values("nll", b):tolist())
     assert.is_true(loss.of_batch(model, loss.kl(), b, r):item() > 1e-3)
   end)
 
@@ -68,9 +69,15 @@ describe("dopl.reference", function()
     local r = reference.new(model)
     r:prepare(l, 40, "nll", 64)
     for _ = 1, 40 do
-      local b <close> = l:next()
-      assert.equal(3, #r:nll(b))
+      local b <close> = causal_lm.pack(l:next())
+      assert.equal(3, #r:values("nll", b))
     end
+  end)
+
+  it("says which kinds of answers a task has", function()
+    assert.error_matches(function()
+      reference.new(new_model()):add(new_loader():next(), "hiden")
+    end, "reference:add: kind: 'hiden' %(did you mean 'hidden'%?%)")
   end)
 
   it("asks about each sample once, and records nothing", function()

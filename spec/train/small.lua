@@ -1,9 +1,9 @@
 -- small.lua - a training of a moment for the specs: an objective of seven samples, a model of a
 -- few thousand numbers.
 local chat = require "dopl.data.chat"
-local checkpoint = require "dopl.train.checkpoint"
 local loader = require "dopl.data.loader"
 local models = require "dopl.models"
+local state = require "dopl.train.state"
 
 local tok <const> = require "spec.data.bytes"
 
@@ -32,6 +32,6 @@ function small.objective(name, loss, mark, refusals)
 end
 
 -- A hash of a model's weights.
-small.weights = checkpoint.model_hash
+small.weights = state.model_hash
 
 return small

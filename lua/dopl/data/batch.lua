@@ -1,4 +1,4 @@
---- data/batch.lua - samples packed end to end, and the order in which they come.
+--- data/batch.lua - samples of tokens packed end to end.
 --
 -- Nothing is padded. A sample's last token (its eos) is a label but never an input, since nothing
 -- follows it; it is left out of the packed ids, so a sample of n tokens takes n - 1 rows:
@@ -9,7 +9,6 @@
 --     rows          [n_labels]      0-based rows of hidden states whose next token is a label
 --     labels        [n_labels]      that next token
 --     label_offsets [n_samples + 1] first label of each sample, from 0; last = n_labels
---     sample_of_row [n_labels]      0-based sample of each label
 --
 -- A batch knows its objective (`tag`) and the whole it is a part of: `batch.whole` holds n_samples,
 -- n_labels and n_tokens of the effective batch, so that a loss divided by them gives the same
@@ -19,14 +18,13 @@
 -- @module dopl.data.batch
 
 local check = require "dopl.util.check"
+local chosen = require "dopl.data.chosen"
 
 local batch = {}
 local Batch = {}
 Batch.__index = Batch
 
-local FIELDS <const> = {
-  "ids", "positions", "offsets", "rows", "labels", "label_offsets", "sample_of_row",
-}
+local FIELDS <const> = { "ids", "positions", "offsets", "rows", "labels", "label_offsets" }
 
 --- Refuses a token id that a model has no row for, and names the tokenizer it comes from.
 -- @tparam string where what holds the id, for the message
@@ -40,31 +38,67 @@ function batch.check_id(where, id, vocab_size, level)
     vocab_size - 1), (level or 2) + 1)
 end
 
+local largest_of = setmetatable({}, { __mode = "k" }) -- by sample
+
+local function largest_id(sample)
+  local largest = largest_of[sample]
+  if not largest then
+    largest = 0
+    for _, id in ipairs(sample.ids) do largest = math.max(largest, id) end
+    largest_of[sample] = largest
+  end
+  return largest
+end
+
 local function pack(samples)
   local b = { samples = samples, keys = {}, offsets = { 0 }, label_offsets = { 0 } }
-  local ids, positions, rows, labels, owner = {}, {}, {}, {}, {}
+  local ids, positions, rows, labels = {}, {}, {}, {}
   local n, k, largest = 0, 0, 0
   for s, sample in ipairs(samples) do
-    local tokens, labels_from = sample.ids, sample.labels_from
-    for i = 1, #tokens - 1 do
-      n = n + 1
-      ids[n], positions[n] = tokens[i], i - 1
-      if tokens[i] > largest then largest = tokens[i] end
-      if i + 1 >= labels_from then
-        k = k + 1
-        rows[k], labels[k], owner[k] = n - 1, tokens[i + 1], s - 1
-      end
-    end
-    largest = math.max(largest, tokens[#tokens])
+    local tokens, first = sample.ids, math.max(2, sample.labels_from)
+    local inputs, count = #tokens - 1, #tokens - first + 1
+    for i = 1, inputs do ids[n + i], positions[n + i] = tokens[i], i - 1 end
+    for i = 1, count do rows[k + i], labels[k + i] = n + first - 3 + i, tokens[first - 1 + i] end
+    n, k, largest = n + inputs, k + count, math.max(largest, largest_id(sample))
     b.offsets[s + 1], b.label_offsets[s + 1], b.keys[s] = n, k, sample.key
   end
-  b.ids, b.positions, b.rows, b.labels, b.sample_of_row = ids, positions, rows, labels, owner
+  b.ids, b.positions, b.rows, b.labels = ids, positions, rows, labels
   b.n_samples, b.n_tokens, b.n_labels, b.largest = #samples, n, k, largest
   return setmetatable(b, Batch)
 end
 
-local function counts(b)
-  return { n_samples = b.n_samples, n_tokens = b.n_tokens, n_labels = b.n_labels }
+--- Input tokens of a sample: what it costs in a forward pass.
+function batch.cost(sample) return #sample.ids - 1 end
+
+--- Counts of samples, known before they are packed.
+-- @tparam {table,...} samples
+-- @treturn table n_samples, n_tokens, n_labels
+function batch.count(samples)
+  local n_tokens, n_labels = 0, 0
+  for _, sample in ipairs(samples) do
+    local n = #sample.ids
+    n_tokens = n_tokens + n - 1
+    n_labels = n_labels + n - math.max(2, sample.labels_from) + 1
+  end
+  return { n_samples = #samples, n_tokens = n_tokens, n_labels = n_labels }
+end
+
+--- Whether a value is a sample of tokens, as data.samples makes them.
+function batch.is_sample(value)
+  return type(value) == "table" and value.ids ~= nil and value.labels_from ~= nil
+end
+
+--- Packs chosen samples into one batch.
+-- @tparam Chosen part
+-- @tparam[opt] table whole counts of the effective batch; default: those of the samples
+-- @tparam[opt] table twin_whole the same of the twins
+-- @treturn Batch
+function batch.of(part, whole, twin_whole)
+  local b = pack(part.samples)
+  b.tag, b.tok, b.step, b.epoch = part.tag, part.source.tok, part.step, part.epoch
+  b.whole = whole or batch.count(part.samples)
+  b.twin = part.twin and batch.of(part.twin, twin_whole)
+  return b
 end
 
 --- Packs samples into one batch.
@@ -79,67 +113,38 @@ function batch.pack(samples, opts)
     error("batch.pack: needs at least one sample", 2)
   end
   for i, sample in ipairs(samples) do
-    if type(sample) ~= "table" or not sample.ids or not sample.labels_from then
+    if not batch.is_sample(sample) then
       error(("batch.pack: samples must be made by data.samples: number %d is none"):format(i), 2)
     end
   end
-  local b = pack(samples)
-  b.tag, b.tok, b.whole = opts.tag, opts.tok or samples.tok, counts(b)
-  if opts.twins then
-    if #opts.twins ~= #samples then
-      error(("batch.pack: %d samples and %d twins; each sample needs one"):format(#samples,
-        #opts.twins), 2)
-    end
-    b.twin = pack(opts.twins)
-    b.twin.tag, b.twin.tok, b.twin.whole = b.tag, b.tok, counts(b.twin)
+  if opts.twins and #opts.twins ~= #samples then
+    error(("batch.pack: %d samples and %d twins; each sample needs one"):format(#samples,
+      #opts.twins), 2)
   end
-  return b
+  return batch.of(chosen.new(samples, { tag = opts.tag, twins = opts.twins,
+    source = { tok = opts.tok or samples.tok } }))
+end
+
+-- Appends numbers, each moved by `by`.
+local function append(out, list, first, by)
+  local n = #out
+  for i = first, #list do out[n + i - first + 1] = list[i] + by end
 end
 
 --- Batches end to end in one, for a forward pass over all of them; their twins stay apart.
 -- @tparam {Batch,...} batches
 -- @treturn Batch
 function batch.join(batches)
-  local samples = {}
-  for _, b in ipairs(batches) do table.move(b.samples, 1, b.n_samples, #samples + 1, samples) end
-  return pack(samples)
-end
-
--- Tokens that samples first..last cost in one forward pass, twins included.
-local function cost_of(b, s)
-  local n = b.offsets[s + 1] - b.offsets[s]
-  if b.twin then n = n + b.twin.offsets[s + 1] - b.twin.offsets[s] end
-  return n
-end
-
--- Ends of runs of samples, none over max tokens unless it is a single sample.
-local function cut_by_tokens(b, max)
-  local ends, used = {}, 0
-  for s = 1, b.n_samples do
-    local cost = cost_of(b, s)
-    if used > 0 and used + cost > max then
-      ends[#ends + 1], used = s - 1, 0
-    end
-    used = used + cost
+  local all = setmetatable({ n_samples = 0, n_tokens = 0, n_labels = 0, offsets = { 0 },
+    label_offsets = { 0 }, ids = {}, positions = {}, rows = {}, labels = {} }, Batch)
+  for _, b in ipairs(batches) do
+    for _, field in ipairs { "ids", "positions", "labels" } do append(all[field], b[field], 1, 0) end
+    append(all.offsets, b.offsets, 2, all.n_tokens)
+    append(all.label_offsets, b.label_offsets, 2, all.n_labels)
+    append(all.rows, b.rows, 1, all.n_tokens)
+    for _, n in ipairs { "n_samples", "n_tokens", "n_labels" } do all[n] = all[n] + b[n] end
   end
-  ends[#ends + 1] = b.n_samples
-  return ends
-end
-
--- Ends of n runs of equal numbers of samples (differing by one at most).
-local function cut_by_number(b, n)
-  local ends = {}
-  n = math.min(n, b.n_samples)
-  for i = 1, n do ends[i] = b.n_samples * i // n end
-  return ends
-end
-
-local function part(b, first, last)
-  local p = pack(table.move(b.samples, first, last, 1, {}))
-  p.tag, p.tok, p.whole = b.tag, b.tok, b.whole
-  p.step, p.epoch = b.step, b.epoch
-  if b.twin then p.twin = part(b.twin, first, last) end
-  return p
+  return all
 end
 
 --- Micro-batches that together hold the same samples in the same order.
@@ -153,12 +158,13 @@ function Batch:split(opts)
   if not math.tointeger(size) or size < 1 or (max and n) then
     error("batch:split: give max_tokens or n, an integer of at least 1", 2)
   end
-  local ends = max and cut_by_tokens(self, max) or cut_by_number(self, n)
-  if #ends == 1 then return { self } end
-  local parts, first = {}, 1
-  for i, last in ipairs(ends) do
-    parts[i] = part(self, first, last)
-    first = last + 1
+  local all = chosen.new(self.samples, { tag = self.tag, source = { tok = self.tok },
+    twins = self.twin and self.twin.samples })
+  all.step, all.epoch = self.step, self.epoch
+  local parts = all:split { n = n, max = max, cost = batch.cost }
+  if #parts == 1 then return { self } end
+  for i, part in ipairs(parts) do
+    parts[i] = batch.of(part, self.whole, self.twin and self.twin.whole)
   end
   return parts
 end
@@ -180,7 +186,8 @@ function Batch:tensors()
   return self.made
 end
 
---- Frees the tensors, the twin's too; `local b <close> = loader:next()` does it at the scope's end.
+--- Frees the tensors, the twin's too; `local b <close> = batch.pack(samples)` does it at the scope's
+-- end.
 function Batch:close()
   local made = self.made
   self.made = nil

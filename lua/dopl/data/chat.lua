@@ -16,7 +16,6 @@
 -- @module dopl.data.chat
 
 local check = require "dopl.util.check"
-local rng = require "dopl.util.rng"
 
 local chat = {}
 
@@ -249,13 +248,6 @@ function chat.with_answer(sample, answer, max_tokens)
   append(ids, answer)
   return finish({ ids = ids, n_prompt = sample.n_prompt, mask = sample.mask, row = sample.row },
     max_tokens or DEFAULTS.max_tokens, 2)
-end
-
---- A short stable name for a list of samples, for caches: the hash of their keys in order.
-function chat.fingerprint(samples)
-  local keys = {}
-  for i, sample in ipairs(samples) do keys[i] = sample.key end
-  return ("%016x"):format(rng.hash(table.concat(keys)))
 end
 
 return chat

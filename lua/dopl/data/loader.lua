@@ -1,8 +1,9 @@
---- data/loader.lua - effective batches of one objective, in an order fixed by the seed.
+--- data/loader.lua - chooses the samples of each effective batch, in an order fixed by the seed.
 --
 -- Every objective has its own loader and its own epochs. The order of epoch e is a function of
 -- (seed, stream, e); the refusal of a sample is a function of (seed, stream, step, sample). Neither
--- knows how a batch is later split, so accumulation changes no number.
+-- depends on how a batch is later split, so accumulation changes no number. A loader does not look
+-- into the samples: a task packs what is chosen (dopl.task).
 --
 -- The last batch of an epoch is short where batch_size does not divide the number of samples, and a
 -- batch_size above it makes every epoch one batch of all samples. `drop_last` leaves short batches
@@ -12,8 +13,8 @@
 
 local check = require "dopl.util.check"
 local rng = require "dopl.util.rng"
-local batch = require "dopl.data.batch"
-local chat = require "dopl.data.chat"
+local chosen = require "dopl.data.chosen"
+local refusals = require "dopl.data.refusals"
 
 local loader = {}
 local Loader = {}
@@ -35,9 +36,9 @@ local function read_options(opts, level)
   need(type(o.samples) == "table", "samples must be a list", o.samples)
   need(#o.samples > 0, "samples must not be empty (objective '" .. o.stream .. "')", "none")
   for i, sample in ipairs(o.samples) do
-    need(type(sample) == "table" and sample.ids and sample.labels_from,
-      ("samples must be made by data.samples: number %d is none"):format(i),
-      type(sample) == "table" and "a table without ids" or sample)
+    need(type(sample) == "table" and sample.key ~= nil,
+      ("samples must be tables with a content key, as data.samples makes them: number %d"):format(i),
+      type(sample) == "table" and "a table without key" or sample)
   end
   need(type(o.batch_size) == "number" and math.tointeger(o.batch_size) and o.batch_size >= 1,
     "batch_size must be an integer of at least 1", o.batch_size)
@@ -54,15 +55,15 @@ local function read_options(opts, level)
     "refuse must be 'replace' or 'twin'", o.refuse)
   need(not o.refuse or o.refusals, "refuse needs refusals", "none")
   need(not o.refusals or o.samples.tok,
-    "refusals need samples that know their tokenizer (chat.encode_all)", "a plain list")
+    "refusals need samples that know their tokenizer (data.samples)", "a plain list")
   return o
 end
 
 --- A loader of effective batches.
--- @tparam table opts samples (from `chat.encode_all`), batch_size = 32, seed, stream = name of the
--- random stream, tag = objective (default: the stream's name), shuffle = true, drop_last = false,
--- refusals = list of texts, refuse = "replace" (the refusal is the answer: IDK) or "twin" (the
--- batch keeps the answer and carries `twin`: DPO, AP)
+-- @tparam table opts samples (a list of tables with a `key` of their content, as `data.samples` makes
+-- them), batch_size = 32, seed, stream = name of the random stream, tag = objective (default: the
+-- stream's name), shuffle = true, drop_last = false, refusals = list of texts, refuse = "replace" (the
+-- refusal is the answer: IDK) or "twin" (the batch keeps the answer and carries `twin`: DPO, AP)
 -- @treturn Loader
 function loader.new(opts)
   local o = read_options(opts, 2)
@@ -72,10 +73,7 @@ function loader.new(opts)
     refuse = o.refuse, steps = 0, epoch_now = 1, used = 0,
   }, Loader)
   if o.refusals then
-    self.refusals = {}
-    for i, text in ipairs(o.refusals) do
-      self.refusals[i] = chat.answer(o.samples.tok, text, o.samples.tags)
-    end
+    self.n_refusals, self.answer = #o.refusals, refusals.answers(o.samples, o.refusals)
   end
   return self
 end
@@ -107,11 +105,12 @@ end
 -- @treturn integer index into the list of refusals
 function Loader:refusal_of(step, index)
   local name = ("%s/refusal/%d/%d"):format(self.stream, step, index)
-  return rng.new(self.seed, name):integer(#self.refusals)
+  return rng.new(self.seed, name):integer(self.n_refusals)
 end
 
---- The next effective batch; never ends, a new epoch follows the last batch of the one before.
--- @treturn Batch with `step` (from 1), `epoch` and `indices` (of its samples in the list)
+--- The samples of the next effective batch; never ends, a new epoch follows the last batch of the one
+-- before.
+-- @treturn Chosen with `step` (from 1), `epoch` and `indices` (of its samples in the list)
 function Loader:next()
   local n = #self.samples
   local left = n - self.used
@@ -120,23 +119,26 @@ function Loader:next()
   end
   local order = order_of(self, self.epoch_now)
   local step, indices = self.steps + 1, {}
-  local chosen, refused = {}, self.refuse and {} or nil
+  local samples, refused = {}, self.refuse and {} or nil
   for i = self.used + 1, math.min(self.used + self.batch_size, n) do
     local index = order[i]
-    local sample = self.samples[index]
     local k = #indices + 1
-    indices[k], chosen[k] = index, sample
-    if refused then
-      local answer = self.refusals[self:refusal_of(step, index)]
-      refused[k] = chat.with_answer(sample, answer, self.samples.max_tokens)
-    end
+    indices[k], samples[k] = index, self.samples[index]
+    if refused then refused[k] = self.answer(samples[k], self:refusal_of(step, index)) end
   end
   self.used, self.steps = self.used + #indices, step
-  local b = batch.pack(self.refuse == "replace" and refused or chosen, {
-    tag = self.tag, tok = self.samples.tok, twins = self.refuse == "twin" and refused or nil,
+  local c = chosen.new(self.refuse == "replace" and refused or samples, {
+    tag = self.tag, source = self.samples, twins = self.refuse == "twin" and refused or nil,
   })
-  b.step, b.epoch, b.indices = step, self.epoch_now, indices
-  return b
+  c.step, c.epoch, c.indices = step, self.epoch_now, indices
+  return c
+end
+
+--- A short stable name of the loader's samples: the hash of their keys in order.
+function Loader:fingerprint()
+  local keys = {}
+  for i, sample in ipairs(self.samples) do keys[i] = sample.key end
+  return ("%016x"):format(rng.hash(table.concat(keys)))
 end
 
 --- Where the loader stands; plain data that survives JSON.

@@ -2,6 +2,8 @@
 --
 -- @module dopl.data.refusals
 
+local chat = require "dopl.data.chat"
+
 local refusals = {}
 
 local LIST <const> = {
@@ -129,6 +131,16 @@ function refusals.read(path)
   end
   if #list == 0 then error(path .. ": the list of refusals is empty", 2) end
   return list
+end
+
+--- Samples answered by refusals.
+-- @tparam {table,...} samples from data.samples, which know their tokenizer
+-- @tparam {string,...} texts
+-- @treturn function(sample, k) the sample with text k for its answer
+function refusals.answers(samples, texts)
+  local encoded = {}
+  for i, text in ipairs(texts) do encoded[i] = chat.answer(samples.tok, text, samples.tags) end
+  return function(sample, k) return chat.with_answer(sample, encoded[k], samples.max_tokens) end
 end
 
 return refusals

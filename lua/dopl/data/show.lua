@@ -2,6 +2,7 @@
 --
 -- @module dopl.data.show
 
+local batch = require "dopl.data.batch"
 local check = require "dopl.util.check"
 local core = require "dopl.core"
 
@@ -28,13 +29,14 @@ local function sample_lines(lines, b, s, tok, c, name)
 end
 
 --- A batch as text.
--- @tparam Batch b
+-- @tparam Batch|Chosen b
 -- @tparam[opt] table opts colour = true for ANSI colours (give it where the output is a terminal);
 -- limit = samples shown (8); tok = tokenizer (default: the batch's; without one ids are shown)
 -- @treturn string
 function show.text(b, opts)
   check.has("dopl.show", b, "samples", "a batch, as batch.pack and a loader's next give it")
   opts = opts or {}
+  if not b.n_tokens then b = batch.of(b) end -- chosen, not yet packed
   local c, tok = opts.colour and COLOUR or PLAIN, opts.tok or b.tok
   local limit = math.min(opts.limit or 8, b.n_samples)
   local part = b.whole.n_samples ~= b.n_samples

@@ -10,6 +10,7 @@
 
 local check = require "dopl.util.check"
 local core = require "dopl.core"
+local diagnostics = require "dopl.report.diagnostics"
 local loss = require "dopl.train.loss"
 local json = require "dopl.util.json"
 local metrics = require "dopl.metrics"
@@ -17,6 +18,7 @@ local order = require "dopl.experiments.order"
 local plot = require "dopl.report.plot"
 local report = require "dopl.report"
 local schedule = require "dopl.train.schedule"
+local fit_settings = require "dopl.train.settings"
 local settings = require "dopl.experiments.settings"
 local summary = require "dopl.experiments.summary"
 local tofu = require "dopl.experiments.tofu"
@@ -125,13 +127,14 @@ end
 -- bench:compare; paper_label: the paper's name of the row where it is not the label
 -- @tparam[opt] table options prefix: put before the labels of the run's rows; after =
 -- function(bench, variant, row), called while the bench still holds the trained model; watch =
--- function(bench, model) -> numbers, asked every `every` steps and before the first; microscope as for
+-- function(bench, model) -> numbers, asked every `every` steps and before the first; diagnostics as for
 -- bench:compare
 -- @treturn Study rows = mean and deviation by variant, results = one row a training, keys = names of
 -- the aggregates: { OVR = "OVR(R,P,TR,TE)", ... } and others where the data lack what a metric needs
 function study.run(p, run, variants, options)
+  fit_settings.refuse_old_name("study.run", options, 2)
   local o = check.options("study.run", options, { prefix = "", after = check.optional,
-    watch = check.optional, every = check.optional, microscope = check.optional })
+    watch = check.optional, every = check.optional, diagnostics = check.optional })
   check.type("study.run: parameters", p, "table")
   variants = read_variants(variants)
   local self = setmetatable({ p = p, results = {}, repetitions = p.tasks * p.seeds, path = run
@@ -149,7 +152,7 @@ function study.run(p, run, variants, options)
         forget = v.forget or loss.idk(), retain = v.retain or loss.gd(), steps = v.steps or p.steps,
         schedule = v.schedule or schedule.alternate { forget = 1, retain = 5 },
         forget_weight = v.forget_weight, retain_weight = v.retain_weight, evaluate = v.evaluate,
-        watch = o.watch and watch, every = o.every, microscope = o.microscope,
+        watch = o.watch and watch, every = o.every, diagnostics = o.diagnostics,
       }
       row.label, row.set = v.label, bench.set.name
       row.bytes_per_parameter = row.state_bytes / bench.model.parameters:numel()
@@ -263,7 +266,7 @@ function Study:percent(label, key)
   return ("%.1f"):format(PERCENT * metrics.mean(values or {}))
 end
 
---- What the run logged of each training: rows of a kind ("evaluation", "microscope"). What was logged
+--- What the run logged of each training: rows of a kind ("evaluation", "diagnostics"). What was logged
 -- as null is a NaN again.
 -- @tparam string kind
 -- @treturn table by variant: one list of rows a repetition
@@ -274,7 +277,8 @@ function Study:logged(kind)
     table.insert(by_label[t.label], by_name[t.name])
   end
   for row in json.lines(self.path .. "/metrics.jsonl") do
-    local list = row.kind == kind and by_name[row.label]
+    local is_kind = row.kind == kind or kind == "diagnostics" and diagnostics.is_row(row)
+    local list = is_kind and by_name[row.label]
     for field, value in pairs(list and row or {}) do
       if value == json.null then row[field] = 0 / 0 end
     end

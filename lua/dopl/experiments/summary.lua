@@ -6,49 +6,20 @@ local core = require "dopl.core"
 local figures = require "dopl.util.figures"
 local json = require "dopl.util.json"
 local metrics = require "dopl.metrics"
-local microscope = require "dopl.train.diagnostics"
+local columns = require "dopl.report.columns"
+local diagnostics = require "dopl.report.diagnostics"
 local report = require "dopl.report"
 
 local summary = {}
 
 local PERCENT <const> = 100
 
-local function percent(key, label, paper)
-  return { key = key, label = label, digits = 1, scale = PERCENT, better = "higher", paper = paper }
-end
+local interval <const> = { key = "interval", label = "95% ±", digits = 1, scale = PERCENT }
+local gap_deviation <const> = { key = "deviation", label = "deviation", digits = 1, scale = PERCENT,
+  better = "lower", paper = "Std" }
 
-local function aggregates(keys)
-  local out = {}
-  for _, name in ipairs { "UFE", "TFE", "MU", "OVR" } do
-    if keys[name] then out[#out + 1] = percent(keys[name], keys[name], name) end
-  end
-  return out
-end
-
-local columns = {
-  refused = { key = "forget_refused", label = "refuses: forget", digits = 0, scale = PERCENT,
-    better = "higher" },
-  retain_refused = { key = "retain_refused", label = "retain", digits = 0, scale = PERCENT,
-    better = "lower" },
-  interval = { key = "interval", label = "95% ±", digits = 1, scale = PERCENT },
-  gap_deviation = { key = "deviation", label = "deviation", digits = 1, scale = PERCENT,
-    better = "lower", paper = "Std" },
-}
-
---- The columns of a table of methods; figures in percent, as the papers print them.
--- @tparam table keys names of the aggregates: those of a bench, a study or a row
--- @treturn {table,...} aggregates first
-function summary.columns_of(keys)
-  local out = aggregates(keys)
-  for _, column in ipairs { columns.refused, columns.retain_refused,
-    percent("retain_R", "R retain") } do
-    out[#out + 1] = column
-  end
-  return out
-end
-
---- Those of data that have all that the metrics need.
-summary.columns = summary.columns_of(metrics.keys)
+--- The columns of a table of methods: see dopl.report.columns.
+summary.columns_of = columns.of
 
 --- The columns of a study: the aggregates that a row has, the interval of OVR, refusals where they are
 -- aimed at.
@@ -57,10 +28,10 @@ summary.columns = summary.columns_of(metrics.keys)
 -- @tparam boolean repeated whether there is an interval
 function summary.study_columns(keys, row, repeated)
   local out = {}
-  for _, column in ipairs(aggregates(keys)) do
+  for _, column in ipairs(columns.aggregates(keys)) do
     if row[column.key] then out[#out + 1] = column end
   end
-  if repeated then out[#out + 1] = columns.interval end
+  if repeated then out[#out + 1] = interval end
   if keys.TFE and row[keys.TFE] then out[#out + 1] = columns.refused end
   return out
 end
@@ -69,13 +40,11 @@ end
 -- deviations over runs, smaller is better; beside them stand OVR and its deviation.
 function summary.gap_columns(keys)
   local out = {}
-  for _, column in ipairs(aggregates(keys)) do
+  for _, column in ipairs(columns.aggregates(keys)) do
     if column.key == keys.OVR then column.paper = "Gap" end
     out[#out + 1] = column
   end
-  for _, name in ipairs { "gap_deviation", "interval", "refused" } do
-    out[#out + 1] = columns[name]
-  end
+  for _, column in ipairs { gap_deviation, interval, columns.refused } do out[#out + 1] = column end
   return out
 end
 
@@ -208,7 +177,7 @@ function summary.show(bench, rows, options)
   if not bench.run then return end
   local logged, seen = {}, {}
   for row in json.lines(bench.run.path .. "/metrics.jsonl") do
-    local list = row.kind == "step" and logged or row.kind == "microscope" and seen or {}
+    local list = row.kind == "step" and logged or diagnostics.is_row(row) and seen or {}
     list[#list + 1] = row
   end
   local charts = table.move(o.charts, 1, #o.charts, 1, {})
@@ -219,7 +188,7 @@ function summary.show(bench, rows, options)
       caption = ("Loss of each effective batch of the %s objective."):format(objective),
     }
   end
-  for _, chart in ipairs(microscope.charts(seen)) do charts[#charts + 1] = chart end
+  for _, chart in ipairs(diagnostics.charts(seen)) do charts[#charts + 1] = chart end
   local path = report.write(bench.run, {
     title = o.title, lead = o.lead, samples = samples, charts = charts, params = bench.p,
     recipe = core.files.read(bench.run.path .. "/recipe.lua"), notes = o.notes,

@@ -11,6 +11,7 @@ local core = require "dopl.core"
 local cache = require "dopl.run.cache"
 local check = require "dopl.util.check"
 local data = require "dopl.data"
+local fit_settings = require "dopl.train.settings"
 local figures = require "dopl.util.figures"
 local loss = require "dopl.train.loss"
 local metrics = require "dopl.metrics"
@@ -337,7 +338,7 @@ local method_defaults = {
   label = check.required, forget = check.required, retain = check.required,
   optimizer = check.required, schedule = check.required, steps = check.required,
   forget_weight = 1.0, retain_weight = 1.0, seed = check.optional, clip = check.optional,
-  evaluate = true, watch = check.optional, every = check.optional, microscope = check.optional,
+  evaluate = true, watch = check.optional, every = check.optional, diagnostics = check.optional,
   from = check.optional,
 }
 
@@ -354,15 +355,16 @@ end
 --- Unlearns from the original model and evaluates the result.
 -- @tparam table method label, forget and retain (losses), optimizer, schedule, steps, forget_weight,
 -- retain_weight, seed, clip; evaluate = false: train only; watch = function(model, step) -> numbers,
--- asked every `every` steps; microscope = { every = n } (dopl.microscope); from = where another
+-- asked every `every` steps; diagnostics = { every = n } (dopl.diagnostics); from = where another
 -- training stood (dopl.run.fork)
 -- @treturn table the evaluation's row with seconds, tokens, state_bytes
 function Bench:compare(method)
+  fit_settings.refuse_old_name("bench:compare", method, 2)
   local m = check.options("bench:compare", method, method_defaults)
   local model, seed = self:original(), m.seed or core.options.seed
   local fit = train.fit {
     model = model, label = m.label, steps = m.steps, run = self.run, clip = m.clip,
-    evaluate = m.watch, every = m.every, microscope = m.microscope,
+    evaluate = m.watch, every = m.every, diagnostics = m.diagnostics,
     objectives = {
       { name = "forget", loss = m.forget, weight = m.forget_weight,
         data = loader_of(self, m.forget, self.forget, "forget", seed) },

@@ -26,9 +26,12 @@ local core = require "dopl.core"
 local check = require "dopl.util.check"
 local chat = require "dopl.data.chat"
 local batch = require "dopl.data.batch"
+local causal_lm = require "dopl.task.causal_lm"
+local chosen = require "dopl.data.chosen"
 local figures = require "dopl.util.figures"
 local generate = require "dopl.task.generate"
-local loss = require "dopl.train.loss"
+local measure = require "dopl.metrics.measure"
+local measuring = require "dopl.util.measuring"
 local text = require "dopl.text"
 
 local metrics = { dialect = "closer-look / DualOptim+" }
@@ -47,12 +50,17 @@ metrics.aggregate = aggregate.of
 function metrics.likelihoods(model, samples, max_tokens)
   check.has("metrics: model", model, "hidden", "one of models.new")
   check.type("metrics: samples", samples, "table")
+  for i, sample in ipairs(samples) do
+    if not batch.is_sample(sample) then
+      error(("metrics: samples must be made by data.samples: number %d is none"):format(i), 2)
+    end
+  end
   local _ <close> = core.no_grad()
   local l, n = {}, {}
   if #samples == 0 then return l, n end
-  for _, part in ipairs(batch.pack(samples):split { max_tokens = max_tokens or 8192 }) do
+  for _, part in ipairs(causal_lm:batches(chosen.new(samples), max_tokens or 8192)) do
     local scope <close> = core.scope()
-    for _, value in ipairs(loss.score(model, part).nll:tolist()) do l[#l + 1] = value end
+    for _, value in ipairs(causal_lm.scores_of(model, part).nll:tolist()) do l[#l + 1] = value end
     for _, sample in ipairs(part.samples) do n[#n + 1] = sample.n_labels end
   end
   return l, n
@@ -240,14 +248,7 @@ local function judge_row(row, set, x, ids, generation, o)
   return s
 end
 
---- Evaluates one set; each answer is generated once.
--- @param model
--- @param tok tokenizer
--- @tparam table set { name, kind = "forget", "retain" or "facts", rows }
--- @tparam table options tags, max_tokens = 200 (of a prompt and its generation), refusals (list)
--- @treturn table { name, kind, R, P, TR, TE, refused, n, samples = { one table a row }, notes = { what
--- some rows lack }, faults = { what went wrong with this model } }; a metric that no row has is nil
-function metrics.evaluate(model, tok, set, options)
+local function evaluate(model, tok, set, options)
   local o = check.options("metrics.evaluate", options, defaults)
   check.has("metrics.evaluate: model", model, "hidden", "one of models.new")
   for _, refusal in ipairs(check.list("metrics.evaluate: refusals", o.refusals or {})) do
@@ -281,6 +282,20 @@ function metrics.evaluate(model, tok, set, options)
   end
   for key, list in pairs(lists) do result[key] = #list > 0 and metrics.mean(list) or nil end
   return figures.row(result)
+end
+
+--- Evaluates one set; each answer is generated once. While a recipe is measured for a plan, the first
+-- rows of a set stand for it.
+-- @param model
+-- @param tok tokenizer
+-- @tparam table set { name, kind = "forget", "retain" or "facts", rows }
+-- @tparam table options tags, max_tokens = 200 (of a prompt and its generation), refusals (list)
+-- @treturn table { name, kind, R, P, TR, TE, refused, n, samples = { one table a row }, notes = { what
+-- some rows lack }, faults = { what went wrong with this model } }; a metric that no row has is nil
+function metrics.evaluate(model, tok, set, options)
+  local recorder = measuring.recorder()
+  if recorder then return measure.evaluate(recorder, evaluate, model, tok, set, options) end
+  return evaluate(model, tok, set, options)
 end
 
 return metrics

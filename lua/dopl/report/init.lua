@@ -2,6 +2,7 @@
 -- @module dopl.report
 local check = require("dopl.util.check")
 local grid = require("dopl.report.grid")
+local measuring = require("dopl.util.measuring")
 local page = require("dopl.report.page")
 local plot = require("dopl.report.plot")
 
@@ -20,6 +21,7 @@ end
 
 --- Prints rows of results as an aligned table; arguments as for `report.text`.
 function report.table(rows, options)
+  if measuring.recorder() then return end -- its figures are of a part
   local text = grid.text(grid.lay_out(rows, options))
   print((text:gsub("\n$", "")))
 end
@@ -108,11 +110,13 @@ local function chart_name(svg, i)
 end
 
 --- Writes report.html into a run's folder, and each chart as an SVG file of its own. What the run
--- knows (versions, seed, threads, when it began) is added.
+-- knows (versions, seed, threads, when it began) is added. While a recipe is measured for a plan,
+-- nothing is written.
 -- @tparam Run run from `dopl.run.open`
 -- @tparam table options as for `report.html`
 -- @treturn string the page's path
 function report.write(run, options)
+  if measuring.recorder() then return "" end
   check.has("report.write: run", run, "about", "one of dopl.run.open")
   check.type("report.write: options", options, "table")
   local about, full = run.about, {}

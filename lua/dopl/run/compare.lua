@@ -10,7 +10,8 @@ local check = require("dopl.util.check")
 local core = require("dopl.core")
 local json = require("dopl.util.json")
 local metrics = require("dopl.metrics")
-local microscope = require("dopl.train.diagnostics")
+local columns = require("dopl.report.columns")
+local diagnostics = require("dopl.report.diagnostics")
 local report = require("dopl.report")
 local run = require("dopl.run")
 
@@ -186,7 +187,7 @@ end
 -- Where the bench made the rows, its columns; elsewhere all there is.
 local function columns_of(rows)
   local known = {}
-  for _, column in ipairs(require("dopl.experiments.summary").columns) do
+  for _, column in ipairs(columns.standard) do
     for _, row in ipairs(rows) do
       if row[column.key] ~= nil then
         known[#known + 1] = column
@@ -217,7 +218,7 @@ local function names_of(runs)
   return names
 end
 
--- Loss curves of all runs in one picture each, and what the microscope saw.
+-- Loss curves of all runs in one picture each, and the diagnostics.
 local function charts_of(runs)
   local rows, curves, n, fields = {}, {}, 0, {}
   for _, one in ipairs(runs) do
@@ -241,7 +242,7 @@ local function charts_of(runs)
     charts[#charts + 1] = report.curves(steps, { fields = { key }, by = "label",
       title = (key:gsub("^loss_(.*)$", "%1 loss")) })
   end
-  local seen = n <= MOST_CURVES and microscope.charts(rows) or {}
+  local seen = n <= MOST_CURVES and diagnostics.charts(rows) or {}
   return table.move(seen, 1, #seen, #charts + 1, charts)
 end
 
@@ -270,9 +271,9 @@ function compare.html(runs)
       columns = names_of(runs), head = "parameter" }
   end
   if #results > 0 then
-    local columns = columns_of(results)
-    tables[#tables + 1] = { title = "Results", rows = results, columns = columns }
-    if columns then tables[#tables + 1] = { title = "All figures", rows = results } end
+    local known = columns_of(results)
+    tables[#tables + 1] = { title = "Results", rows = results, columns = known }
+    if known then tables[#tables + 1] = { title = "All figures", rows = results } end
   end
   return report.html { title = ("%d runs side by side"):format(#runs), tables = tables,
     charts = charts_of(runs), notes = #parameters == 0 and { "All parameters are the same." } or {} }

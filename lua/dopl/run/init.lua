@@ -7,7 +7,7 @@
 --                     the disk was full); `parents`: what its trainings were forked from;
 --                     `memory`: bytes at most, `peak` of the runtime and `resident_peak` in all
 --     metrics.jsonl   one object a line, in the order of `run:log`; a crash loses nothing logged
---     checkpoints/    where trainings stand (dopl.checkpoint)
+--     checkpoints/    where trainings stand (dopl.train.checkpoint)
 --     results/        what pieces of work came to (`run:once`)
 --     report.html     and whatever else is written with `run:write`
 --
@@ -223,7 +223,7 @@ function run.open(options)
 end
 
 --- Where a training of another run stood, for `from` of train.fit and bench:compare: it goes on from
--- there under another schedule or optimizer. See dopl.fork.
+-- there under another schedule or optimizer. See dopl.train.fork.
 -- @tparam table options run = the parent's folder; label of its training, where it has several; step
 -- (default: the newest checkpoint); states = "all": every state must fit, "fitting": those that do not
 -- begin at zero or are dropped, "none": all begin at zero; data = "continue" or "anew"

@@ -1,6 +1,6 @@
 --- train/diagnostics.lua - the optimizer watched at work: do the objectives pull together or apart?
 --
--- `train.fit { microscope = { every = n } }` writes a row of metrics (kind = "microscope") every n
+-- `train.fit { diagnostics = { every = n } }` writes a row of metrics (kind = "diagnostics") every n
 -- steps, from the first two consecutive steps at or after it that serve different objectives (under
 -- a joint schedule: from one step). Over all parameters, and by layer in `layers`:
 --
@@ -14,7 +14,7 @@
 --     near_zero_<v>_<obj>         with base_delta: share of elements whose denominator is below 1% of
 --                                 the base's, sqrt |v^_B + v^_D| < 0.01 sqrt v^_B, as that
 --                                 objective's step had it, before any floor
---     seconds                     what looking cost
+--     seconds                     the time this took
 --
 -- It costs memory for copies, 12 bytes a parameter, 4 more an objective and 4 with base_delta, and
 -- time: one pass over the gradients each step for the averages, and some ten to twenty over the
@@ -23,17 +23,16 @@
 
 local check = require "dopl.util.check"
 local core = require "dopl.core"
-local report = require "dopl.report"
 
-local microscope = {}
-local Microscope = {}
-Microscope.__index = Microscope
+local diagnostics = {}
+local Diagnostics = {}
+Diagnostics.__index = Diagnostics
 
 local EMA <const> = 0.9
 local NEAR <const> = 0.01 -- of the base's square root
 
 --- The layer of a parameter: its name to the first number, or all of it.
-function microscope.layer(name)
+function diagnostics.layer(name)
   return name:match "^.-%.%d+%f[.]" or name
 end
 
@@ -58,23 +57,31 @@ local function nonnegative_moments(self, i)
   return list
 end
 
+--- Bytes of the copies that diagnostics keep, for a plan.
+-- @tparam Parameters parameters
+-- @tparam integer objectives their number
+-- @tparam boolean base_delta whether the scheme is that
+function diagnostics.bytes(parameters, objectives, base_delta)
+  return 4 * parameters:numel() * (3 + objectives + (base_delta and 1 or 0))
+end
+
 --- Starts watching.
 -- @tparam table options every = steps between rows
 -- @tparam table subject parameters = a model's, optimizer = attached, objectives = names,
 -- joint = whether every step serves all
--- @treturn Microscope
-function microscope.new(options, subject)
-  local o = check.options("train.fit: microscope", options, { every = check.required }, 4)
-  check.range("train.fit: microscope: every",
-    check.type("train.fit: microscope: every", o.every, "integer", 5), 1, math.huge, 5)
+-- @treturn Diagnostics
+function diagnostics.new(options, subject)
+  local o = check.options("train.fit: diagnostics", options, { every = check.required }, 5)
+  check.range("train.fit: diagnostics: every",
+    check.type("train.fit: diagnostics: every", o.every, "integer", 5), 1, math.huge, 5)
   if #subject.objectives < 2 then
-    error("train.fit: microscope: it compares objectives, and there is only one", 3)
+    error("train.fit: diagnostics: it compares objectives, and there is only one", 4)
   end
   local params = subject.parameters
   local self = setmetatable({ every = o.every, params = params, optimizer = subject.optimizer,
     joint = subject.joint, objectives = subject.objectives, left = 0, ema = {}, near = {},
     bases = {}, before = buffers(params),
-    previous = { update = buffers(params), grad = buffers(params) } }, Microscope)
+    previous = { update = buffers(params), grad = buffers(params) } }, Diagnostics)
   for _, name in ipairs(subject.objectives) do self.ema[name] = buffers(params) end
   local scheme = self.optimizer.scheme
   self.base_delta = scheme.kind == "base_delta" and scheme or nil
@@ -151,8 +158,8 @@ local function count_near_zero(self, objective)
       local short = core.ops.abs(base + delta) - base * NEAR ^ 2 -- negative where too small
       local mark = core.ops.clamp(core.ops.clamp(short, -1e-30, 0) * 1e30, -1, 0)
       -- what is smaller than 1e-30 counts by its part; a second moment of 0 does not count at all
-      add(counts, microscope.layer(p.name), "near_zero_" .. moment.name, mark:dot(mark))
-      add(counts, microscope.layer(p.name), "numel", p.tensor:numel())
+      add(counts, diagnostics.layer(p.name), "near_zero_" .. moment.name, mark:dot(mark))
+      add(counts, diagnostics.layer(p.name), "numel", p.tensor:numel())
     end
   end
   self.near[objective] = counts
@@ -167,7 +174,7 @@ local function add_norms(self, sums)
     for _, key in ipairs(check.keys(moments)) do
       local moment = moments[key]
       local scope <close> = core.scope()
-      local layer, base = microscope.layer(p.name), optimizer:state(p.name, key .. ".base")
+      local layer, base = diagnostics.layer(p.name), optimizer:state(p.name, key .. ".base")
       add(sums, layer, "base_" .. key, base:dot(base) * correction(self, i, moment, nil,
         counters.step) ^ 2)
       for _, name in ipairs(optimizer.objectives) do
@@ -214,7 +221,7 @@ end
 
 -- Adds the cosines of parameter i's gradients' averages.
 local function add_ema(self, sums, i, from, to)
-  local layer = microscope.layer(self.params[i].name)
+  local layer = diagnostics.layer(self.params[i].name)
   add_pair(sums, layer, "ema", self.ema[from][i], self.ema[to][i])
 end
 
@@ -234,7 +241,7 @@ local function watch_joint(self, name)
     if total then
       local g = own_gradient(self, i, total)
       if self.last then
-        add_pair(sums, microscope.layer(p.name), "grad", self.previous.grad[i], g)
+        add_pair(sums, diagnostics.layer(p.name), "grad", self.previous.grad[i], g)
         add_ema(self, sums, i, self.last, name)
       end
       self.previous.grad[i]:copy(g)
@@ -281,7 +288,7 @@ end
 --- After an objective's gradient was added, before the step.
 -- @tparam integer t the step, from 0
 -- @tparam string name
-function Microscope:gradient(t, name)
+function Diagnostics:gradient(t, name)
   local _ <close> = core.no_grad()
   local began = core.clock()
   if t ~= self.t then
@@ -306,7 +313,7 @@ local function watch_step(self, name)
   for i, p in ipairs(self.params) do
     local scope <close> = core.scope()
     local update, grad = p.tensor:to("f32") - self.before[i], p.tensor:grad()
-    local layer = microscope.layer(p.name)
+    local layer = diagnostics.layer(p.name)
     if paired then
       add_pair(sums, layer, "update", previous.update[i], update)
       if grad then add_pair(sums, layer, "grad", previous.grad[i], grad) end
@@ -325,7 +332,7 @@ end
 --- After the step.
 -- @tparam ?string name of the objective; nil under a joint schedule
 -- @treturn {table,...} rows of metrics, less label and step
-function Microscope:after(name)
+function Diagnostics:after(name)
   if self.left == 0 then return {} end
   local _ <close> = core.no_grad()
   local began = core.clock()
@@ -340,7 +347,7 @@ end
 
 --- What it remembers between steps, in a fixed order.
 -- @treturn {{name=string,tensor=tensor},...}
-function Microscope:tensors()
+function Diagnostics:tensors()
   local out = {}
   local function list(name, tensors)
     for i, p in ipairs(self.params) do
@@ -354,97 +361,20 @@ function Microscope:tensors()
 end
 
 --- The rest of it: plain data.
-function Microscope:state()
+function Diagnostics:state()
   return { left = self.left, from = self.from, watched = self.watched, near = self.near }
 end
 
 --- Goes on where `tensors` and `state` were taken.
 -- @tparam {[string]=tensor} tensors by name
 -- @tparam table state
-function Microscope:restore(tensors, state)
+function Diagnostics:restore(tensors, state)
   for _, own in ipairs(self:tensors()) do
-    if not tensors[own.name] then error(("microscope: no tensor '%s'"):format(own.name), 2) end
+    if not tensors[own.name] then error(("diagnostics: no tensor '%s'"):format(own.name), 2) end
     own.tensor:copy(tensors[own.name])
   end
   self.left, self.from, self.watched = state.left, state.from, state.watched
   self.near = state.near or {}
 end
 
--- ---- charts
-
-local COSINES <const> = {
-  { "cos_update", "Cosine of consecutive updates", "Updates of theta in two consecutive steps of "
-    .. "different objectives: below 0, one step undoes a part of the other." },
-  { "cos_grad", "Cosine of gradients", "Gradients of the two objectives, at the same two steps." },
-  { "cos_grad_ema", "Cosine of averaged gradients", "Moving averages, factor 0.9, of the "
-    .. "objectives' gradients." },
-}
-
--- Fields of the rows that begin so, in order.
-local function fields_like(rows, prefix)
-  local seen = {}
-  for _, row in ipairs(rows) do
-    for _, key in ipairs(check.keys(row)) do
-      if key:sub(1, #prefix) == prefix then seen[key] = true end
-    end
-  end
-  return check.keys(seen)
-end
-
-local function labels_of(rows)
-  local list, seen = {}, {}
-  for _, row in ipairs(rows) do
-    local label = tostring(row.label)
-    if not seen[label] then list[#list + 1], seen[label] = label, true end
-  end
-  return list
-end
-
--- One curve a layer.
-local function layer_chart(rows, label, field)
-  local flat, seen = {}, {}
-  for _, row in ipairs(rows) do
-    if tostring(row.label) == label then
-      local out = { step = row.step }
-      for _, layer in ipairs(check.keys(row.layers or {})) do
-        out[layer], seen[layer] = row.layers[layer][field], true
-      end
-      flat[#flat + 1] = out
-    end
-  end
-  return report.curves(flat, { fields = check.keys(seen), title = label .. ": by layer",
-    y = { label = field } })
-end
-
---- Curves of logged rows: for dopl.report.
--- @tparam {table,...} rows of metrics; those that are none of the microscope's are passed over
--- @treturn {{svg=string,caption=string},...} empty where there are none
-function microscope.charts(rows)
-  local mine, out = {}, {}
-  for _, row in ipairs(rows) do
-    if row.kind == "microscope" then mine[#mine + 1] = row end
-  end
-  local function chart(title, caption, fields, y)
-    if #fields == 0 then return end
-    out[#out + 1] = { caption = caption,
-      svg = report.curves(mine, { fields = fields, by = "label", title = title, y = y or {} }) }
-  end
-  for _, c in ipairs(COSINES) do
-    if #fields_like(mine, c[1]) > 0 then chart(c[2], c[3], { c[1] }, { min = -1, max = 1 }) end
-  end
-  for _, label in ipairs(labels_of(mine)) do
-    local field = "cos_grad"
-    for _, row in ipairs(mine) do
-      if tostring(row.label) == label and row.cos_update then field = "cos_update" end
-    end
-    out[#out + 1] = { svg = layer_chart(mine, label, field),
-      caption = "The same cosine (" .. field .. ") by layer." }
-  end
-  chart("Delta over base", "Norm of each objective's delta over that of the base, by moment.",
-    fields_like(mine, "delta_over_base_"))
-  chart("Denominators near zero", "Share of elements whose denominator is below 1% of what the base "
-    .. "alone would give.", fields_like(mine, "near_zero_"), { min = 0 })
-  return out
-end
-
-return microscope
+return diagnostics

@@ -1,4 +1,4 @@
---- train/fork.lua - a training that begins where another one stood, under another schedule or optimizer.
+--- train/fork.lua - a training that starts where another one stood, with other settings.
 --
 --     local from = dopl.run.fork { run = "runs/quickstart-20260102-030405", label = "DO+", step = 200 }
 --     bench:compare { from = from, label = "DO+ 8-bit from 200", optimizer = ..., ... }
@@ -9,10 +9,10 @@
 -- beginning, and so does `steps`.
 -- @module dopl.train.fork
 
-local chat = require "dopl.data.chat"
 local check = require "dopl.util.check"
 local checkpoint = require "dopl.train.checkpoint"
 local core = require "dopl.core"
+local state = require "dopl.train.state"
 
 local fork = {}
 local Fork = { __name = "dopl.fork" }
@@ -115,15 +115,15 @@ end
 -- Copies a saved state into one of the optimizer, in whatever storage that has.
 local function take(self, own)
   local scope <close> = core.scope()
-  local key, kind, state = "state." .. own.name, self.about.states[own.name].kind, own.state
+  local key, kind, target = "state." .. own.name, self.about.states[own.name].kind, own.state
   local value, scales = self.tensors[key .. ".codes"] or self.tensors[key],
     self.tensors[key .. ".scales"]
-  if kind ~= state.kind then
+  if kind ~= target.kind then
     if kind ~= "f32" then value = core.optim.decode(value, scales, kind) end
-    if state.kind ~= "f32" then value, scales = core.optim.encode(value, state.kind) end
+    if target.kind ~= "f32" then value, scales = core.optim.encode(value, target.kind) end
   end
-  state.value:copy(value)
-  if state.scales then state.scales:copy(scales) end
+  target.value:copy(value)
+  if target.scales then target.scales:copy(scales) end
 end
 
 -- An f32 copy of weights that the parent did not have is made from the weights.
@@ -159,26 +159,32 @@ local function complain(self, reasons, left)
       or ""), 0)
 end
 
--- Takes the states that fit. Counters go with the states they correct: an objective none of whose own
--- states were taken counts its steps anew, and so does the optimizer where nothing was.
-local function restore_states(self, optimizer)
-  local fitting, reasons, left, known = {}, {}, {}, {}
-  local has_own, taken_own = {}, {}
-  for _, own in ipairs(checkpoint.states_of(optimizer)) do
+-- The optimizer's states that a saved one fits; why others do not; and names of saved ones that have no
+-- place. `taken` says for each objective ("" for shared states) whether one of its own was taken.
+local function match_states(self, optimizer)
+  local fitting, reasons, left, known, taken = {}, {}, {}, {}, {}
+  for _, own in ipairs(state.states_of(optimizer)) do
     local reason, whose = self.states == "none" and "" or misfit(self, own), own.objective or ""
-    known[own.name], has_own[whose] = true, true
+    known[own.name], taken[whose] = true, taken[whose] or false
     if reason and own.moment == "master" then
       copy_weights(own)
     elseif reason then
       reasons[#reasons + 1] = reason
     else
-      fitting[#fitting + 1], taken_own[whose] = own, true
+      fitting[#fitting + 1], taken[whose] = own, true
     end
   end
-  if self.states == "none" then return end
-  for _, name in ipairs(check.keys(self.about.states)) do
+  for _, name in ipairs(check.keys(self.about.states or {})) do
     if not known[name] then left[#left + 1] = name end
   end
+  return fitting, reasons, left, taken
+end
+
+-- Takes the states that fit. Counters go with the states they correct: an objective none of whose own
+-- states were taken counts its steps anew, and so does the optimizer where nothing was.
+local function restore_states(self, optimizer)
+  local fitting, reasons, left, taken = match_states(self, optimizer)
+  if self.states == "none" then return end
   if self.states == "all" and #reasons + #left > 0 then complain(self, reasons, left) end
   for _, own in ipairs(fitting) do take(self, own) end
   if #reasons + #left > 0 then
@@ -188,8 +194,7 @@ local function restore_states(self, optimizer)
   if #fitting == 0 then return end
   local counters, by_objective = self.about.counters, {}
   for _, name in ipairs(optimizer.objectives) do
-    local own = not has_own[name] or taken_own[name]
-    by_objective[name] = own and counters.objectives[name] or 0
+    by_objective[name] = taken[name] ~= false and counters.objectives[name] or 0
   end
   optimizer:set_counters { step = counters.step, objectives = by_objective, seed = counters.seed }
 end
@@ -197,10 +202,10 @@ end
 -- ---- the rest
 
 -- A loss that asks the starting model must ask the one that the parent asked.
-local function check_model(self, o, objectives)
-  for _, objective in ipairs(objectives) do
+local function check_model(self, t)
+  for _, objective in ipairs(t.objectives) do
     if objective.loss.needs.reference then
-      local here = checkpoint.model_hash(o.model)
+      local here = state.model_hash(t.o.model)
       if here ~= self.about.training["starting model"] then
         error(("%s: loss.%s asks the model before unlearning, and this training's is another than the "
           .. "parent's: hand over the model as it was before the parent's training"):format(self.what,
@@ -214,48 +219,29 @@ local function restore_data(self, objectives)
   for _, objective in ipairs(objectives) do
     local was = self.about.loaders[objective.name]
     if self.data == "continue" and was then
-      local samples = objective.data.samples
-      local here = samples and chat.fingerprint(samples) or "unknown"
       local there = self.about.training["data of " .. objective.name]
       local now = objective.data:state()
-      local other = here ~= there and "data" or was.seed ~= now.seed and "seed"
+      local other = state.data_of(objective) ~= there and "data" or was.seed ~= now.seed and "seed"
         or was.stream ~= now.stream and "stream"
       if other then
         error(("%s: the %s of '%s' is another than the parent's; data = \"anew\" begins its order "
           .. "from the first batch"):format(self.what, other, objective.name), 0)
       end
-      objective.data:restore(was)
+      state.restore_loader(objective, self)
     end
   end
 end
 
-local function restore_best(self, o, training)
-  local about = self.about
-  if not (o.keep_best and about.best.score) then return end
-  local list, weights = {}, {}
-  for i, p in ipairs(o.model.parameters) do
-    weights[i] = p.tensor:detach():clone()
-    list[i] = { name = p.name, tensor = weights[i] }
-  end
-  checkpoint.fill(self.tensors, list, "best.", self.what)
-  for key, value in pairs(about.best) do training.best[key] = value end -- each field is its own
-  training.best.weights = weights
-end
-
--- Averages of gradients go on where the parent was watched too.
-local function restore_microscope(self, microscope)
-  if not microscope or not self.about.microscope then return end
+-- Averages of gradients go on where the parent was watched too, with these objectives among others.
+local function restore_diagnostics(self, t)
+  if not t.diagnostics or not self.about.diagnostics then return end
   local tensors = {}
-  for _, own in ipairs(microscope:tensors()) do
-    local saved = self.tensors["microscope." .. own.name]
-    if not saved then return end -- of other objectives
-    tensors[own.name] = saved
+  for _, own in ipairs(t.diagnostics:tensors()) do
+    tensors[own.name] = self.tensors["diagnostics." .. own.name]
+    if not tensors[own.name] then return end
   end
-  microscope:restore(tensors, self.about.microscope)
+  t.diagnostics:restore(tensors, self.about.diagnostics)
 end
-
-local live_fields <const> = { "step", "losses", "objective", "lr", "grad_norm", "result",
-  "evaluated", "microscope", "saved" }
 
 --- How many batches an objective had been served; 0 for one that the parent did not have.
 function Fork:served(name)
@@ -272,19 +258,17 @@ function Fork:check_steps(steps)
 end
 
 --- Puts a training where this stands.
--- @tparam table o options of train.fit, resolved
--- @tparam table training as for `checkpoint.keeper`
-function Fork:start(o, training)
-  local about = self.about
-  check_model(self, o, training.objectives)
-  checkpoint.fill(self.tensors, o.model.parameters, "weight.", self.what)
-  restore_states(self, training.optimizer)
-  restore_data(self, training.objectives)
-  if about.training.schedule == training.plan.text then training.plan:restore(about.schedule) end
-  restore_microscope(self, training.microscope)
-  restore_best(self, o, training)
-  for _, field in ipairs(live_fields) do training.live[field] = about.live[field] end
-  for key, value in pairs(about.totals) do training.totals[key] = value end -- each is its own
+-- @tparam table t the training (dopl.train.state)
+function Fork:start(t)
+  local about, o = self.about, t.o
+  check_model(self, t)
+  state.restore_weights(t, self)
+  restore_states(self, t.optimizer)
+  restore_data(self, t.objectives)
+  if about.training.schedule == t.plan.text then state.restore_schedule(t, self) end
+  restore_diagnostics(self, t)
+  if o.keep_best and about.best.score then state.restore_best(t, self, true) end
+  state.restore_live(t, self, { stopped = true })
   if o.run and o.run.descends then
     o.run:descends { training = o.label, run = self.run, checkpoint = self.folder .. "/" .. self.name,
       step = self.step, hash = self.hash, states = self.states, data = self.data }

@@ -1,24 +1,21 @@
---- train/loss.lua - unlearning losses, each a few lines over what one forward pass tells of a batch.
+--- train/loss.lua - unlearning losses, each a few lines over the scores of a forward pass.
 --
 -- A loss is a table made by `loss.new`:
 --
 --     loss.new {
 --       name  = "npo",
---       needs = { reference = "nll" },
+--       needs = { scores = { "nll" }, reference = "nll" },
 --       value = function(s) return ... end,      -- a scalar tensor
 --     }
 --
--- `s`, the scores of a micro-batch, holds tensors in the gradient graph,
+-- `s`, the scores of a micro-batch, holds what the task gives (for text: dopl.task.causal_lm), and
 --
---     s.nll [B]        summed negative log-likelihood l of each sample's labels
---     s.n [B]          number of its labels (no gradient)
---     s.logp, s.mean_logp, s.entropy [n]   by labelled position (mean_logp: the mean over the
---                      vocabulary of log p, of log(p + eps) where the loss has `eps = 1e-12`)
---     s.vocab_size     V
---     s.whole          n_samples and n_labels of the effective batch
+--     s.whole          counts of the effective batch: n_samples, n_labels
 --     s.twin           the same for the refusal twins, where the loss needs `twin = true`
---     s.reference      nll [B] (and twin.nll) of the frozen starting model, where it needs "nll"
---     s.kl()           KL(reference, model) by labelled position [n], where it needs "hidden"
+--     s.reference, s.kl   what the starting model says, where it needs `reference`
+--
+-- `needs.scores` names the scores that the loss reads. A task that lacks one refuses the loss before
+-- the first step.
 --
 -- A mean divides by the counts of the whole effective batch, so the sum over micro-batches is the
 -- loss of the batch, however it was cut. Formulas are those of DualOptim+ (Zhong et al.) and of the
@@ -27,8 +24,7 @@
 
 local core = require "dopl.core"
 local check = require "dopl.util.check"
-local join = require("dopl.data.batch").join
-local check_id = require("dopl.data.batch").check_id
+local causal_lm = require "dopl.task.causal_lm"
 
 local op = core.ops
 local loss = {}
@@ -46,10 +42,11 @@ local function check_eps(what, eps, level)
 end
 
 --- Makes a loss.
--- @tparam table definition name; value = function(scores) -> scalar tensor; needs = { answers =
--- "refusals" (the answers of the batch are refusals), twin = true (each sample comes with its
--- refusal twin), reference = "nll" or "hidden", eps = 1e-12 (added to the probabilities of
--- mean_logp) }; text = its options, for printing
+-- @tparam table definition name; value = function(scores) -> scalar tensor; needs = { scores = names
+-- of what it reads, answers = "refusals" (the answers of the batch are refusals), twin = true (each
+-- sample comes with its refusal twin), reference = what it asks of the starting model (causal_lm has
+-- "nll" and "hidden"), eps = 1e-12 (added to the probabilities of mean_logp) }; text = its options, for
+-- printing
 -- @treturn Loss
 function loss.new(definition)
   local o = check.options("loss.new", definition, {
@@ -58,13 +55,16 @@ function loss.new(definition)
   check.type("loss.new: name", o.name, "string")
   check.type("loss.new: value", o.value, "function")
   o.needs = check.options("loss.new: needs", o.needs, {
-    answers = check.optional, twin = check.optional, reference = check.optional, eps = 0,
+    scores = {}, answers = check.optional, twin = check.optional, reference = check.optional, eps = 0,
   })
+  for _, score in ipairs(check.list("loss.new: needs.scores", o.needs.scores)) do
+    check.type("loss.new: needs.scores", score, "string")
+  end
   if o.needs.answers then
     check.choice("loss.new: needs.answers", o.needs.answers, { "refusals" })
   end
   if o.needs.reference then
-    check.choice("loss.new: needs.reference", o.needs.reference, { "nll", "hidden" })
+    check.type("loss.new: needs.reference", o.needs.reference, "string")
   end
   check_eps("loss.new: needs.eps", o.needs.eps, 4)
   return setmetatable(o, Loss)
@@ -101,6 +101,8 @@ end
 --- Whether a value is a loss.
 function loss.is_loss(value) return getmetatable(value) == Loss end
 
+local NLL <const> = { scores = { "nll" } }
+
 -- The mean over the samples of the whole batch of -(k/beta) log sigmoid(beta x).
 local function preference(s, x, k, beta)
   return op.sum(op.log_sigmoid(x * beta)) * (-k / beta / s.whole.n_samples)
@@ -111,19 +113,20 @@ local function token_mean(s) return op.sum(s.nll) * (1 / s.whole.n_labels) end
 --- Gradient descent on the answers: sum of l over sum of n.
 function loss.gd(...)
   no_options("gd", ...)
-  return loss.new { name = "gd", value = token_mean }
+  return loss.new { name = "gd", needs = NLL, value = token_mean }
 end
 
 --- Gradient ascent: -gd (Jang et al. 2023).
 function loss.ga(...)
   no_options("ga", ...)
-  return loss.new { name = "ga", value = function(s) return token_mean(s) * -1 end }
+  return loss.new { name = "ga", needs = NLL, value = function(s) return token_mean(s) * -1 end }
 end
 
 --- gd on refusals in the place of the answers (Maini et al. 2024).
 function loss.idk(...)
   no_options("idk", ...)
-  return loss.new { name = "idk", needs = { answers = "refusals" }, value = token_mean }
+  return loss.new { name = "idk", value = token_mean,
+    needs = { scores = { "nll" }, answers = "refusals" } }
 end
 
 --- Maximum entropy: the mean over labelled positions of KL(uniform, p) = -log V - mean_v log p_v
@@ -133,7 +136,8 @@ end
 function loss.me(options)
   local o = with_options("me", options, { eps = 0 })
   check_eps("loss.me: eps", o.eps, 4)
-  return loss.new { name = "me", needs = { eps = o.eps }, text = o.eps > 0 and text_of(o) or "",
+  return loss.new { name = "me", text = o.eps > 0 and text_of(o) or "",
+    needs = { scores = { "mean_logp", "vocab_size" }, eps = o.eps },
     value = function(s)
       local count = s.mean_logp:numel()
       return (op.sum(s.mean_logp) * -1 - count * math.log(s.vocab_size)) * (1 / s.whole.n_labels)
@@ -145,7 +149,8 @@ end
 -- @tparam[opt] table options beta = 0.1
 function loss.dpo(options)
   local o, text = with_options("dpo", options, { beta = 0.1 })
-  return loss.new { name = "dpo", text = text, needs = { twin = true, reference = "nll" },
+  return loss.new { name = "dpo", text = text,
+    needs = { scores = { "nll" }, twin = true, reference = "nll" },
     value = function(s)
       local margin = s.nll - s.twin.nll - (s.reference.nll - s.reference.twin.nll)
       return preference(s, margin, 2, o.beta)
@@ -156,18 +161,16 @@ end
 -- @tparam[opt] table options beta = 0.1
 function loss.npo(options)
   local o, text = with_options("npo", options, { beta = 0.1 })
-  return loss.new { name = "npo", text = text, needs = { reference = "nll" }, value = function(s)
-    return preference(s, s.nll - s.reference.nll, 2, o.beta)
-  end }
+  return loss.new { name = "npo", text = text, needs = { scores = { "nll" }, reference = "nll" },
+    value = function(s) return preference(s, s.nll - s.reference.nll, 2, o.beta) end }
 end
 
 --- NPO without a reference, by length (Fan et al. 2024): -(2/b) mean log sigmoid(b (l/n - gamma)).
 -- @tparam[opt] table options beta = 2.5, gamma = 0
 function loss.simnpo(options)
   local o, text = with_options("simnpo", options, { beta = 2.5, gamma = 0 })
-  return loss.new { name = "simnpo", text = text, value = function(s)
-    return preference(s, s.nll / s.n - o.gamma, 2, o.beta)
-  end }
+  return loss.new { name = "simnpo", text = text, needs = { scores = { "nll", "n" } },
+    value = function(s) return preference(s, s.nll / s.n - o.gamma, 2, o.beta) end }
 end
 
 --- KL(starting model, model), summed over labelled positions and divided by their number. A batch
@@ -184,9 +187,8 @@ end
 -- @tparam[opt] table options beta = 0.1
 function loss.ap(options)
   local o, text = with_options("ap", options, { beta = 0.1 })
-  return loss.new { name = "ap", text = text, needs = { twin = true }, value = function(s)
-    return preference(s, s.twin.nll - s.nll, 1, o.beta)
-  end }
+  return loss.new { name = "ap", text = text, needs = { scores = { "nll" }, twin = true },
+    value = function(s) return preference(s, s.twin.nll - s.nll, 1, o.beta) end }
 end
 
 -- What of the scores is there only where the loss says that it needs it.
@@ -203,99 +205,6 @@ local Scores = { __index = function(s, name)
     or (" (there is %s)"):format(table.concat(names, ", "))), 2)
 end }
 
--- The scores of a batch: those from label `first` (0-based) on of what the vocabulary operator
--- gave, `v`. `index`: its rows of hidden and its label_offsets, as tensors.
-local function scores_of(model, batch, hidden, v, first, index)
-  local function statistic(i)
-    local all = op.select(v, i)
-    return batch.n_labels == all:numel() and all or op.slice(all, first, batch.n_labels)
-  end
-  local n, logp = {}, statistic(0)
-  for i = 1, batch.n_samples do n[i] = batch.label_offsets[i + 1] - batch.label_offsets[i] end
-  return setmetatable({
-    hidden = hidden,
-    rows = index.rows,
-    logp = logp,
-    mean_logp = statistic(2),
-    entropy = statistic(3),
-    nll = op.scale(op.segment_sum(logp, index.label_offsets), -1),
-    n = core.tensor(n),
-    vocab_size = model:head():shape(1),
-    whole = batch.whole,
-  }, Scores)
-end
-
-local function check_ids(model, batch)
-  if batch.largest then check_id("a sample", batch.largest, model:head():shape(1), 5) end
-end
-
---- What one forward pass tells of a packed batch: the fields of `s` above, without twin and
--- reference.
--- @param model
--- @param batch from dopl.data.batch
--- @tparam[opt=0] number eps added to the probabilities of mean_logp
--- @treturn table scores
-function loss.score(model, batch, eps)
-  check.has("loss.score: model", model, "hidden", "one of models.new")
-  check.has("loss.score: batch", batch, "tensors", "a batch, as data.batch.pack gives it")
-  check_ids(model, batch)
-  local t = batch:tensors()
-  local hidden = model:hidden(t)
-  local v = op.vocab(hidden, model:head(), t.rows, t.labels, eps or 0)
-  return scores_of(model, batch, hidden, v, 0, t)
-end
-
---- The same of several batches, by one forward pass over all of them.
--- @param model
--- @tparam table batches
--- @tparam[opt] {number,...} eps of each batch, 0 where not given
--- @treturn table scores, one for each batch
-function loss.score_all(model, batches, eps)
-  eps = eps or {}
-  if #batches == 1 then return { loss.score(model, batches[1], eps[1]) } end
-  for _, batch in ipairs(batches) do check_ids(model, batch) end
-  local all, alike = join(batches), true
-  for i = 2, #batches do alike = alike and (eps[i] or 0) == (eps[1] or 0) end
-  local t, head = all:tensors(), model:head()
-  local hidden = model:hidden(t)
-  -- one product for all labels, unless eps differs
-  local v = alike and op.vocab(hidden, head, t.rows, t.labels, eps[1] or 0)
-  local list, first = {}, 0
-  for i, batch in ipairs(batches) do
-    local rows = core.i32(table.move(all.rows, first + 1, first + batch.n_labels, 1, {}))
-    list[i] = scores_of(model, batch, hidden,
-      v or op.vocab(hidden, head, rows, core.i32(batch.labels), eps[i] or 0), v and first or 0,
-      { rows = rows, label_offsets = core.i32(batch.label_offsets) })
-    first = first + batch.n_labels
-  end
-  return list
-end
-
---- Whether batches share forward passes: on a device, where products of few rows leave most of the
--- machine idle. On the CPU they stay apart, so that a sum does not depend on what else is served.
-function loss.shares_passes(model)
-  return model:head():device() ~= "cpu"
-end
-
-local function score_each(model, batches, eps)
-  if loss.shares_passes(model) then return loss.score_all(model, batches, eps) end
-  local list = {}
-  for i, batch in ipairs(batches) do list[i] = loss.score(model, batch, eps[i]) end
-  return list
-end
-
-local function add_reference(s, model, l, batch, reference)
-  if not reference then error(("loss.%s: needs a reference"):format(l.name), 4) end
-  if l.needs.reference == "hidden" then
-    s.kl = function()
-      return op.vocab_kl(s.hidden, model:head(), s.rows, reference:hidden(batch), reference.head)
-    end
-  else
-    s.reference = { nll = reference:nll(batch) }
-    if batch.twin then s.reference.twin = { nll = reference:nll(batch.twin) } end
-  end
-end
-
 local function value_of(l, s)
   local value = l.value(s)
   if type(value) ~= "userdata" then
@@ -308,38 +217,49 @@ local function value_of(l, s)
   return value
 end
 
+-- The batches that a list of losses reads, and what each loss needs: a batch, and its twin behind it.
+local function batches_of(list, task)
+  local batches, needs = {}, {}
+  for _, item in ipairs(list) do
+    if not loss.is_loss(item.loss) then
+      error(("loss.of_batches: a %s, needs a loss like loss.gd()"):format(type(item.loss)), 4)
+    end
+    task:check_loss("loss.of_batches: ", item.loss, 4)
+    batches[#batches + 1], needs[#needs + 1] = item.batch, item.loss.needs
+    if item.loss.needs.twin then
+      batches[#batches + 1] = item.batch.twin
+        or error(("loss.%s: the batch has no refusal twins (data.loader: refuse = 'twin')")
+          :format(item.loss.name), 4)
+      needs[#needs + 1] = item.loss.needs
+    end
+  end
+  return batches, needs
+end
+
 --- Losses on micro-batches, with all that each loss needs.
 -- @param model
 -- @tparam table list of { loss =, batch = }
 -- @param[opt] reference from dopl.reference
+-- @tparam[opt] Task task default: dopl.task.causal_lm
 -- @treturn table scalars in the gradient graph, one for each of the list
 -- @treturn table the scores they came from
-function loss.of_batches(model, list, reference)
-  check.has("loss.of_batches: model", model, "hidden", "one of models.new", 4)
-  local batches, eps, values, scores = {}, {}, {}, {}
-  for _, item in ipairs(list) do
-    if not loss.is_loss(item.loss) then
-      error(("loss.of_batches: a %s, needs a loss like loss.gd()"):format(type(item.loss)), 3)
-    end
-    check.has("loss.of_batches: batch", item.batch, "tensors", "a batch, as data.batch.pack gives it",
-      4)
-    batches[#batches + 1] = item.batch
-    eps[#batches] = item.loss.needs.eps
-    if item.loss.needs.twin then
-      batches[#batches + 1] = item.batch.twin
-        or error(("loss.%s: the batch has no refusal twins (data.loader: refuse = 'twin')")
-          :format(item.loss.name), 3)
-      eps[#batches] = item.loss.needs.eps
-    end
-  end
-  local told, at = score_each(model, batches, eps), 0
+function loss.of_batches(model, list, reference, task)
+  task = task or causal_lm
+  task.check_model("loss.of_batches: ", model, 3)
+  local batches, needs = batches_of(list, task)
+  local told, at = task.score(model, batches, needs), 0
+  local values, scores = {}, {}
   for i, item in ipairs(list) do
-    local s, l = told[at + 1], item.loss
+    local l, batch = item.loss, item.batch
+    local s = setmetatable(told[at + 1], Scores)
     at = at + 1
     if l.needs.twin then
-      s.twin, at = told[at + 1], at + 1
+      s.twin, at = setmetatable(told[at + 1], Scores), at + 1
     end
-    if l.needs.reference then add_reference(s, model, l, item.batch, reference) end
+    if l.needs.reference then
+      if not reference then error(("loss.%s: needs a reference"):format(l.name), 2) end
+      task.references[l.needs.reference].attach(s, model, batch, reference)
+    end
     values[i], scores[i] = value_of(l, s), s
   end
   return values, scores
@@ -350,10 +270,11 @@ end
 -- @tparam Loss l
 -- @param batch
 -- @param[opt] reference from dopl.reference
+-- @tparam[opt] Task task default: dopl.task.causal_lm
 -- @treturn tensor a scalar in the gradient graph
 -- @treturn table the scores it came from
-function loss.of_batch(model, l, batch, reference)
-  local values, scores = loss.of_batches(model, { { loss = l, batch = batch } }, reference)
+function loss.of_batch(model, l, batch, reference, task)
+  local values, scores = loss.of_batches(model, { { loss = l, batch = batch } }, reference, task)
   return values[1], scores[1]
 end
 

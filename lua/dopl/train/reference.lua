@@ -2,76 +2,73 @@
 --
 -- Preference losses and KL compare the model with the one training started from. That one never
 -- changes, so instead of keeping a second model it is asked about every sample before the first
--- step, and its answers are kept under the samples' content keys: one number a sample for
--- log-likelihoods, the final hidden states of labelled positions (C floats each) and one copy of the
--- head for KL. Refusals are drawn afresh each step, but the draw is a function of seed and step, so
--- the pairs that will come up are known beforehand.
+-- step, and its answers are kept under the samples' content keys. A task says what can be asked, by
+-- kind (`references` of dopl.task):
+--
+--     ask(model, batch)      one value a sample: a number, or a tensor
+--     join(values)           those of a batch's samples as a tensor
+--     attach(s, model, batch, reference)   puts them where a loss reads them
+--     keep(model)            optional: a tensor of the model to keep beside them
+--     twins                  whether it is asked about twins, too
+--     bytes(model, samples)  optional: memory that the answers take, for a plan
+--
+-- Refusals are drawn afresh each step, but the draw is a function of seed and step, so the pairs that
+-- will come up are known beforehand.
 -- @module dopl.train.reference
 
+local causal_lm = require "dopl.task.causal_lm"
+local check = require "dopl.util.check"
+local chosen = require "dopl.data.chosen"
 local core = require "dopl.core"
-local check_id = require("dopl.data.batch").check_id
-local loss = require "dopl.train.loss"
 
-local op = core.ops
 local reference = {}
 local Reference = {}
 Reference.__index = Reference
 
 --- An empty cache of one starting model. The model must not change between calls of `add`.
 -- @param model
+-- @tparam[opt] Task task default: dopl.task.causal_lm
 -- @treturn Reference
-function reference.new(model)
-  return setmetatable({ model = model, nlls = {}, states = {}, size = 0 }, Reference)
+function reference.new(model, task)
+  return setmetatable({ model = model, task = task or causal_lm, answers = {}, kept_of = {},
+    size = 0 }, Reference)
 end
 
--- The samples of a batch that `known` has no entry for, as a batch of their own.
-local function unknown_of(batch, known)
-  local pack = require("dopl.data.batch").pack
+-- Asks about the samples of a batch that there is no answer for, as a batch of their own.
+local function add(self, batch, kind, how)
+  local known = self.answers[kind] or {}
+  self.answers[kind] = known
   local samples, seen = {}, {}
   for i, key in ipairs(batch.keys) do
     if known[key] == nil and not seen[key] then
-      samples[#samples + 1] = batch.samples[i]
-      seen[key] = true
+      samples[#samples + 1], seen[key] = batch.samples[i], true
     end
   end
-  return #samples > 0 and pack(samples) or nil
-end
-
-local function add_nll(self, batch)
-  local new = unknown_of(batch, self.nlls)
-  if not new then return end
+  if #samples == 0 then return end
+  local new = chosen.new(samples)
   local scope <close> = core.scope()
-  local nll = loss.score(self.model, new).nll:tolist()
-  for i, key in ipairs(new.keys) do self.nlls[key] = nll[i] end
-end
-
-local function add_states(self, batch)
-  local new = unknown_of(batch, self.states)
-  if not new then return end
-  local scope <close> = core.scope()
-  local t = new:tensors()
-  check_id("a sample", new.largest, self.model:head():shape(1), 4)
-  local rows = op.embedding(self.model:hidden(t), t.rows)
+  local values = how.ask(self.model, self.task.pack(new))
   for i, key in ipairs(new.keys) do
-    local first = new.label_offsets[i]
-    local part = op.slice(rows, first, new.label_offsets[i + 1] - first):clone()
-    self.states[key] = scope:keep(part)
-    self.size = self.size + part:bytes()
+    known[key] = values[i]
+    if type(values[i]) == "userdata" then
+      scope:keep(values[i])
+      self.size = self.size + values[i]:bytes()
+    end
   end
 end
 
 --- Asks the model about the samples of a batch (and their twins) that are not known yet.
--- @param batch
--- @tparam string kind "nll" or "hidden"
+-- @param batch packed, or chosen (dopl.data.chosen)
+-- @tparam string kind one that the task knows
 function Reference:add(batch, kind)
-  local _ <close> = core.no_grad()
-  if kind == "hidden" then
-    if not self.head then self.head = self.model:head():clone() end
-    add_states(self, batch)
-  else
-    add_nll(self, batch)
-    if batch.twin then add_nll(self, batch.twin) end
+  local how = self.task.references[kind]
+  if not how then
+    check.choice("reference:add: kind", kind, check.keys(self.task.references))
   end
+  local _ <close> = core.no_grad()
+  if how.keep and not self.kept_of[kind] then self.kept_of[kind] = how.keep(self.model) end
+  add(self, batch, kind, how)
+  if how.twins and batch.twin then add(self, batch.twin, kind, how) end
 end
 
 --- Asks about every batch that a loader will give in its next `steps` steps, and leaves the loader
@@ -79,47 +76,46 @@ end
 -- @param loader from dopl.data.loader
 -- @tparam integer steps
 -- @tparam string kind
--- @tparam integer max_tokens of one forward pass
-function Reference:prepare(loader, steps, kind, max_tokens)
+-- @tparam integer max the largest cost of one forward pass
+function Reference:prepare(loader, steps, kind, max)
   local state = loader:state()
   local epoch = loader:steps_per_epoch()
-  if not loader.refusals and not loader.drop_last then
+  if not loader.refuse and not loader.drop_last then
     steps = math.min(steps, 2 * epoch) -- two epochs hold every sample
   end
   for _ = 1, steps do
-    for _, part in ipairs(loader:next():split { max_tokens = max_tokens }) do
+    for _, part in ipairs((loader:next():split { max = max, cost = self.task.cost })) do
       self:add(part, kind)
     end
   end
   loader:restore(state)
 end
 
-local function known(map, key, kind)
-  local value = map[key]
-  if value == nil then
-    error(("reference: a sample that was not prepared (its content key is %s): reference:add(batch, "
-      .. "\"%s\") asks the starting model"):format(key, kind), 3)
+--- What the model said of a batch's samples, as a tensor.
+-- @tparam string kind
+-- @param batch
+function Reference:values(kind, batch)
+  local known, values = self.answers[kind] or {}, {}
+  for i, key in ipairs(batch.keys) do
+    values[i] = known[key]
+    if values[i] == nil then
+      error(("reference: a sample that was not prepared (its content key is %s): reference:add(batch, "
+        .. "\"%s\") asks the starting model"):format(key, kind), 2)
+    end
   end
-  return value
+  return self.task.references[kind].join(values)
 end
 
---- Negative log-likelihoods of a batch's samples, [B].
-function Reference:nll(batch)
-  local values = {}
-  for i, key in ipairs(batch.keys) do values[i] = known(self.nlls, key, "nll") end
-  return core.tensor(values)
-end
+--- The tensor of the starting model that comes with a kind: of "hidden", the head.
+function Reference:kept(kind) return self.kept_of[kind] end
 
---- Hidden states of a batch's labelled positions, [n, C].
-function Reference:hidden(batch)
-  local parts = {}
-  for i, key in ipairs(batch.keys) do parts[i] = known(self.states, key, "hidden") end
-  return core.concat(parts)
-end
-
---- Bytes it holds.
+--- Bytes it holds: of samples, and of the model.
+-- @treturn integer
+-- @treturn integer
 function Reference:bytes()
-  return self.size + (self.head and self.head:bytes() or 0)
+  local kept = 0
+  for _, tensor in pairs(self.kept_of) do kept = kept + tensor:bytes() end -- a sum of integers
+  return self.size + kept, kept
 end
 
 return reference

@@ -4,14 +4,13 @@
 -- `encode` sorts keys and prints the shortest digits that read back as the same number.
 -- @module dopl.util.json
 local core = require("dopl.core")
+local files = require("dopl.util.files")
 
 local json = {
   --- decode(text [, name]): the value; `name` stands in front of messages.
   decode = core.json.decode,
   --- encode(value [, { indent = spaces, nan = "null" }]): the text; a NaN is refused unless told.
   encode = core.json.encode,
-  --- lines(path): iterator over value, line number of a JSON Lines file.
-  lines = core.json.lines,
   --- array([t]): marks a table so that it is written as [] when it is empty.
   array = core.json.array,
   --- is_array(value): whether it is a table with that mark; an empty array that was decoded has it.
@@ -19,6 +18,15 @@ local json = {
   --- What stands for null in a decoded table.
   null = core.json.null,
 }
+
+local function none() end
+
+--- Iterates over value and line number of a JSON Lines file. One that was discarded has no lines.
+-- @tparam string path
+function json.lines(path)
+  if files.discarding() and not core.files.exists(path) then return none end
+  return core.json.lines(path)
+end
 
 --- Reads one value from a file that may be missing or damaged.
 -- @tparam string path
