@@ -255,7 +255,7 @@ local function measure(real_fit, given)
   fit.held = before - fit.parameters
   fit.reference = more
   fit.best = best and fit.parameters or 0
-  fit.microscope = given.microscope and 4 * o.model.parameters:numel()
+  fit.microscope = given.microscope and 4 * o.model.parameters:trained():numel()
     * (3 + #list + (fit.scheme == "base_delta" and 1 or 0)) or 0
   local rest = fit.peak - before - more - fit.gradients - fit.state_bytes - fit.best - fit.microscope
   fit.logits = math.max(0, math.min(rest, chunk_bytes(),

@@ -389,7 +389,7 @@ function train.fit(options)
   local optimizer = o.optimizer:attach(o.model.parameters,
     { objectives = not joint and names or nil, period = plan.period, seed = core.options.seed })
   local scope = o.microscope and microscope.new(o.microscope, { optimizer = optimizer,
-    parameters = o.model.parameters, objectives = names, joint = joint })
+    parameters = optimizer.params, objectives = names, joint = joint })
 
   local best, clock, totals = {}, core.clock(), { tokens = 0, seconds = 0.0 }
   local live = { step = 0, losses = {}, saved = {}, model = o.model, optimizer = optimizer }
