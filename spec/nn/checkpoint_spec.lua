@@ -25,7 +25,7 @@ describe("nn.checkpoint", function()
     collectgarbage()
     local loss
     core.reset_peak()
-    local before = core.memory().live
+    local before = core.memory((core.device())).live
     do
       local scope <close> = core.scope()
       local h = x
@@ -39,7 +39,7 @@ describe("nn.checkpoint", function()
     loss:backward()
     local grads = { x:grad():tolist() }
     for i, w in ipairs(weights) do grads[i + 1] = w:grad():tolist() end
-    return loss:item(), grads, core.memory().peak - before
+    return loss:item(), grads, core.memory((core.device())).peak - before
   end
 
   it("gives the same numbers in less memory", function()

@@ -98,13 +98,30 @@ local function anchored(pattern)
   return "^" .. pattern:gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0"):gsub("%*", ".*") .. "$"
 end
 
--- Whether a parameter's name, or the beginning of it before a dot, is what a pattern describes.
+-- What a pattern may describe of a name: the beginnings of it before a dot, and all of it.
+local function beginnings(name)
+  local list = {}
+  for at in name:gmatch "()%." do list[#list + 1] = name:sub(1, at - 1) end
+  list[#list + 1] = name
+  return list
+end
+
 local function matches(name, pattern)
-  if name:find(pattern) then return true end
-  for at in name:gmatch "()%." do
-    if name:sub(1, at - 1):find(pattern) then return true end
+  for _, beginning in ipairs(beginnings(name)) do
+    if beginning:find(pattern) then return true end
   end
   return false
+end
+
+local function refuse_pattern(self, given, what)
+  local known = {}
+  for _, p in ipairs(self) do
+    for _, beginning in ipairs(beginnings(p.name)) do known[#known + 1] = beginning end
+  end
+  local near = check.nearest(given, known)
+  error(("%s: no parameter is named '%s'%s; give a name or its beginning up to a dot, with * for any "
+    .. "characters; print(model.parameters) lists the names"):format(what, given,
+    near and (" (did you mean '%s'?)"):format(near) or ""), 4)
 end
 
 -- The set of the parameters that a list of patterns describes.
@@ -116,14 +133,7 @@ local function matching(self, patterns, what)
     for _, p in ipairs(self) do
       if matches(p.name, pattern) then found[p], any = true, true end
     end
-    if not any then
-      local names = {}
-      for i, p in ipairs(self) do names[i] = p.name end
-      local near = check.nearest(given, names)
-      near = near and (" (did you mean '%s'?)"):format(near) or ""
-      error(("%s: no parameter is named '%s'%s; give a name or its beginning up to a dot, with * for "
-        .. "any characters; print(model.parameters) lists the names"):format(what, given, near), 3)
-    end
+    if not any then refuse_pattern(self, given, what) end
   end
   return found
 end
