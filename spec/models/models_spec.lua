@@ -368,7 +368,7 @@ describe("models.new", function()
     assert.error_matches(function() models.new { architecture = "lama" } end, "llama")
     assert.error_matches(function() llama { haeds = 2 } end, "haeds.*heads")
     assert.error_matches(function() llama { heads = 5 } end, "each must divide the one before")
-    assert.error_matches(function() gpt2 { heads = 5 } end, "no multiple of heads")
+    assert.error_matches(function() gpt2 { heads = 5 } end, "each must divide the one before")
   end)
 
   it("refuses values of another type, and sizes that are none", function()

@@ -2,33 +2,21 @@
 --
 -- Weights of the same names and shapes can belong to different computations: scaled rotary positions,
 -- another activation, another eps. The file of weights does not record this; config.json does. A
--- setting that dopl does not implement is refused by name.
+-- setting that dopl does not implement is refused by name. A family's file says what it implements:
+--
+--     keys     Hugging Face's names of the fields of our configs
+--     types    the model types that it computes as
+--     same     fields that must equal the model's
+--     values   fields that must have one of the listed values (an absent field has the first)
+--
 -- @module dopl.models.hugging_face
 
 local check = require "dopl.util.check"
 local core = require "dopl.core"
+local families = require "dopl.models.families"
 local json = require "dopl.util.json"
 
 local hugging_face = {}
-
--- For each architecture: the model types it implements; fields that must equal a field of the model's
--- config; fields that must have one of the listed values (an absent field has the first).
-local KNOWN <const> = {
-  llama = {
-    types = { llama = true, mistral = true },
-    same = { hidden_size = "hidden_size", num_hidden_layers = "n_layers",
-      num_attention_heads = "heads", rms_norm_eps = "norm_eps", rope_theta = "rope_base" },
-    values = { hidden_act = { "silu", "swish" }, sliding_window = { json.null },
-      partial_rotary_factor = { 1.0 } },
-  },
-  gpt2 = {
-    types = { gpt2 = true },
-    same = { n_embd = "hidden_size", n_layer = "n_layers", n_head = "heads",
-      layer_norm_epsilon = "norm_eps" },
-    values = { activation_function = { "gelu_new", "gelu_pytorch_tanh" },
-      scale_attn_weights = { true }, scale_attn_by_inverse_layer_idx = { false } },
-  },
-}
 
 local function is_set(value) return value ~= nil and value ~= json.null end
 
@@ -72,16 +60,16 @@ local function is_one_of(value, list)
 end
 
 -- The first field of the config that a model with the config `own` does not implement, as text.
-local function fields_reason(config, known, own)
-  for _, name in ipairs(check.keys(known.values)) do
-    local value, allowed = config[name], known.values[name]
+local function fields_reason(config, family, own)
+  for _, name in ipairs(check.keys(family.values)) do
+    local value, allowed = config[name], family.values[name]
     if is_set(value) and not is_one_of(value, allowed) then
       return ("%s is %s, and %s computes with %s"):format(name, shown(value), own.architecture,
         shown(allowed[1]))
     end
   end
-  for _, name in ipairs(check.keys(known.same)) do
-    local value, here = field_of(config, name), known.same[name]
+  for _, name in ipairs(family.same) do
+    local value, here = field_of(config, name), family.keys[name] or name
     if is_set(value) and value ~= own[here] then
       return ("%s is %s, and the model has %s = %s"):format(name, shown(value), here,
         shown(own[here]))
@@ -101,8 +89,8 @@ end
 function hugging_face.reason(config)
   local reason = rope_reason(config)
   if reason then return reason end
-  for _, name in ipairs(check.keys(KNOWN)) do
-    if KNOWN[name].types[config.model_type] then return nil, name end
+  for _, name in ipairs(families.names) do
+    if families.get(name).types[config.model_type] then return nil, name end
   end
   return ("model_type %s: no architecture of dopl computes as it does"):format(
     shown(config.model_type))
@@ -123,7 +111,7 @@ function hugging_face.check_beside(weights, own)
     reason = ("model_type %s is a %s, the model a %s"):format(shown(config.model_type), name,
       own.architecture)
   end
-  reason = reason or fields_reason(config, KNOWN[name], own)
+  reason = reason or fields_reason(config, families.get(name), own)
   if not reason then return end
   error(("%s: the weights lie beside %s: %s"):format(own.architecture, path, reason), 3)
 end

@@ -1,6 +1,6 @@
 --- models/init.lua - architectures by name, and the folder a model is kept in.
 --
--- An architecture is a file in this folder that returns `new(config, seed)`. A model has
+-- An architecture is a file in this folder (models/decoder.lua says how to write one). A model has
 --
 --     model.config                   what it was made from
 --     model.parameters               ordered list of { name, tensor, kind } (dopl.nn)
@@ -10,13 +10,16 @@
 --     model:export()                 { [Hugging Face name] = tensor }
 --     model:import(weights)          the reverse
 --     model:export_grads()           the gradients under those names
+--     model:freeze(names)            and `unfreeze`, `train_only`: what is trained
+--     model:linears(), model:adapt(name, adapter)    linear layers, and adapters on them
 --
 -- `batch` holds i32 tensors ids [T], positions [T] and offsets [B+1]. config.dtype is what the weights
--- are stored as: "f32", or "bf16" in half the memory.
+-- are stored as: "f32", or "bf16" in half the memory. Fields of a config may have Hugging Face's names.
 -- @module dopl.models
 
 local core = require "dopl.core"
 local check = require "dopl.util.check"
+local families = require "dopl.models.families"
 local hugging_face = require "dopl.models.hugging_face"
 local json = require "dopl.util.json"
 local nn = require "dopl.nn"
@@ -43,19 +46,20 @@ local function check_field(name, value, default)
   end
 end
 
-local models = { architectures = { "gpt2", "llama" } }
+local models = { architectures = families.names }
 
 -- Without a seed: weights that are yet to be given.
 local function make(config, seed)
   check.type("models.new", config, "table", 4)
   local name = check.choice("models.new: architecture", config.architecture, models.architectures, 4)
   check.choice("models.new: dtype", config.dtype or "f32", nn.dtypes, 4)
-  local architecture = require("dopl.models." .. name)
-  for _, field in ipairs(check.keys(config)) do
-    local default = architecture.defaults[field]
-    if default ~= nil then check_field(field, config[field], default) end -- else new() names it
+  local family = families.get(name)
+  local own = families.own_fields(family, config, 4)
+  for _, field in ipairs(check.keys(own)) do
+    local default = family.defaults[field]
+    if default ~= nil then check_field(field, own[field], default) end -- else new() names it
   end
-  return architecture.new(config, seed)
+  return family.new(own, seed)
 end
 
 --- Makes a model with random weights.
@@ -107,7 +111,7 @@ function models.load(dir, options)
 end
 
 --- A model with the same weights, stored as another type; the model itself where it is that already.
--- f32 becomes bf16 by rounding to the nearest, bf16 f32 as it is.
+-- f32 becomes bf16 by rounding to the nearest, bf16 f32 as it is. What is frozen stays so.
 -- @param model
 -- @tparam string dtype "f32" or "bf16"
 function models.to(model, dtype)
@@ -119,6 +123,9 @@ function models.to(model, dtype)
   config.dtype = dtype
   local other = models.blank(config)
   other:import(model:export())
+  for i, p in ipairs(other.parameters) do
+    p.tensor:requires_grad(model.parameters[i].tensor:requires_grad())
+  end
   return other
 end
 

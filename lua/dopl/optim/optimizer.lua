@@ -1,7 +1,7 @@
 --- optim/optimizer.lua - an optimizer at work: parameters, their states, one step at a time.
 --
 -- A step touches every parameter that has a gradient; one without is left alone, states and all, as
--- torch does. Counters are global: t counts steps, t_k the steps of objective k.
+-- torch does. A frozen parameter, which requires no gradient, has no states. Counters are global: t counts steps, t_k the steps of objective k.
 -- @module dopl.optim.optimizer
 local check = require "dopl.util.check"
 local core = require "dopl.core"
@@ -56,9 +56,12 @@ local function read_params(params, scheme)
     local embedding = p.kind == "embedding" or p.kind == "head"
     p.quantized = p.n >= scheme.quantize_min and (scheme.quantize_embeddings or not embedding)
     p.state = {}
-    out[i] = p
+    if p.tensor:requires_grad() then out[#out + 1] = p end
   end
-  if #out == 0 then error("attach: no parameters", 3) end
+  if #params == 0 then error("attach: no parameters", 3) end
+  if #out == 0 then
+    error(("attach: all %d parameters are frozen; model:unfreeze(names) trains some"):format(#params), 3)
+  end
   return out
 end
 
@@ -168,7 +171,7 @@ end
 --- Ties a configuration to parameters. Reached as `config:attach(params, options)`.
 -- @tparam config config rule and scheme
 -- @tparam {{name=string,tensor=tensor,kind=string},...} params kind: "matrix" (default),
---   "embedding", "head", "bias" or "norm"
+--   "embedding", "head", "bias" or "norm"; frozen ones (t:requires_grad() is false) are left out
 -- @tparam ?table options objectives: names; period: steps of a full period, for federated schemes;
 --   seed (0): of stochastic rounding
 function optimizer.new(config, params, options)

@@ -39,7 +39,7 @@ local function attach(t, plan)
   t.optimizer = o.optimizer:attach(o.model.parameters,
     { objectives = not joint and t.names or nil, period = plan.period, seed = core.options.seed })
   t.diagnostics = o.diagnostics and diagnostics.new(o.diagnostics, { optimizer = t.optimizer,
-    parameters = o.model.parameters, objectives = t.names, joint = joint })
+    parameters = t.optimizer.params, objectives = t.names, joint = joint })
   t.parameters = o.model.parameters
   t.best, t.clock, t.totals = {}, core.clock(), { tokens = 0, seconds = 0.0 }
   t.live = { step = 0, losses = {}, saved = {}, model = o.model, optimizer = t.optimizer }

@@ -200,7 +200,7 @@ local function measure_memory(m, o, result, before, more)
   fit.states, fit.state_bytes, fit.quantizable = states_of(result.optimizer)
   fit.held = before - fit.parameters
   fit.best = m.given.keep_best and fit.parameters or 0
-  fit.diagnostics = m.given.diagnostics and diagnostics.bytes(parameters, #m.names,
+  fit.diagnostics = m.given.diagnostics and diagnostics.bytes(parameters:trained(), #m.names,
     fit.scheme == "base_delta") or 0
   local rest = fit.peak - before - more - fit.gradients - fit.state_bytes - fit.best - fit.diagnostics
   fit.logits = math.max(0, math.min(rest, m.task.scratch(o.model, fit.largest)))
