@@ -114,7 +114,7 @@ end
 function Reference:hidden(batch)
   local parts = {}
   for i, key in ipairs(batch.keys) do parts[i] = known(self.states, key, "hidden") end
-  return core.concat(parts)
+  return op.concat(parts)
 end
 
 --- Bytes it holds.
