@@ -79,19 +79,16 @@ static bool fits_tensor_cores(const dopl_rt *rt, const dopl_tensor *qkv, int col
 }
 
 static dopl_status prepare(dopl_rt *rt, attention_work *work, const dopl_tensor *qkv,
-                           const dopl_tensor *offsets, const dopl_attr *attr) {
+                           const dopl_tensor *offsets, const op_attention_attrs *a) {
     attention_plan p = {};
     p.rows = qkv->dim[0];
     p.ld = qkv->dim[1];
-    p.heads = (int)attr[0].i;
-    p.kv_heads = (int)attr[1].i;
+    p.heads = (int)a->heads;
+    p.kv_heads = (int)a->kv_heads;
     p.group = p.heads / p.kv_heads;
     p.cols = (int)(p.ld / (p.heads + 2 * p.kv_heads));
     p.scale = 1.0f / sqrtf((float)p.cols);
     work->n_tiles = list_length(p.rows, offsets->dim[0] - 1);
-    if (work->n_tiles * p.heads > INT32_MAX)
-        return dopl_fail(rt, DOPL_ESHAPE, "attention: qkv %s has more rows than one launch takes",
-                         dopl_shape_str(qkv).s);
     work->on_tensor_cores = fits_tensor_cores(rt, qkv, p.cols);
     work->plan = p;
     if (work->n_tiles == 0) return DOPL_OK;
@@ -153,10 +150,21 @@ static dopl_status forward(dopl_rt *rt, dopl_op_call *c, const attention_work *w
     return DOPL_OK;
 }
 
+// One launch has a block for each head and tile.
+extern "C" dopl_status op_attention_cuda_supports(dopl_rt *rt, const dopl_op_call *c) {
+    int64_t heads = OP_ATTRS(attention, c)->heads;
+    int64_t n_tiles = list_length(c->in[0]->dim[0], c->in[1]->dim[0] - 1);
+    if (n_tiles <= INT32_MAX / heads) return DOPL_OK;
+    return op_unsupported(rt, c, "heads = %lld with qkv %s: one launch takes at most %lld rows",
+                          (long long)heads, dopl_shape_str(c->in[0]).s,
+                          (long long)(INT32_MAX / heads * TILE));
+}
+
 extern "C" dopl_status op_attention_cuda(dopl_rt *rt, dopl_op_call *c) {
     attention_work work;
-    DOPL_TRY(prepare(rt, &work, c->in[0], c->in[1], c->attr));
-    int64_t rows[] = { c->attr[0].i, c->in[0]->dim[0] };
+    const op_attention_attrs *a = OP_ATTRS(attention, c);
+    DOPL_TRY(prepare(rt, &work, c->in[0], c->in[1], a));
+    int64_t rows[] = { a->heads, c->in[0]->dim[0] };
     if (c->record) DOPL_TRY(op_save(rt, c, 0, 2, rows));
     if (work.n_tiles == 0) return DOPL_OK;
     return forward(rt, c, &work, c->record ? data_of<float>(&c->saved[0]) : nullptr);
@@ -211,7 +219,7 @@ extern "C" dopl_status op_attention_cuda_backward(dopl_rt *rt, dopl_node *n) {
     DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
     attention_gradient g = { dopl_data(d), d->dtype == DOPL_F32, beta != 0.0f };
     attention_work work;
-    DOPL_TRY(prepare(rt, &work, &n->in[0], &n->in[1], n->attr));
+    DOPL_TRY(prepare(rt, &work, &n->in[0], &n->in[1], OP_ATTRS(attention, n)));
     if (work.n_tiles == 0) return DOPL_OK;
     void *delta;
     DOPL_TRY(

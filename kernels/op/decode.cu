@@ -243,6 +243,7 @@ __global__ void __launch_bounds__(CHOICE_THREADS)
 extern "C" dopl_status op_sample_cuda(dopl_rt *rt, dopl_op_call *c) {
     const int32_t *draws;
     void *room;
+    const op_sample_attrs *a = OP_ATTRS(sample, c);
     int64_t n = dopl_tensor_numel(c->in[0]);
     if (n == 0) return DOPL_OK;
     DOPL_TRY(dopl_cuda_index(rt, c->in[1], &draws));
@@ -252,8 +253,8 @@ extern "C" dopl_status op_sample_cuda(dopl_rt *rt, dopl_op_call *c) {
             DOPL_LAUNCH((sample_kernel<T>), (unsigned)rows,
                         choice_threads(dopl_tensor_cols(c->in[0])), 0, rt, chosen,
                         static_cast<float *>(room), data_of<T>(c->in[0]), draws,
-                        dopl_tensor_cols(c->in[0]), (float)c->attr[0].f, (float)c->attr[1].f,
-                        (uint64_t)c->attr[2].i);
+                        dopl_tensor_cols(c->in[0]), (float)a->temperature, (float)a->top_p,
+                        (uint64_t)a->seed);
         });
     });
     dopl_cuda_free(rt, room);
@@ -557,16 +558,21 @@ static dopl_status attend(dopl_rt *rt, dopl_op_call *c, const int32_t *where, kv
 template <class T>
 static dopl_status attend_plain(dopl_rt *rt, dopl_op_call *c, const int32_t *where,
                                 const kv_plan &p) {
-    // What every block has. To ask for more would be to set a limit of the kernel's, under which
-    // launches of wider heads, still in the queue, would fall.
-    enum { WIDEST = 11 << 10 };
-    if (p.cols > WIDEST)
-        return dopl_fail(rt, DOPL_ESHAPE, "kv_attention: heads of %d columns, at most %d on cuda",
-                         p.cols, WIDEST);
     size_t shared = (size_t)p.cols * sizeof(float);
     DOPL_LAUNCH((kv_attention_plain_kernel<T>), (unsigned)(p.rows * p.heads), KV_THREADS, shared,
                 rt, data_of<T>(c->out), data_of<T>(c->in[0]), data_of<T>(c->in[1]), where, p);
     return dopl_cuda_launched(rt, "kv_attention");
+}
+
+// A block keeps a head's columns in the shared memory that every block has. To ask for more would
+// be to set a limit of the kernel's, under which launches of wider heads, still in the queue, would
+// fall.
+extern "C" dopl_status op_kv_attention_cuda_supports(dopl_rt *rt, const dopl_op_call *c) {
+    enum { WIDEST = 11 << 10 };
+    int64_t heads = OP_ATTRS(kv_attention, c)->heads, cols = c->out->dim[1] / heads;
+    if (cols <= WIDEST) return DOPL_OK;
+    return op_unsupported(rt, c, "heads = %lld of %lld columns each: at most %d columns",
+                          (long long)heads, (long long)cols, WIDEST);
 }
 
 extern "C" dopl_status op_kv_attention_cuda(dopl_rt *rt, dopl_op_call *c) {
@@ -575,8 +581,8 @@ extern "C" dopl_status op_kv_attention_cuda(dopl_rt *rt, dopl_op_call *c) {
     p.ld = c->in[0]->dim[1];
     p.length = c->in[1]->dim[1];
     p.width = c->in[1]->dim[2];
-    p.heads = (int)c->attr[0].i;
-    p.kv_heads = (int)c->attr[1].i;
+    p.heads = (int)OP_ATTRS(kv_attention, c)->heads;
+    p.kv_heads = (int)OP_ATTRS(kv_attention, c)->kv_heads;
     p.group = p.heads / p.kv_heads;
     p.cols = (int)(c->out->dim[1] / p.heads);
     p.scale = 1.0f / sqrtf((float)p.cols);

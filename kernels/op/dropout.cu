@@ -34,26 +34,28 @@ template <class T, class G> struct drop {
 
 template <class T, class G>
 static dopl_status run(dopl_rt *rt, const char *what, const dopl_tensor *y, const dopl_tensor *x,
-                       const dopl_attr *attr, float beta) {
+                       const op_dropout_attrs *a, float beta) {
     drop<T, G> f = {};
     f.y = data_of<G>(y);
     f.x = data_of<T>(x);
-    f.p = (float)attr[0].f;
+    f.p = (float)a->p;
     f.keep = 1.0f / (1.0f - f.p);
     f.beta = beta;
-    f.seed = (uint64_t)attr[1].i;
-    f.stream = (uint64_t)attr[2].i;
+    f.seed = (uint64_t)a->seed;
+    f.stream = (uint64_t)a->counter;
     return pointwise<T>(rt, what, f, dopl_tensor_numel(y), aligned(f.y, f.x));
 }
 
 dopl_status op_dropout_cuda(dopl_rt *rt, dopl_op_call *c) {
-    DISPATCH(c->dtype, T, { return run<T, T>(rt, "dropout", c->out, c->in[0], c->attr, 0.0f); });
+    DISPATCH(c->dtype, T,
+             { return run<T, T>(rt, "dropout", c->out, c->in[0], OP_ATTRS(dropout, c), 0.0f); });
 }
 
 dopl_status op_dropout_cuda_backward(dopl_rt *rt, dopl_node *n) {
     dopl_tensor *d;
     float beta;
     DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
-    DISPATCH_GRADIENT(n->dout.dtype, d->dtype, T, G,
-                      { return run<T, G>(rt, "dropout backward", d, &n->dout, n->attr, beta); });
+    DISPATCH_GRADIENT(n->dout.dtype, d->dtype, T, G, {
+        return run<T, G>(rt, "dropout backward", d, &n->dout, OP_ATTRS(dropout, n), beta);
+    });
 }

@@ -9,9 +9,27 @@
 
 // ---- unary
 
+// What formulas need of attributes, in f32.
 struct constants {
-    float k[2]; // attributes
+    float k, min, max;
+    float zero; // in the place of padding: equal launches are equal bytes
 };
+
+static constants constants_of(const op_scale_attrs *a) {
+    return { (float)a->k, 0.0f, 0.0f, 0.0f };
+}
+
+static constants constants_of(const op_shift_attrs *a) {
+    return { (float)a->k, 0.0f, 0.0f, 0.0f };
+}
+
+static constants constants_of(const op_clamp_attrs *a) {
+    return { 0.0f, (float)a->min, (float)a->max, 0.0f };
+}
+
+template <class A> static constants constants_of(const A *) {
+    return {};
+}
 
 template <class R, class T> struct unary_value {
     T *y;       // [n]
@@ -39,13 +57,9 @@ template <class R, class T, class G> struct unary_slope {
     }
 };
 
-static constants constants_of(const dopl_attr *attr) {
-    return { { (float)attr[0].f, (float)attr[1].f } };
-}
-
 template <class R> static dopl_status unary(dopl_rt *rt, dopl_op_call *c) {
     DISPATCH(c->dtype, T, {
-        unary_value<R, T> f = { data_of<T>(c->out), data_of<T>(c->in[0]), constants_of(c->attr) };
+        unary_value<R, T> f = { data_of<T>(c->out), data_of<T>(c->in[0]), R::of(c) };
         return pointwise<T>(rt, c->op->name, f, dopl_tensor_numel(c->out), aligned(f.y, f.x));
     });
 }
@@ -57,13 +71,17 @@ template <class R> static dopl_status unary_grad(dopl_rt *rt, dopl_node *n) {
     DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
     DISPATCH_GRADIENT(n->dout.dtype, d->dtype, T, G, {
         unary_slope<R, T, G> f = { data_of<G>(d), data_of<T>(&n->dout), data_of<T>(kept), beta,
-                                   constants_of(n->attr) };
+                                   R::of(n) };
         return pointwise<T>(rt, n->name, f, dopl_tensor_numel(d), aligned(f.dx, f.dy, f.kept));
     });
 }
 
-#define UNARY(id, KEPT, F, DF)                                                                     \
+// A formula of operator `op`.
+#define FORMULA(id, op, KEPT, F, DF)                                                               \
     struct id##_rule {                                                                             \
+        template <class C> static constants of(const C *call_or_node) {                            \
+            return constants_of(OP_ATTRS(op, call_or_node));                                       \
+        }                                                                                          \
         static __device__ __forceinline__ float value(float x, constants a) {                      \
             (void)a;                                                                               \
             return F;                                                                              \
@@ -72,7 +90,10 @@ template <class R> static dopl_status unary_grad(dopl_rt *rt, dopl_node *n) {
             (void)KEPT, (void)a;                                                                   \
             return DF;                                                                             \
         }                                                                                          \
-    };                                                                                             \
+    };
+
+#define UNARY(id, KEPT, F, DF)                                                                     \
+    FORMULA(id, id, KEPT, F, DF)                                                                   \
     dopl_status op_##id##_cuda(dopl_rt *rt, dopl_op_call *c) {                                     \
         return unary<id##_rule>(rt, c);                                                            \
     }                                                                                              \
@@ -87,22 +108,32 @@ __device__ __forceinline__ float silu_slope(float x) {
 
 // Comparisons are turned so that a NaN passes through: the NaN guard must see it.
 // clang-format off
-UNARY(scale, y, x * a.k[0], dy * a.k[0])
-UNARY(shift, y, x + a.k[0], dy)
+UNARY(scale, y, x * a.k, dy * a.k)
+UNARY(shift, y, x + a.k, dy)
 UNARY(exp, y, expf(x), dy * y)
 UNARY(log, x, logf(x), dy / x)
 UNARY(sqrt, y, sqrtf(x), dy * 0.5f / y)
 UNARY(abs, x, fabsf(x), dy * (float)((x > 0.0f) - (x < 0.0f)))
 UNARY(square, x, x * x, 2.0f * dy * x)
-UNARY(clamp, x, x < a.k[0] ? a.k[0] : x > a.k[1] ? a.k[1] : x,
-      x < a.k[0] || x > a.k[1] ? 0.0f : dy)
+UNARY(clamp, x, x < a.min ? a.min : x > a.max ? a.max : x, x < a.min || x > a.max ? 0.0f : dy)
 UNARY(sigmoid, y, sigmoid(x), dy * y * (1.0f - y))
 UNARY(log_sigmoid, x, (x > 0.0f ? 0.0f : x) - log1pf(expf(-fabsf(x))), dy * sigmoid(-x))
 UNARY(tanh, y, tanhf(x), dy * (1.0f - y * y))
 UNARY(relu, y, x < 0.0f ? 0.0f : x, y > 0.0f ? dy : 0.0f)
 UNARY(silu, x, x * sigmoid(x), dy * silu_slope(x))
-UNARY(gelu, x, gelu_value(x), dy * gelu_slope(x))
+FORMULA(gelu_tanh_form, gelu, x, gelu_value(x), dy * gelu_slope(x))
+FORMULA(gelu_erf_form, gelu, x, gelu_erf_value(x), dy * gelu_erf_slope(x))
 // clang-format on
+
+dopl_status op_gelu_cuda(dopl_rt *rt, dopl_op_call *c) {
+    if (OP_ATTRS(gelu, c)->form == OP_gelu_form_erf) return unary<gelu_erf_form_rule>(rt, c);
+    return unary<gelu_tanh_form_rule>(rt, c);
+}
+
+dopl_status op_gelu_cuda_backward(dopl_rt *rt, dopl_node *n) {
+    if (OP_ATTRS(gelu, n)->form == OP_gelu_form_erf) return unary_grad<gelu_erf_form_rule>(rt, n);
+    return unary_grad<gelu_tanh_form_rule>(rt, n);
+}
 
 // ---- binary
 

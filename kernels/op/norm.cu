@@ -95,9 +95,9 @@ __global__ void __launch_bounds__(ROW_THREADS)
     }
 }
 
-template <bool CENTRED> static dopl_status norm(dopl_rt *rt, dopl_op_call *c) {
+template <bool CENTRED> static dopl_status norm(dopl_rt *rt, dopl_op_call *c, double epsilon) {
     int64_t rows = dopl_tensor_rows(c->out), cols = dopl_tensor_cols(c->out);
-    float eps = (float)c->attr[0].f, *stat = NULL;
+    float eps = (float)epsilon, *stat = NULL;
     if (c->record) {
         int64_t dim[] = { rows, CENTRED ? 2 : 1 };
         DOPL_TRY(op_save(rt, c, 0, 2, dim));
@@ -125,11 +125,11 @@ template <bool CENTRED> static dopl_status norm(dopl_rt *rt, dopl_op_call *c) {
 }
 
 dopl_status op_rms_norm_cuda(dopl_rt *rt, dopl_op_call *c) {
-    return norm<false>(rt, c);
+    return norm<false>(rt, c, OP_ATTRS(rms_norm, c)->eps);
 }
 
 dopl_status op_layer_norm_cuda(dopl_rt *rt, dopl_op_call *c) {
-    return norm<true>(rt, c);
+    return norm<true>(rt, c, OP_ATTRS(layer_norm, c)->eps);
 }
 
 // ---- backward. With h = (x - mean) r and e = dy w:

@@ -77,16 +77,17 @@ __global__ void rotary_kernel(G *__restrict__ y,                    // [T, cols]
 
 template <class T, class G>
 static dopl_status turn(dopl_rt *rt, const char *what, G *y, const T *x, const int32_t *position,
-                        int64_t rows, int64_t cols, const dopl_attr *attr, float sign, float beta) {
+                        int64_t rows, int64_t cols, const op_rotary_attrs *a, float sign,
+                        float beta) {
     constexpr int N = pack<T>::N;
-    int heads = (int)attr[0].i, half = (int)(attr[1].i / 2);
+    int heads = (int)a->heads, half = (int)(a->head_dim / 2);
     bool packed = packs(x, cols) && aligned(y) && half % N == 0;
     for (int first = 0; first < half; first += STRIP) {
         int n_pair = half - first < STRIP ? half - first : STRIP;
         frequencies f = {}; // all of it: equal launches are equal bytes
         for (int i = 0; i < n_pair; i++)
             f.turns[i] =
-                std::pow(attr[2].f, -(double)(first + i) / (double)half) / 6.28318530717958648;
+                std::pow(a->base, -(double)(first + i) / (double)half) / 6.28318530717958648;
         int64_t items = (cols - (int64_t)heads * (2 * half - n_pair)) / (packed ? N : 1);
         int threads = items >= 256 ? 256 : items > 128 ? 128 : 64;
         if (packed)
@@ -111,7 +112,7 @@ dopl_status op_rotary_cuda(dopl_rt *rt, dopl_op_call *c) {
     DOPL_TRY(dopl_cuda_index(rt, c->in[1], &position));
     DISPATCH(c->dtype, T, {
         return turn(rt, "rotary", data_of<T>(c->out), data_of<T>(c->in[0]), position, rows, cols,
-                    c->attr, 1.0f, 0.0f);
+                    OP_ATTRS(rotary, c), 1.0f, 0.0f);
     });
 }
 
@@ -126,6 +127,6 @@ dopl_status op_rotary_cuda_backward(dopl_rt *rt, dopl_node *n) {
     DOPL_TRY(dopl_cuda_index(rt, &n->in[1], &position));
     DISPATCH_GRADIENT(n->dout.dtype, d->dtype, T, G, {
         return turn(rt, "rotary backward", data_of<G>(d), data_of<T>(&n->dout), position, rows,
-                    cols, n->attr, -1.0f, beta);
+                    cols, OP_ATTRS(rotary, n), -1.0f, beta);
     });
 }

@@ -15,13 +15,13 @@ template <class T, class G> struct window_slope {
     }
 };
 
-static dopl_status window_grad(dopl_rt *rt, dopl_node *n) {
+// dx of a window that begins at index `first` of the first dimension.
+static dopl_status window_grad(dopl_rt *rt, dopl_node *n, int64_t first) {
     const dopl_tensor *x = &n->in[0];
     dopl_tensor *d;
     float beta;
     DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
-    int64_t first = n->attr[0].i,
-            count = dopl_tensor_numel(&n->out); // slice's first, select's index
+    int64_t count = dopl_tensor_numel(&n->out);
     for (int i = 1; i < x->n_dim; i++) first *= x->dim[i];
     DISPATCH_GRADIENT(n->dout.dtype, d->dtype, T, G, {
         window_slope<T, G> f = { data_of<G>(d), data_of<T>(&n->dout), first, count, beta };
@@ -42,7 +42,7 @@ dopl_status op_slice_cuda(dopl_rt *rt, dopl_op_call *c) {
 }
 
 dopl_status op_slice_cuda_backward(dopl_rt *rt, dopl_node *n) {
-    return window_grad(rt, n);
+    return window_grad(rt, n, OP_ATTRS(slice, n)->first);
 }
 
 dopl_status op_select_cuda(dopl_rt *rt, dopl_op_call *c) {
@@ -51,7 +51,7 @@ dopl_status op_select_cuda(dopl_rt *rt, dopl_op_call *c) {
 }
 
 dopl_status op_select_cuda_backward(dopl_rt *rt, dopl_node *n) {
-    return window_grad(rt, n);
+    return window_grad(rt, n, OP_ATTRS(select, n)->index);
 }
 
 dopl_status op_view_cuda(dopl_rt *rt, dopl_op_call *c) {

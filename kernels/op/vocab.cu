@@ -95,7 +95,7 @@ extern "C" dopl_status op_vocab_cuda(dopl_rt *rt, dopl_op_call *c) {
     int64_t shape[] = { p.chunk, p.ld };
     DOPL_TRY(op_save(rt, c, 0, 2, shape)); // backward finds the last chunk there
     p.logits = data_of<float>(&c->saved[0]);
-    float eps = (float)c->attr[0].f;
+    float eps = (float)OP_ATTRS(vocab, c)->eps;
     if (eps > 0.0f) DOPL_TRY(op_save(rt, c, 1, 1, &p.n)); // what backward needs of p / (p + eps)
     DOPL_TRY(begin(rt, &p, c->in[0], c->in[1], c->in[2], c->in[3]));
     dopl_status status = DOPL_OK;
@@ -163,7 +163,7 @@ extern "C" dopl_status op_vocab_cuda_backward(dopl_rt *rt, dopl_node *n) {
     p.chunk = n->saved[0].dim[0];
     p.ld = n->saved[0].dim[1];
     p.logits = data_of<float>(&n->saved[0]);
-    float eps = (float)n->attr[0].f;
+    float eps = (float)OP_ATTRS(vocab, n)->eps;
     const float *shares = eps > 0.0f ? data_of<float>(&n->saved[1]) : nullptr;
     DOPL_TRY(begin(rt, &p, &n->in[0], &n->in[1], &n->in[2], &n->in[3]));
     const float *y = data_of<float>(&n->out), *dy = data_of<float>(&n->dout);

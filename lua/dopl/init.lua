@@ -65,8 +65,10 @@ end
 --- Prints what an operator or a module does; without a name, lists them all.
 -- @tparam ?string name
 function dopl.help(name)
-  local docs = {}
-  for _, row in ipairs(core.op_rows) do docs[row.name] = row.doc end
+  local docs, calls = {}, {}
+  for _, row in ipairs(core.op_rows) do
+    docs[row.name], calls[row.name] = row.doc, require("dopl.util.signature").of(row)
+  end
   if name == nil then
     print("modules:")
     for _, key in ipairs(sorted_keys(dopl.modules)) do
@@ -84,7 +86,8 @@ function dopl.help(name)
     error(("dopl.help: no operator, function or module '%s'%s"):format(tostring(name),
       did_you_mean(name, sorted_keys(docs, dopl.modules, dopl.functions))), 2)
   end
-  print(("dopl.%s: %s"):format(name, text))
+  if not calls[name] then return print(("dopl.%s: %s"):format(name, text)) end
+  print(("dopl.%s\n  %s"):format(calls[name], text))
 end
 
 --- Prints a batch's text, labels and mask.

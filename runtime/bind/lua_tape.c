@@ -134,24 +134,26 @@ static int tape_record(lua_State *L) {
     }
     lua_pushvalue(L, 2);
     if (!wanted || !rt->grad_enabled) return 1;
-    void *memory;
-    if (dopl_rt_alloc(rt, &memory, sizeof(lua_operator)) != DOPL_OK) return dopl_raise(L, rt);
-    lua_operator *op = memory;
-    snprintf(op->name, sizeof op->name, "%s", lua_tostring(L, 1));
-    op->function = LUA_NOREF;
-    dopl_node n = { .name = op->name,
-                    .backward = function_backward,
-                    .n_in = (int)n_in,
-                    .extra = op,
-                    .release_extra = drop_operator };
-    for (int i = 0; i < n_in; i++) dopl_tensor_share(&n.in[i], in[i]);
-    dopl_status status = dopl_var_new(rt, &out->var);
+    dopl_node *n;
+    if (dopl_node_new(rt, &n, (int)n_in) != DOPL_OK) return dopl_raise(L, rt);
+    lua_operator *op = NULL;
+    dopl_status status = dopl_rt_alloc(rt, &n->extra, sizeof *op);
     if (status == DOPL_OK) {
-        dopl_tensor_share(&n.out, out);
-        status = dopl_tape_record(rt, &n);
+        op = n->extra;
+        op->function = LUA_NOREF;
+        snprintf(op->name, sizeof op->name, "%s", lua_tostring(L, 1));
+        n->name = op->name;
+        n->backward = function_backward;
+        n->release_extra = drop_operator;
+        for (int i = 0; i < n_in; i++) dopl_tensor_share(&n->in[i], in[i]);
+        status = dopl_var_new(rt, &out->var);
+    }
+    if (status == DOPL_OK) {
+        dopl_tensor_share(&n->out, out);
+        status = dopl_tape_record(rt, n);
     }
     if (status != DOPL_OK) {
-        dopl_node_release(rt, &n);
+        dopl_node_free(rt, n);
         dopl_var_drop(rt, out->var);
         out->var = NULL;
         return dopl_raise(L, rt);

@@ -254,45 +254,6 @@ static int tensor_i32(lua_State *L) {
     return from_table(L, DOPL_I32);
 }
 
-// dopl.concat { t, ... }: a copy of tensors of one type end to end along the first dimension,
-// through which gradients flow
-static int tensor_concat(lua_State *L) {
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_Integer n = (lua_Integer)lua_rawlen(L, 1);
-    if (n < 1) return dopl_raise_text(L, "concat: an empty list, needs at least one tensor");
-    dopl_tensor whole = { 0 };
-    int64_t rows = 0;
-    for (lua_Integer i = 1; i <= n; i++, lua_pop(L, 1)) {
-        lua_rawgeti(L, 1, i);
-        const dopl_tensor *t = dopl_check_tensor(L, -1);
-        if (i == 1) whole = *t;
-        bool fits = t->n_dim == whole.n_dim && t->n_dim > 0 && t->dtype == whole.dtype &&
-                    t->device == whole.device;
-        for (int d = 1; fits && d < t->n_dim; d++) fits = t->dim[d] == whole.dim[d];
-        if (!fits)
-            return dopl_raise_text(L, "concat: tensor %d is %s %s, the first %s %s", (int)i,
-                                   dopl_dtype_name(t->dtype), dopl_shape_str(t).s,
-                                   dopl_dtype_name(whole.dtype), dopl_shape_str(&whole).s);
-        rows += t->dim[0];
-    }
-    whole.dim[0] = rows;
-    dopl_tensor *out = dopl_push_tensor(L);
-    make(L, out, whole.device, whole.dtype, whole.n_dim, whole.dim);
-    dopl_rt *rt = dopl_check_rt(L);
-    out->dim[0] = 0;
-    for (lua_Integer i = 1; i <= n; i++, lua_pop(L, 1)) {
-        lua_rawgeti(L, 1, i);
-        const dopl_tensor *t = dopl_check_tensor(L, -1);
-        whole.dim[0] = t->dim[0];
-        if (!dopl_shape_same(t, &whole) || t->dtype != whole.dtype || t->device != whole.device ||
-            t->dim[0] > rows) // a finalizer ran while memory was made
-            return dopl_raise_text(L, "concat: the list has changed");
-        rows -= t->dim[0];
-        if (dopl_tape_append(rt, out, t) != DOPL_OK) return dopl_raise(L, rt);
-    }
-    return 1;
-}
-
 // ---- reading
 
 static void push_element(lua_State *L, const dopl_tensor *t, int64_t i) {
@@ -630,10 +591,9 @@ static const luaL_Reg metamethods[] = {
 };
 
 static const luaL_Reg constructors[] = {
-    { "tensor", tensor_f32 },   { "i32", tensor_i32 },
-    { "zeros", tensor_zeros },  { "full", tensor_full },
-    { "randn", tensor_randn },  { "concat", tensor_concat },
-    { "is_tensor", is_tensor }, { NULL, NULL },
+    { "tensor", tensor_f32 }, { "i32", tensor_i32 },     { "zeros", tensor_zeros },
+    { "full", tensor_full },  { "randn", tensor_randn }, { "is_tensor", is_tensor },
+    { NULL, NULL },
 };
 
 // nearest(methods, name) -> the method that may be meant | nil, by dopl.check

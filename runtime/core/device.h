@@ -37,7 +37,10 @@ typedef struct dopl_backend {
     dopl_status (*dot)(dopl_rt *rt, double *out, const dopl_tensor *a, const dopl_tensor *b);
     dopl_status (*transpose)(dopl_rt *rt, dopl_tensor *y, const dopl_tensor *x);
 
-    // Operators, by dopl_op_id. backward[id] is NULL where there is none.
+    // Operators, by dopl_op_id. backward[id] is NULL where there is none. supports[id], asked after
+    // the operator's shape rule, fails with op_unsupported (op/op.h) where there is no kernel for
+    // such attributes or types; NULL: there is one for all.
+    dopl_status (*const *supports)(dopl_rt *rt, const struct dopl_op_call *c);
     dopl_status (*const *forward)(dopl_rt *rt, struct dopl_op_call *c);
     dopl_backward_fn *const *backward;
 
@@ -71,7 +74,7 @@ typedef struct dopl_backend {
 // Of what the runtime and a plug-in must agree on: bump it when a struct they share changes; where
 // its size does, the number changes by itself.
 enum {
-    DOPL_BACKEND_ABI = 3 + 64 * (sizeof(dopl_rt) + sizeof(dopl_backend) + 3 * sizeof(dopl_node) +
+    DOPL_BACKEND_ABI = 4 + 64 * (sizeof(dopl_rt) + sizeof(dopl_backend) + 3 * sizeof(dopl_node) +
                                  5 * sizeof(dopl_storage))
 };
 

@@ -34,24 +34,30 @@ dopl_status dopl_tape_new(dopl_rt *rt, dopl_tape **out) {
     return DOPL_OK;
 }
 
-void dopl_node_release(dopl_rt *rt, dopl_node *n) {
+dopl_status dopl_node_new(dopl_rt *rt, dopl_node **out, int n_in) {
+    void *memory;
+    dopl_node *n;
+    DOPL_TRY(dopl_rt_alloc_zero(rt, &memory, sizeof *n + (size_t)n_in * sizeof *n->in));
+    *out = n = memory;
+    n->n_in = n_in;
+    n->in = (dopl_tensor *)(n + 1);
+    return DOPL_OK;
+}
+
+void dopl_node_free(dopl_rt *rt, dopl_node *n) {
+    // whoever still holds the value finds no way back through it
+    if (n->out.var) n->out.var->recorded = false;
     for (int i = 0; i < n->n_in; i++) dopl_tensor_release(rt, &n->in[i]);
     for (int i = 0; i < DOPL_MAX_SAVED; i++) dopl_tensor_release(rt, &n->saved[i]);
     dopl_tensor_release(rt, &n->out);
     dopl_tensor_release(rt, &n->dout);
     if (n->release_extra) n->release_extra(rt, n->extra);
-    memset(n, 0, sizeof *n);
-}
-
-static void free_node(dopl_rt *rt, dopl_node *n) {
-    n->out.var->recorded = false; // whoever still holds the value finds no way back through it
-    dopl_node_release(rt, n);
     dopl_rt_free(rt, n);
 }
 
 void dopl_tape_free(dopl_rt *rt, dopl_tape *tape) {
     if (!tape) return;
-    while (tape->n) free_node(rt, tape->node[--tape->n]);
+    while (tape->n) dopl_node_free(rt, tape->node[--tape->n]);
     dopl_rt_free(rt, tape->node);
     dopl_rt_free(rt, tape);
 }
@@ -64,7 +70,7 @@ static void mark_version(dopl_tensor *t) {
     if (t->storage) t->version = t->storage->version;
 }
 
-dopl_status dopl_tape_record(dopl_rt *rt, const dopl_node *node) {
+dopl_status dopl_tape_record(dopl_rt *rt, dopl_node *n) {
     dopl_tape *tape = rt->tape;
     if (tape->n == tape->capacity) {
         int64_t capacity = 2 * tape->capacity;
@@ -73,13 +79,10 @@ dopl_status dopl_tape_record(dopl_rt *rt, const dopl_node *node) {
         tape->node = grown;
         tape->capacity = capacity;
     }
-    void *memory;
-    DOPL_TRY(dopl_rt_alloc(rt, &memory, sizeof *node));
-    dopl_node *n = tape->node[tape->n++] = memory;
-    *n = *node;
+    tape->node[tape->n++] = n;
     for (int i = 0; i < n->n_in; i++) mark_version(&n->in[i]);
     mark_version(&n->out);
-    node->out.var->recorded = true;
+    n->out.var->recorded = true;
     return DOPL_OK;
 }
 
@@ -133,18 +136,21 @@ dopl_status dopl_grad_into(dopl_rt *rt, dopl_node *n, int i, dopl_tensor **dx, f
     return status;
 }
 
+dopl_status dopl_grad_add(dopl_rt *rt, dopl_node *n, int i, const dopl_tensor *g) {
+    dopl_tensor *grad;
+    float beta;
+    DOPL_TRY(dopl_grad_into(rt, n, i, &grad, &beta));
+    return beta == 0.0f ? dopl_tensor_copy(rt, grad, g) : accumulate(rt, grad, g);
+}
+
 dopl_status dopl_grad_share(dopl_rt *rt, dopl_node *n, int i, const dopl_tensor *g) {
     dopl_tensor *grad = &n->in[i].var->grad;
     dopl_tensor like = *g; // a view's gradient has the shape of what was viewed; borrowed
     like.n_dim = n->in[i].n_dim;
     memcpy(like.dim, n->in[i].dim, sizeof like.dim);
-    if (!grad->storage && g->dtype == grad_dtype(&n->in[i])) {
-        dopl_tensor_detach(grad, &like);
-        return DOPL_OK;
-    }
-    float beta;
-    DOPL_TRY(dopl_grad_into(rt, n, i, &grad, &beta));
-    return beta == 0.0f ? dopl_tensor_copy(rt, grad, &like) : accumulate(rt, grad, &like);
+    if (grad->storage || g->dtype != grad_dtype(&n->in[i])) return dopl_grad_add(rt, n, i, &like);
+    dopl_tensor_detach(grad, &like);
+    return DOPL_OK;
 }
 
 static dopl_status to_backward(dopl_rt *rt, dopl_node *n) {
@@ -158,23 +164,21 @@ static dopl_status to_backward(dopl_rt *rt, dopl_node *n) {
     return status;
 }
 
-// Records that `out`, which is new, was made of `in`. Backward reads no data. On failure out is
-// released.
-static dopl_status record_move(dopl_rt *rt, dopl_tensor *out, const char *name,
-                               dopl_backward_fn *backward, int n_in, const dopl_tensor *const *in) {
-    dopl_node n = { .name = name, .backward = backward, .n_in = n_in };
+// Records that `out`, which is new, is a copy of `t`. Backward reads no data.
+static dopl_status record_to(dopl_rt *rt, dopl_tensor *out, const dopl_tensor *t) {
+    dopl_node *n;
+    DOPL_TRY(dopl_node_new(rt, &n, 1));
+    n->name = "to";
+    n->backward = to_backward;
     dopl_status status = dopl_var_new(rt, &out->var);
     if (status == DOPL_OK) {
-        for (int i = 0; i < n_in; i++) {
-            dopl_tensor_share(&n.in[i], in[i]);
-            dopl_tensor_drop_data(rt, &n.in[i]);
-        }
-        dopl_tensor_share(&n.out, out);
-        dopl_tensor_drop_data(rt, &n.out);
-        status = dopl_tape_record(rt, &n);
-        if (status != DOPL_OK) dopl_node_release(rt, &n);
+        dopl_tensor_share(&n->in[0], t);
+        dopl_tensor_drop_data(rt, &n->in[0]);
+        dopl_tensor_share(&n->out, out);
+        dopl_tensor_drop_data(rt, &n->out);
+        status = dopl_tape_record(rt, n);
     }
-    if (status != DOPL_OK) dopl_tensor_release(rt, out);
+    if (status != DOPL_OK) dopl_node_free(rt, n);
     return status;
 }
 
@@ -182,37 +186,9 @@ dopl_status dopl_tape_to(dopl_rt *rt, dopl_tensor *out, const dopl_tensor *t, do
                          dopl_dtype dtype) {
     DOPL_TRY(dopl_tensor_to(rt, out, t, device, dtype));
     if (!t->var || !rt->grad_enabled) return DOPL_OK;
-    return record_move(rt, out, "to", to_backward, 1, &t);
-}
-
-// The rows before the part hand their gradient on as it lies; the part's is copied, so that it
-// begins where memory of its own does, as kernels that read 16 bytes at a time like it.
-static dopl_status append_backward(dopl_rt *rt, dopl_node *n) {
-    dopl_tensor front = n->dout, part = n->dout; // borrowed windows
-    front.dim[0] = n->in[0].dim[0];
-    part.dim[0] = n->in[1].dim[0];
-    part.offset += dopl_tensor_numel(&front) * (int64_t)dopl_dtype_bytes(front.dtype);
-    if (dopl_grad_wants(n, 0)) DOPL_TRY(dopl_grad_share(rt, n, 0, &front));
-    if (!dopl_grad_wants(n, 1)) return DOPL_OK;
-    dopl_tensor *d;
-    float beta;
-    DOPL_TRY(dopl_grad_into(rt, n, 1, &d, &beta));
-    return beta == 0.0f ? dopl_tensor_copy(rt, d, &part) : accumulate(rt, d, &part);
-}
-
-dopl_status dopl_tape_append(dopl_rt *rt, dopl_tensor *t, const dopl_tensor *part) {
-    dopl_tensor room = *t, longer; // room: borrowed
-    room.dim[0] = part->dim[0];
-    room.offset += dopl_tensor_numel(t) * (int64_t)dopl_dtype_bytes(t->dtype);
-    DOPL_TRY(dopl_tensor_copy(rt, &room, part));
-    dopl_tensor_detach(&longer, t);
-    longer.dim[0] += part->dim[0];
-    if (rt->grad_enabled && (t->var || part->var))
-        DOPL_TRY(record_move(rt, &longer, "concat", append_backward, 2,
-                             (const dopl_tensor *[]){ t, part }));
-    dopl_tensor_release(rt, t);
-    *t = longer;
-    return DOPL_OK;
+    dopl_status status = record_to(rt, out, t);
+    if (status != DOPL_OK) dopl_tensor_release(rt, out);
+    return status;
 }
 
 static dopl_status seed_root(dopl_rt *rt, const dopl_tensor *root, const dopl_tensor *seed) {
@@ -229,7 +205,8 @@ static dopl_status seed_root(dopl_rt *rt, const dopl_tensor *root, const dopl_te
         return dopl_fail(rt, DOPL_ESHAPE, "backward: a value of shape %s and a gradient %s %s",
                          dopl_shape_str(root).s, dopl_dtype_name(seed->dtype),
                          dopl_shape_str(seed).s);
-    dopl_node at_root = { .n_in = 1, .in = { *root } }; // borrowed: never released
+    dopl_tensor borrowed = *root; // never released
+    dopl_node at_root = { .n_in = 1, .in = &borrowed };
     if (seed) return dopl_grad_share(rt, &at_root, 0, seed);
     dopl_tensor *grad;
     float beta;
@@ -304,7 +281,7 @@ dopl_status dopl_tape_backward(dopl_rt *rt, const dopl_tensor *root, const dopl_
             status = rt->stop ? dopl_fail(rt, DOPL_ESTOP, "stopped") : consume(rt, n);
         dopl_tensor_release(rt, &n->out.var->grad); // after a failure: what was left to hand down
         tape->node[k] = NULL;
-        free_node(rt, n);
+        dopl_node_free(rt, n);
     }
     close_gaps(tape);
     return status;
@@ -314,7 +291,7 @@ void dopl_tape_prune(dopl_rt *rt) {
     dopl_tape *tape = rt->tape;
     for (int64_t k = tape->n - 1; k >= 0; k--) {
         if (tape->node[k]->out.var->refs > 1) continue;
-        free_node(rt, tape->node[k]);
+        dopl_node_free(rt, tape->node[k]);
         tape->node[k] = NULL;
     }
     close_gaps(tape);

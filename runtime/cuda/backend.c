@@ -182,6 +182,7 @@ dopl_backend_open(dopl_rt *rt, const dopl_backend **out, int abi) {
     }
     with_operators = table;
     with_operators.forward = dopl_cuda_all_operators.forward;
+    with_operators.supports = dopl_cuda_all_operators.supports;
     with_operators.backward = dopl_cuda_all_operators.backward;
     with_operators.mark = is_set("DOPL_NVTX") ? dopl_cuda_mark() : NULL;
     if (with_operators.mark) rt->ranges = true;

@@ -190,9 +190,11 @@ const struct dopl_dist_engine *dopl_cuda_collectives(void); // nccl.c; NULL: bui
 
 // The operators by dopl_op_id, and what names ranges in a profiler's timeline. ranges.c.
 typedef dopl_status dopl_cuda_forward_fn(dopl_rt *rt, dopl_op_call *c);
+typedef dopl_status dopl_cuda_supports_fn(dopl_rt *rt, const dopl_op_call *c);
 typedef struct {
     dopl_cuda_forward_fn *forward[DOPL_OP_COUNT];
-    dopl_backward_fn *backward[DOPL_OP_COUNT]; // NULL: no gradient
+    dopl_backward_fn *backward[DOPL_OP_COUNT];      // NULL: no gradient
+    dopl_cuda_supports_fn *supports[DOPL_OP_COUNT]; // NULL: all that the shape rule takes
 } dopl_cuda_operators;
 extern const dopl_cuda_operators dopl_cuda_all_operators;
 typedef void dopl_cuda_mark_fn(const char *name, dopl_part part);
@@ -206,6 +208,8 @@ dopl_cuda_mark_fn *dopl_cuda_mark(void); // NULL: built without NVTX
 #include "../op/ops.def"
 #undef BACKWARD
 #undef NO_BACKWARD
+// Those that have no kernel for some attributes.
+dopl_cuda_supports_fn op_attention_cuda_supports, op_kv_attention_cuda_supports;
 
 #ifdef __cplusplus
 }

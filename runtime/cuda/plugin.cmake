@@ -13,7 +13,7 @@ set(CUDA_CORE_SOURCES # the host's functions that the plug-in has copies of
   runtime/core/bf16.c runtime/core/device.c runtime/core/pool.c runtime/core/profile.c
   runtime/core/rt.c
   runtime/core/tape.c runtime/core/tensor.c runtime/io/bytes.c runtime/io/files.c runtime/io/hash.c
-  runtime/io/roots.c runtime/op/rules.c runtime/optim/codec.c runtime/optim/codec_avx512.c
+  runtime/io/roots.c runtime/op/concat.c runtime/op/rules.c runtime/optim/codec.c runtime/optim/codec_avx512.c
   runtime/optim/cuda_source.c runtime/optim/narrow.c runtime/optim/primitives.c
   runtime/optim/program.c)
 list(TRANSFORM CUDA_CORE_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/)

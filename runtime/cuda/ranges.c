@@ -12,6 +12,8 @@ const dopl_cuda_operators dopl_cuda_all_operators = {
 #define OP(id, inputs, attributes, kept, grad, text) grad(id)
 #include "../op/ops.def"
     },
+    .supports = { [DOPL_OP_attention] = op_attention_cuda_supports,
+                  [DOPL_OP_kv_attention] = op_kv_attention_cuda_supports },
 };
 
 #if !defined(DOPL_EMULATED) && __has_include(<nvtx3/nvToolsExt.h>)

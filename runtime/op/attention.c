@@ -23,8 +23,9 @@ typedef struct {
     float scale;
 } plan;
 
-static plan plan_of(const dopl_tensor *qkv, const dopl_tensor *offsets, const dopl_attr *attr) {
-    plan p = { .H = attr[0].i, .K = attr[1].i, .T = qkv->dim[0], .ld = qkv->dim[1] };
+static plan plan_of(const dopl_tensor *qkv, const dopl_tensor *offsets,
+                    const op_attention_attrs *a) {
+    plan p = { .H = a->heads, .K = a->kv_heads, .T = qkv->dim[0], .ld = qkv->dim[1] };
     p.D = p.ld / (p.H + 2 * p.K);
     p.G = p.H / p.K;
     p.B = offsets->dim[0] - 1;
@@ -37,7 +38,7 @@ static plan plan_of(const dopl_tensor *qkv, const dopl_tensor *offsets, const do
 
 dopl_status op_attention_shape(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *qkv = c->in[0];
-    int64_t H = c->attr[0].i, K = c->attr[1].i;
+    int64_t H = OP_ATTRS(attention, c)->heads, K = OP_ATTRS(attention, c)->kv_heads;
     if (H < 1 || K < 1 || H % K)
         return dopl_fail(rt, DOPL_EARG, "attention: %lld heads and %lld kv_heads, need a multiple",
                          (long long)H, (long long)K);
@@ -99,7 +100,7 @@ static dopl_status scratch(dopl_rt *rt, int64_t floats, float **out) {
 }
 
 dopl_status op_attention_cpu(dopl_rt *rt, dopl_op_call *c) {
-    plan p = plan_of(c->in[0], c->in[1], c->attr);
+    plan p = plan_of(c->in[0], c->in[1], OP_ATTRS(attention, c));
     const float *qkv = dopl_f32(c->in[0]);
     float *out = dopl_f32(c->out), *lse = NULL, *s;
     if (c->record) {
@@ -182,7 +183,7 @@ dopl_status op_attention_backward(dopl_rt *rt, dopl_node *n) {
     dopl_tensor *d;
     float beta, *s;
     DOPL_TRY(dopl_grad_into(rt, n, 0, &d, &beta));
-    plan p = plan_of(&n->in[0], &n->in[1], n->attr);
+    plan p = plan_of(&n->in[0], &n->in[1], OP_ATTRS(attention, n));
     int64_t room = 2 * BLOCK * p.longest;
     DOPL_TRY(scratch(rt, room, &s));
     float *dqkv = dopl_f32(d);

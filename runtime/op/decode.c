@@ -43,7 +43,7 @@ dopl_status op_argmax_cpu(dopl_rt *rt, dopl_op_call *c) {
 // ---- sample
 
 dopl_status op_sample_shape(dopl_rt *rt, dopl_op_call *c) {
-    double temperature = c->attr[0].f, top_p = c->attr[1].f;
+    double temperature = OP_ATTRS(sample, c)->temperature, top_p = OP_ATTRS(sample, c)->top_p;
     if (!(temperature > 0) || !(top_p > 0 && top_p <= 1))
         return dopl_fail(rt, DOPL_EARG,
                          "sample: temperature %g and top_p %g, need above 0 and in (0, 1]",
@@ -95,14 +95,14 @@ dopl_status op_sample_cpu(dopl_rt *rt, dopl_op_call *c) {
     int64_t rows = dopl_tensor_rows(c->in[0]), cols = dopl_tensor_cols(c->in[0]);
     const float *x = dopl_f32(c->in[0]);
     const int32_t *stream = dopl_i32(c->in[1]), *counter = stream + rows;
+    const op_sample_attrs *a = OP_ATTRS(sample, c);
     void *room;
     DOPL_TRY(dopl_rt_alloc(rt, &room, (size_t)rt->n_threads * (size_t)cols * sizeof(candidate)));
 #pragma omp parallel for schedule(static) num_threads(rt->n_threads)
     for (int64_t r = 0; r < rows; r++) {
-        dopl_random u =
-            dopl_philox((uint64_t)c->attr[2].i, (uint64_t)stream[r], (uint64_t)counter[r]);
+        dopl_random u = dopl_philox((uint64_t)a->seed, (uint64_t)stream[r], (uint64_t)counter[r]);
         dopl_i32(c->out)[r] =
-            draw(x + r * cols, cols, (float)c->attr[0].f, (float)c->attr[1].f, dopl_uniform(u.v[0]),
+            draw(x + r * cols, cols, (float)a->temperature, (float)a->top_p, dopl_uniform(u.v[0]),
                  (candidate *)room + omp_get_thread_num() * cols);
     }
     dopl_rt_free(rt, room);
@@ -154,7 +154,7 @@ dopl_status op_kv_store_cpu(dopl_rt *rt, dopl_op_call *c) {
 
 dopl_status op_kv_attention_shape(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *qkv = c->in[0], *cache = c->in[1];
-    int64_t H = c->attr[0].i, K = c->attr[1].i;
+    int64_t H = OP_ATTRS(kv_attention, c)->heads, K = OP_ATTRS(kv_attention, c)->kv_heads;
     DOPL_TRY(check_where(rt, c, qkv, cache, c->in[2]));
     if (!op_heads_fit(qkv->dim[1], H, K) || qkv->dim[1] % (H + 2 * K) ||
         qkv->dim[1] / (H + 2 * K) * 2 * K != cache->dim[2])
@@ -190,7 +190,8 @@ static void attend(float *out, const float *q, const float *k, const float *v, i
 
 dopl_status op_kv_attention_cpu(dopl_rt *rt, dopl_op_call *c) {
     (void)rt;
-    int64_t H = c->attr[0].i, K = c->attr[1].i, N = c->out->dim[0], D = c->out->dim[1] / H;
+    const op_kv_attention_attrs *a = OP_ATTRS(kv_attention, c);
+    int64_t H = a->heads, K = a->kv_heads, N = c->out->dim[0], D = c->out->dim[1] / H;
     int64_t ld = c->in[0]->dim[1], M = c->in[1]->dim[1], W = c->in[1]->dim[2];
     const float *qkv = dopl_f32(c->in[0]), *cache = dopl_f32(c->in[1]);
     const int32_t *slot = dopl_i32(c->in[2]), *pos = slot + N;

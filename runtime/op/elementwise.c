@@ -10,22 +10,23 @@
 
 // ---- unary
 
-typedef void unary_fn(float *restrict y, const float *restrict x, int64_t n, const dopl_attr *a);
+typedef void unary_fn(float *restrict y, const float *restrict x, int64_t n, const void *attrs);
 // dx = beta dx + dy * f'(x); reads x or y, whichever its operator keeps
 typedef void unary_grad_fn(float *restrict dx, const float *restrict dy, const float *restrict kept,
-                           int64_t n, float beta, const dopl_attr *a);
+                           int64_t n, float beta, const void *attrs);
 
-static void run_unary(unary_fn *f, const dopl_op_call *c) {
+static dopl_status run_unary(const dopl_op_call *c, unary_fn *f) {
     int64_t n = dopl_tensor_numel(c->out);
     float *y = dopl_f32(c->out);
     const float *x = dopl_f32(c->in[0]);
 #pragma omp parallel for schedule(static) if (n > OP_GRAIN)
     for (int64_t i = 0; i < n; i += OP_GRAIN)
-        f(y + i, x + i, n - i < OP_GRAIN ? n - i : OP_GRAIN, c->attr);
+        f(y + i, x + i, n - i < OP_GRAIN ? n - i : OP_GRAIN, c->attrs.bytes);
+    return DOPL_OK;
 }
 
-static dopl_status run_unary_grad(dopl_rt *rt, dopl_node *node, unary_grad_fn *f,
-                                  const dopl_tensor *kept) {
+static dopl_status run_unary_grad(dopl_rt *rt, dopl_node *node, unary_grad_fn *f) {
+    const dopl_tensor *kept = node->out.storage ? &node->out : &node->in[0];
     dopl_tensor *dx;
     float beta;
     DOPL_TRY(dopl_grad_into(rt, node, 0, &dx, &beta));
@@ -34,14 +35,16 @@ static dopl_status run_unary_grad(dopl_rt *rt, dopl_node *node, unary_grad_fn *f
     const float *dyp = dopl_f32(&node->dout), *k = kept->storage ? dopl_f32(kept) : dyp;
 #pragma omp parallel for schedule(static) if (n > OP_GRAIN)
     for (int64_t i = 0; i < n; i += OP_GRAIN)
-        f(dxp + i, dyp + i, k + i, n - i < OP_GRAIN ? n - i : OP_GRAIN, beta, node->attr);
+        f(dxp + i, dyp + i, k + i, n - i < OP_GRAIN ? n - i : OP_GRAIN, beta, node->attrs.bytes);
     return DOPL_OK;
 }
 
-// beta is 0 where dx holds garbage, which may be a NaN: it must not be multiplied.
-#define UNARY(id, KEPT, F, DF)                                                                     \
+// A formula of operator `op`, `a` its attributes, as two functions over elements. beta is 0 where
+// dx holds garbage, which may be a NaN: it must not be multiplied.
+#define FORMULA(id, op, KEPT, F, DF)                                                               \
     DOPL_SIMD static void id##_forward(float *restrict out, const float *restrict in, int64_t n,   \
-                                       const dopl_attr *a) {                                       \
+                                       const void *attrs) {                                        \
+        const op_##op##_attrs *a = attrs;                                                          \
         (void)a;                                                                                   \
         for (int64_t i = 0; i < n; i++) {                                                          \
             float x = in[i];                                                                       \
@@ -50,24 +53,27 @@ static dopl_status run_unary_grad(dopl_rt *rt, dopl_node *node, unary_grad_fn *f
     }                                                                                              \
     DOPL_SIMD static void id##_grad(float *restrict dx, const float *restrict dout,                \
                                     const float *restrict kept, int64_t n, float beta,             \
-                                    const dopl_attr *a) {                                          \
+                                    const void *attrs) {                                           \
+        const op_##op##_attrs *a = attrs;                                                          \
         (void)a;                                                                                   \
         for (int64_t i = 0; i < n; i++) {                                                          \
             float KEPT = kept[i], dy = dout[i], d = DF;                                            \
             (void)KEPT;                                                                            \
             dx[i] = beta == 0.0f ? d : dx[i] + d;                                                  \
         }                                                                                          \
-    }                                                                                              \
+    }
+
+#define UNARY(id, KEPT, F, DF)                                                                     \
+    FORMULA(id, id, KEPT, F, DF)                                                                   \
     dopl_status op_##id##_shape(dopl_rt *rt, dopl_op_call *c) {                                    \
         return op_out_like(rt, c, 0);                                                              \
     }                                                                                              \
     dopl_status op_##id##_cpu(dopl_rt *rt, dopl_op_call *c) {                                      \
         (void)rt;                                                                                  \
-        run_unary(id##_forward, c);                                                                \
-        return DOPL_OK;                                                                            \
+        return run_unary(c, id##_forward);                                                         \
     }                                                                                              \
     dopl_status op_##id##_backward(dopl_rt *rt, dopl_node *n) {                                    \
-        return run_unary_grad(rt, n, id##_grad, n->out.storage ? &n->out : &n->in[0]);             \
+        return run_unary_grad(rt, n, id##_grad);                                                   \
     }
 
 static inline float silu_slope(float x) {
@@ -90,21 +96,37 @@ static inline float full_logf(float x) {
 }
 
 // Comparisons are turned so that a NaN passes through: the NaN guard must see it.
-UNARY(scale, y, x *(float)a[0].f, dy *(float)a[0].f)
-UNARY(shift, y, x + (float)a[0].f, dy)
+UNARY(scale, y, x *(float)a->k, dy *(float)a->k)
+UNARY(shift, y, x + (float)a->k, dy)
 UNARY(exp, y, full_expf(x), dy *y)
 UNARY(log, x, full_logf(x), dy / x)
 UNARY(sqrt, y, sqrtf(x), dy * 0.5f / y)
 UNARY(abs, x, fabsf(x), dy *(float)((x > 0.0f) - (x < 0.0f)))
 UNARY(square, x, x *x, 2.0f * dy * x)
-UNARY(clamp, x, x<(float)a[0].f ? (float)a[0].f : x>(float) a[1].f ? (float)a[1].f : x,
-      x<(float)a[0].f || x>(float) a[1].f ? 0.0f : dy)
+UNARY(clamp, x, x<(float)a->min ? (float)a->min : x>(float) a->max ? (float)a->max : x,
+      x<(float)a->min || x>(float) a->max ? 0.0f : dy)
 UNARY(sigmoid, y, dopl_sigmoidf(x), dy *y *(1.0f - y))
 UNARY(log_sigmoid, x, (x > 0.0f ? 0.0f : x) - dopl_softplus_tailf(x), dy *dopl_sigmoidf(-x))
 UNARY(tanh, y, dopl_tanhf(x), dy *(1.0f - y * y))
 UNARY(relu, y, x<0.0f ? 0.0f : x, y> 0.0f ? dy : 0.0f)
 UNARY(silu, x, x *dopl_sigmoidf(x), dy *silu_slope(x))
-UNARY(gelu, x, gelu_value(x, gelu_tanh(x)), dy *gelu_slope(x, gelu_tanh(x)))
+FORMULA(gelu_tanh_form, gelu, x, gelu_value(x, gelu_tanh(x)), dy *gelu_slope(x, gelu_tanh(x)))
+FORMULA(gelu_erf_form, gelu, x, gelu_erf_value(x), dy *gelu_erf_slope(x))
+
+dopl_status op_gelu_shape(dopl_rt *rt, dopl_op_call *c) {
+    return op_out_like(rt, c, 0);
+}
+
+dopl_status op_gelu_cpu(dopl_rt *rt, dopl_op_call *c) {
+    (void)rt;
+    bool erf = OP_ATTRS(gelu, c)->form == OP_gelu_form_erf;
+    return run_unary(c, erf ? gelu_erf_form_forward : gelu_tanh_form_forward);
+}
+
+dopl_status op_gelu_backward(dopl_rt *rt, dopl_node *n) {
+    bool erf = OP_ATTRS(gelu, n)->form == OP_gelu_form_erf;
+    return run_unary_grad(rt, n, erf ? gelu_erf_form_grad : gelu_tanh_form_grad);
+}
 
 // ---- binary
 

@@ -68,7 +68,7 @@ DOPL_SIMD static float rms_row(float *restrict y, const float *restrict x, const
 dopl_status op_rms_norm_cpu(dopl_rt *rt, dopl_op_call *c) {
     int64_t rows = dopl_tensor_rows(c->out), cols = dopl_tensor_cols(c->out);
     const float *x = dopl_f32(c->in[0]);
-    float *y = dopl_f32(c->out), *save = NULL, eps = (float)c->attr[0].f;
+    float *y = dopl_f32(c->out), *save = NULL, eps = (float)OP_ATTRS(rms_norm, c)->eps;
     dopl_tensor weight;
     if (c->record) {
         DOPL_TRY(op_save(rt, c, 0, 1, &rows));
@@ -156,7 +156,7 @@ DOPL_SIMD static void layer_row(float *restrict y, const float *restrict x, cons
 dopl_status op_layer_norm_cpu(dopl_rt *rt, dopl_op_call *c) {
     int64_t rows = dopl_tensor_rows(c->out), cols = dopl_tensor_cols(c->out);
     const float *x = dopl_f32(c->in[0]);
-    float *y = dopl_f32(c->out), *save = NULL, eps = (float)c->attr[0].f;
+    float *y = dopl_f32(c->out), *save = NULL, eps = (float)OP_ATTRS(layer_norm, c)->eps;
     if (c->record) {
         DOPL_TRY(op_save(rt, c, 0, 2, (int64_t[]){ rows, 2 }));
         save = dopl_f32(&c->saved[0]);

@@ -18,15 +18,39 @@ typedef struct dopl_op_call {
     dopl_device device; // likewise: where the numbers among the inputs are, and the output will be
     dopl_dtype dtype;   // likewise: what operators compute in: f32; on a device, the inputs' type
     int n_in;
-    const dopl_tensor *in[DOPL_MAX_IN]; // NULL: an optional input left out
-    dopl_attr attr[DOPL_MAX_ATTR];
-    dopl_tensor *out; // the caller's empty tensor
-    bool record;      // backward will want c->saved
+    const dopl_tensor *const *in; // [n_in], NULL: an optional input left out
+    dopl_attrs attrs;             // OP_ATTRS gives them their names
+    dopl_tensor *out;             // the caller's empty tensor
+    bool record;                  // backward will want c->saved
     dopl_tensor saved[DOPL_MAX_SAVED];
 } dopl_op_call;
 
+// What an input may be: f32; i32; a weight, f32 or bf16; a list, any number of tensors of one type.
+typedef enum { DOPL_INPUT_F32, DOPL_INPUT_I32, DOPL_INPUT_WEIGHT, DOPL_INPUT_LIST } dopl_input_kind;
+
+typedef struct {
+    const char *name;
+    dopl_input_kind kind;
+    bool optional; // may be left out
+} dopl_op_input;
+
+typedef enum { DOPL_ATTR_INTEGER, DOPL_ATTR_NUMBER, DOPL_ATTR_NAME } dopl_attr_kind;
+
+// One attribute of an operator, a field of its struct: an int64_t, a double, or an enumeration.
+typedef struct {
+    const char *name; // NULL: the table ends here
+    dopl_attr_kind kind;
+    size_t offset;            // in the struct, bytes
+    bool optional;            // may be left out, and then is the default
+    double number;            // the default: a number, an integer, an enumerator
+    const char *const *names; // an enumeration's, by enumerator, ended by NULL
+} dopl_op_attr;
+
 struct dopl_op {
-    const char *name, *in, *attrs, *keep, *doc;
+    const char *name, *keep, *doc;
+    const dopl_op_input *in; // [n_in]
+    int n_in;
+    const dopl_op_attr *(*attrs)(void); // the table of attributes
     dopl_status (*shape)(dopl_rt *rt, dopl_op_call *c);
     dopl_status (*cpu)(dopl_rt *rt, dopl_op_call *c);
     dopl_backward_fn *backward; // NULL: no gradient
@@ -39,6 +63,25 @@ typedef enum {
 } dopl_op_id;
 
 extern const dopl_op dopl_op_table[DOPL_OP_COUNT];
+
+// An enumeration: op_gelu_form with OP_gelu_form_tanh, OP_gelu_form_erf.
+#define ENUM(id, values) typedef enum { values } op_##id;
+#define VALUE(id, name) OP_##id##_##name,
+#include "ops.def"
+
+// The attributes of each operator: op_attention_attrs { int64_t heads, kv_heads; }.
+#define INT(name, ...) int64_t name;
+#define NUMBER(name, ...) double name;
+#define NAME(name, enumeration, ...) op_##enumeration name;
+#define NONE char none;
+#define OP(id, inputs, attributes, ...)                                                            \
+    typedef struct op_##id##_attrs {                                                               \
+        attributes                                                                                 \
+    } op_##id##_attrs;
+#include "ops.def"
+
+// Those of a call or of a node, to be read by name: OP_ATTRS(attention, c)->heads.
+#define OP_ATTRS(id, holder) ((op_##id##_attrs *)(holder)->attrs.bytes)
 
 // Runs one operator. On failure c->out stays empty.
 DOPL_CHECKED dopl_status dopl_op_apply(dopl_rt *rt, dopl_op_id id, dopl_op_call *c);
@@ -66,6 +109,11 @@ DOPL_CHECKED dopl_status op_check_index(dopl_rt *rt, const char *name, const dop
 // keys and of values. Without that, H + 2 K and products with a head's columns may overflow, those
 // in the ints of a device too.
 bool op_heads_fit(int64_t cols, int64_t H, int64_t K);
+// What a back end answers to attributes or types that it has no kernel for (core/device.h).
+// `format` names the attribute, what it is and what it may be. Fails with "attention: device cuda
+// does not support heads = ...".
+DOPL_CHECKED dopl_status op_unsupported(dopl_rt *rt, const dopl_op_call *c, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 // Allocates c->saved[i].
 DOPL_CHECKED dopl_status op_save(dopl_rt *rt, dopl_op_call *c, int i, int n_dim,
                                  const int64_t *dim);

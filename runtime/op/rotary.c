@@ -11,12 +11,13 @@
 
 dopl_status op_rotary_shape(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *x = c->in[0], *pos = c->in[1];
-    int64_t heads = c->attr[0].i, D = c->attr[1].i;
+    const op_rotary_attrs *a = OP_ATTRS(rotary, c);
+    int64_t heads = a->heads, D = a->head_dim;
     if (heads < 1 || D < 2 || D % 2)
         return dopl_fail(rt, DOPL_EARG, "rotary: %lld heads of %lld, need an even head_dim",
                          (long long)heads, (long long)D);
-    if (!(c->attr[2].f > 0))
-        return dopl_fail(rt, DOPL_EARG, "rotary: base %g, must be positive", c->attr[2].f);
+    if (!(a->base > 0))
+        return dopl_fail(rt, DOPL_EARG, "rotary: base %g, must be positive", a->base);
     if (x->n_dim != 2 || pos->n_dim != 1 || x->dim[0] != pos->dim[0] || heads > x->dim[1] / D ||
         x->dim[1] > INT32_MAX)
         return dopl_fail(rt, DOPL_ESHAPE,
@@ -65,8 +66,8 @@ static dopl_status angles(dopl_rt *rt, const int32_t *p, int64_t n, int64_t D, d
 }
 
 static dopl_status turn(dopl_rt *rt, float *y, const float *x, const dopl_tensor *pos, int64_t cols,
-                        const dopl_attr *attr, float beta, bool back) {
-    int64_t T = pos->dim[0], heads = attr[0].i, D = attr[1].i, half = D / 2, n = 0;
+                        const op_rotary_attrs *a, float beta, bool back) {
+    int64_t T = pos->dim[0], heads = a->heads, D = a->head_dim, half = D / 2, n = 0;
     const int32_t *p = dopl_i32(pos);
     for (int64_t t = 0; t < T; t++) {
         if (p[t] < 0 || p[t] >= 1 << 24)
@@ -77,7 +78,7 @@ static dopl_status turn(dopl_rt *rt, float *y, const float *x, const dopl_tensor
     bool by_row = T < n; // few rows far on, as in generation: no table of all positions before them
     if (by_row) n = T;
     float *table;
-    DOPL_TRY(angles(rt, by_row ? p : NULL, n, D, attr[2].f, &table));
+    DOPL_TRY(angles(rt, by_row ? p : NULL, n, D, a->base, &table));
     float *sines = table + n * half;
     if (back)
         for (int64_t i = 0; i < n * half; i++) sines[i] = -sines[i];
@@ -91,8 +92,8 @@ static dopl_status turn(dopl_rt *rt, float *y, const float *x, const dopl_tensor
 }
 
 dopl_status op_rotary_cpu(dopl_rt *rt, dopl_op_call *c) {
-    return turn(rt, dopl_f32(c->out), dopl_f32(c->in[0]), c->in[1], c->out->dim[1], c->attr, 0.0f,
-                false);
+    return turn(rt, dopl_f32(c->out), dopl_f32(c->in[0]), c->in[1], c->out->dim[1],
+                OP_ATTRS(rotary, c), 0.0f, false);
 }
 
 dopl_status op_rotary_backward(dopl_rt *rt, dopl_node *n) {
@@ -100,6 +101,6 @@ dopl_status op_rotary_backward(dopl_rt *rt, dopl_node *n) {
     dopl_tensor *dx;
     float beta;
     DOPL_TRY(dopl_grad_into(rt, n, 0, &dx, &beta));
-    return turn(rt, dopl_f32(dx), dopl_f32(&n->dout), &n->in[1], n->out.dim[1], n->attr, beta,
-                true);
+    return turn(rt, dopl_f32(dx), dopl_f32(&n->dout), &n->in[1], n->out.dim[1], OP_ATTRS(rotary, n),
+                beta, true);
 }

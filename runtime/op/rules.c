@@ -1,5 +1,9 @@
 // rules.c - what shape rules and kernels of many operators share.
 #include "op.h"
+#include "../core/device.h"
+
+#include <stdarg.h>
+#include <stdio.h>
 
 dopl_status op_out(dopl_rt *rt, dopl_op_call *c, dopl_dtype dtype, int n_dim, const int64_t *dim) {
     return dopl_tensor_shape(rt, c->out, dtype, n_dim, dim);
@@ -18,6 +22,16 @@ dopl_status op_want_dims(dopl_rt *rt, const dopl_op_call *c, int input, int n_di
 
 bool op_heads_fit(int64_t cols, int64_t H, int64_t K) {
     return H >= 1 && K >= 1 && H % K == 0 && cols <= INT32_MAX && H <= cols && K <= (cols - H) / 2;
+}
+
+dopl_status op_unsupported(dopl_rt *rt, const dopl_op_call *c, const char *format, ...) {
+    char what[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    return dopl_fail(rt, DOPL_EDEVICE, "%s: device %s does not support %s", c->op->name,
+                     dopl_device_name(c->device), what);
 }
 
 dopl_status op_save(dopl_rt *rt, dopl_op_call *c, int i, int n_dim, const int64_t *dim) {

@@ -36,7 +36,7 @@ static int64_t inner(const dopl_tensor *t) {
 
 dopl_status op_slice_shape(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *x = c->in[0];
-    int64_t first = c->attr[0].i, count = c->attr[1].i;
+    int64_t first = OP_ATTRS(slice, c)->first, count = OP_ATTRS(slice, c)->count;
     if (x->n_dim < 1 || first < 0 || count < 0 || first > x->dim[0] - count)
         return dopl_fail(rt, DOPL_ESHAPE, "slice: %lld from %lld of %s", (long long)count,
                          (long long)first, dopl_shape_str(x).s);
@@ -54,14 +54,14 @@ dopl_status op_slice_cpu(dopl_rt *rt, dopl_op_call *c) {
 }
 
 dopl_status op_slice_backward(dopl_rt *rt, dopl_node *n) {
-    return window_grad(rt, n, n->attr[0].i * inner(&n->in[0]));
+    return window_grad(rt, n, OP_ATTRS(slice, n)->first * inner(&n->in[0]));
 }
 
 // ---- select
 
 dopl_status op_select_shape(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *x = c->in[0];
-    int64_t index = c->attr[0].i;
+    int64_t index = OP_ATTRS(select, c)->index;
     if (x->n_dim < 1 || index < 0 || index >= x->dim[0])
         return dopl_fail(rt, DOPL_ESHAPE, "select: index %lld of %s", (long long)index,
                          dopl_shape_str(x).s);
@@ -76,17 +76,18 @@ dopl_status op_select_cpu(dopl_rt *rt, dopl_op_call *c) {
 }
 
 dopl_status op_select_backward(dopl_rt *rt, dopl_node *n) {
-    return window_grad(rt, n, n->attr[0].i * inner(&n->in[0]));
+    return window_grad(rt, n, OP_ATTRS(select, n)->index * inner(&n->in[0]));
 }
 
 // ---- view
 
 dopl_status op_view_shape(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *x = c->in[0];
-    int64_t dim[DOPL_MAX_DIM], known = 1, numel = dopl_tensor_numel(x);
+    const op_view_attrs *a = OP_ATTRS(view, c);
+    int64_t dim[DOPL_MAX_DIM] = { a->d1, a->d2, a->d3, a->d4 };
+    int64_t known = 1, numel = dopl_tensor_numel(x);
     int n = 0, open = -1;
-    for (; n < DOPL_MAX_DIM && c->attr[n].i != -2; n++) {
-        dim[n] = c->attr[n].i;
+    for (; n < DOPL_MAX_DIM && dim[n] != -2; n++) {
         if (dim[n] == -1 && open < 0)
             open = n;
         else if (dim[n] < 0)

@@ -65,7 +65,8 @@ static dopl_status check_head(dopl_rt *rt, const dopl_op_call *c, int hidden, in
 
 dopl_status op_vocab_shape(dopl_rt *rt, dopl_op_call *c) {
     const dopl_tensor *row = c->in[2], *label = c->in[3];
-    double eps = c->attr[0].f; // f32 reaches down to 1e-38: an eps close to that would lose digits
+    double eps = OP_ATTRS(vocab, c)
+                     ->eps; // f32 reaches down to 1e-38: an eps close to that would lose digits
     if (!(eps == 0 || (eps >= 1e-30 && eps <= 1)))
         return dopl_fail(rt, DOPL_EARG, "vocab: eps = %g, needs 0, or 1e-30 to 1", eps);
     DOPL_TRY(check_head(rt, c, 0, 1));
@@ -128,7 +129,7 @@ dopl_status op_vocab_cpu(dopl_rt *rt, dopl_op_call *c) {
     DOPL_TRY(op_save(rt, c, 1, 2, (int64_t[]){ p.chunk, p.V }));
     p.gathered = dopl_f32(&c->saved[0]);
     p.logits = dopl_f32(&c->saved[1]);
-    float eps = (float)c->attr[0].f, *shares = NULL;
+    float eps = (float)OP_ATTRS(vocab, c)->eps, *shares = NULL;
     if (eps > 0.0f) DOPL_TRY(op_save(rt, c, 2, 1, &p.n));
     if (eps > 0.0f) shares = dopl_f32(&c->saved[2]);
     for (int64_t first = 0; first < p.n; first += p.chunk) {
@@ -223,7 +224,7 @@ dopl_status op_vocab_backward(dopl_rt *rt, dopl_node *n) {
                .label = dopl_i32(&n->in[3]),
                .gathered = dopl_f32(&n->saved[0]),
                .logits = dopl_f32(&n->saved[1]) };
-    float *dhidden, *dweight, beta = 0.0f, eps = (float)n->attr[0].f;
+    float *dhidden, *dweight, beta = 0.0f, eps = (float)OP_ATTRS(vocab, n)->eps;
     const float *shares = eps > 0.0f ? dopl_f32(&n->saved[2]) : NULL;
     DOPL_TRY(head_grads(rt, n, &dhidden, &dweight, &beta));
     const float *y = dopl_f32(&n->out), *dy = dopl_f32(&n->dout);

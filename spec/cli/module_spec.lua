@@ -22,7 +22,16 @@ describe("require 'dopl'", function()
     assert.falsy(ok)
     assert.truthy(err:find("dopl.sofmax: no such name (did you mean 'softmax'?)", 1, true), err)
     local _, out = shell.run("-e", "dopl.help 'softmax'")
-    assert.equal("dopl.softmax: softmax over the last dimension\n", out)
+    assert.equal("dopl.softmax(x: f32)\n  softmax over the last dimension\n", out)
+    for operator, call in pairs {
+      attention = "qkv: f32, offsets: i32, heads: integer, kv_heads: integer",
+      layer_norm = "x: f32, weight: f32 or bf16, bias: f32 or bf16 or nil, eps: number = 1e-05",
+      gelu = 'x: f32, form: "tanh" or "erf" = "tanh"',
+      concat = "parts: tensors of one type",
+    } do
+      _, out = shell.run("-e", ("dopl.help '%s'"):format(operator))
+      assert.equal(("dopl.%s(%s)"):format(operator, call), out:match "[^\n]+")
+    end
     local status, _, message = shell.run("-e", "dopl.help 'sofmax'")
     assert.equal(1, status)
     assert.truthy(message:find "did you mean 'softmax'%?", message)

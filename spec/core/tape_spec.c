@@ -1,4 +1,6 @@
-// tape_spec.c - the tape under a stop and under failures, driven without Lua.
+// tape_spec.c - operators and the tape under a stop, under failures and under a back end that
+// refuses, driven without Lua.
+#include "../../runtime/core/device.h"
 #include "../../runtime/op/op.h"
 
 #include <setjmp.h>
@@ -32,7 +34,7 @@ static int close_fixture(void **state) {
 }
 
 static dopl_status apply(fixture *f, dopl_op_id id, const dopl_tensor *in, dopl_tensor *out) {
-    dopl_op_call c = { .n_in = 1, .in = { in }, .out = out };
+    dopl_op_call c = { .n_in = 1, .in = &in, .out = out };
     memset(out, 0, sizeof *out);
     return dopl_op_apply(&f->rt, id, &c);
 }
@@ -102,7 +104,8 @@ static void the_tape_grows(void **state) {
     static dopl_tensor y[N];
     const dopl_tensor *last = &f->x;
     for (int i = 0; i < N; i++) {
-        dopl_op_call c = { .n_in = 1, .in = { last }, .attr = { { .f = 1.0 } }, .out = &y[i] };
+        dopl_op_call c = { .n_in = 1, .in = &last, .out = &y[i] };
+        OP_ATTRS(scale, &c)->k = 1.0;
         assert_int_equal(dopl_op_apply(&f->rt, DOPL_OP_scale, &c), DOPL_OK);
         last = &y[i];
     }
@@ -116,12 +119,48 @@ static void the_tape_grows(void **state) {
     for (int i = 0; i < N; i++) dopl_tensor_release(&f->rt, &y[i]);
 }
 
+// ---- a back end that has no kernel for one form of an operator, and none at all for the rest
+
+static dopl_status no_erf(dopl_rt *rt, const dopl_op_call *c) {
+    if (OP_ATTRS(gelu, c)->form != OP_gelu_form_erf) return DOPL_OK;
+    return op_unsupported(rt, c, "form = %s", "erf");
+}
+
+static dopl_status no_memory(dopl_rt *rt, void **out, size_t bytes) {
+    *out = NULL;
+    return dopl_fail(rt, DOPL_ENOMEM, "%zu bytes", bytes);
+}
+
+static void a_back_end_refuses_attributes(void **state) {
+    static dopl_status (*const supports[DOPL_OP_COUNT])(
+        dopl_rt * rt, const dopl_op_call *c) = { [DOPL_OP_gelu] = no_erf };
+    static const dopl_backend backend = { .name = "mine",
+                                          .supports = supports,
+                                          .alloc = no_memory };
+    fixture *f = *state;
+    f->rt.backend = &backend;
+    dopl_storage storage = { .refs = 2, .device = DOPL_CUDA };
+    dopl_tensor x = { .storage = &storage, .device = DOPL_CUDA, .n_dim = 1, .dim = { 3 } },
+                y = { 0 };
+    const dopl_tensor *in = &x;
+    dopl_op_call c = { .n_in = 1, .in = &in, .out = &y };
+    OP_ATTRS(gelu, &c)->form = OP_gelu_form_erf;
+    assert_int_equal(dopl_op_apply(&f->rt, DOPL_OP_gelu, &c), DOPL_EDEVICE);
+    assert_string_equal(f->rt.error, "gelu: device cuda does not support form = erf");
+    assert_null(y.storage);
+    OP_ATTRS(gelu, &c)->form = OP_gelu_form_tanh; // asked for memory: it got past the question
+    assert_int_equal(dopl_op_apply(&f->rt, DOPL_OP_gelu, &c), DOPL_ENOMEM);
+    assert_int_equal(dopl_op_apply(&f->rt, DOPL_OP_exp, &c), DOPL_ENOMEM);
+    f->rt.backend = NULL;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(backward_gives_the_gradient),
         cmocka_unit_test(a_stop_ends_forward_and_backward),
         cmocka_unit_test(a_failed_operator_leaves_nothing),
         cmocka_unit_test(the_tape_grows),
+        cmocka_unit_test(a_back_end_refuses_attributes),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
 }

@@ -68,7 +68,7 @@ describe("a device", function()
     local u = core.zeros(2, 2):copy(t)
     assert.same({ { 1, 2 }, { 3, 4 } }, u:tolist())
     assert.equal(4, u:at(4))
-    assert.same({ { 1, 2 }, { 3, 4 }, { 1, 2 }, { 3, 4 } }, core.concat({ t, u }):tolist())
+    assert.same({ { 1, 2 }, { 3, 4 }, { 1, 2 }, { 3, 4 } }, core.ops.concat({ t, u }):tolist())
     u:copy(core.tensor({ { 5, 6 }, { 7, 8 } }):to "bf16") -- another type
     assert.same({ { 5, 6 }, { 7, 8 } }, u:tolist())
     local row = core.ops.slice(u, 0, 1)

@@ -35,6 +35,7 @@ for _, shape in ipairs(shapes) do
   for name in ("exp abs square sigmoid log_sigmoid tanh relu silu gelu sum"):gmatch "%S+" do
     case(name, { x })
   end
+  case("gelu", { x }, "erf")
   case("log", { positive })
   case("sqrt", { positive })
   case("scale", { x }, 2.5)
@@ -108,6 +109,8 @@ for _, shape in ipairs { { 5, 33 }, { 5, 16 }, { 5 } } do
   case("select", { x }, 3)
   case("view", { x }, -1)
 end
+case("concat", { A(3, 8), scaled(0, 2, 2, 8), A(1, 8) })
+case("concat", { A(3, 5), A(0, 5), scaled(0, 2, 2, 5) })
 case("segment_sum", { A(300), array.index { 0, 1, 1, 200, 300 } })
 case("segment_sum", { A(0), array.index { 0, 0 } })
 

@@ -220,6 +220,15 @@ return walker.check("decode", {
       for _, h in ipairs(heads) do -- of one position: its value
         assert.near(h.cache:at(h.width + 1), h.y:at(1), 1e-6)
       end
+    end, ["names what the device has no kernel for"] = function()
+      local C <const> = 12000
+      local function call()
+        local slot = core.i32 { { 0 }, { 0 } }
+        return op.kv_attention(core.zeros(1, 3 * C), core.zeros(1, 1, 2 * C), slot, 1, 1)
+      end
+      if core.device() == "cpu" then return assert.same({ 1, C }, call():shape()) end
+      assert.error_matches(call, "kv_attention: device cuda does not support heads = 1 "
+        .. "of 12000 columns each: at most 11264 columns")
     end, ["is attention of the last row"] = function()
       local T, H, K, D = 66, 4, 2, 3
       local rows = fill({ T, (H + 2 * K) * D }, 0, 1, 9)

@@ -38,8 +38,9 @@ local calls = {
 describe("indices that change before the backward", function()
   it("are tried with every operator that has some", function()
     for _, row in ipairs(core.op_rows) do
-      local has = row.differentiable and row.inputs:find "i" ~= nil
-      assert.equal(has, calls[row.name] ~= nil, row.name)
+      local has = false
+      for _, input in ipairs(row.inputs) do has = has or input.kind == "i32" end
+      assert.equal(has and row.differentiable, calls[row.name] ~= nil, row.name)
     end
   end)
 

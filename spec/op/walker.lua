@@ -3,11 +3,12 @@
 -- spec/op/<family>_spec.lua mirrors runtime/op/<family>.c. It gives, for each operator,
 --
 --     reference   a plain Lua function of arrays (op.array) and attributes, in double
---     samples     lists of arguments: arrays, array.index, numbers; false where optional
+--     samples     lists of arguments: arrays, array.index, numbers, names; false where optional
 --     wrong       { arguments..., says = "message" }: what must be refused, and how
 --     cases       named functions, for what samples cannot say; on_cpu: those of the CPU alone
 --
--- and the walker checks values, every gradient against differences of the reference, gradients that
+-- and the walker checks values, attributes by position and by name, every gradient against differences
+-- of the reference, gradients that
 -- find a gradient already there, each input differentiated alone, any number of threads, errors.
 -- A weight in bf16 must give what the same numbers in f32 give, bit for bit, gradients included.
 -- Fresh memory is full of NaN throughout.
@@ -49,7 +50,7 @@ local TOLERANCE = {
     linear = 4e-6,       -- sums of products, in any order
     matmul = 4e-6,
     mlp = 4e-6,
-    view = 0, slice = 0, select = 0, embedding = 0, kv_store = 0, argmax = 0, sample = 0,
+    view = 0, slice = 0, select = 0, concat = 0, embedding = 0, kv_store = 0, argmax = 0, sample = 0,
   },
   gradient = {
     default = 2e-6,
@@ -78,16 +79,19 @@ local NARROW = {
 local rows = {}
 for _, row in ipairs(core.op_rows) do rows[row.name] = row end
 
--- Which arguments are tensors of floats: a gradient can flow into them. Which of those may be bf16.
-local function float_inputs(row)
-  local list, weights, i = {}, {}, 0
-  for kind in row.inputs:gmatch("[fiw]%??") do
-    i = i + 1
-    kind = kind:sub(1, 1)
-    if kind ~= "i" then list[#list + 1] = i end
-    if kind == "w" then weights[#weights + 1] = i end
+local function takes_list(row) return row.inputs[1].kind == "list" end
+
+-- Which arguments are tensors of floats: a gradient can flow into them. Which of those may be bf16
+-- beside f32. An operator of a list takes as many as it is given.
+local function float_inputs(row, args)
+  local list, weights = {}, {}
+  local n = takes_list(row) and #args or #row.inputs
+  for i = 1, n do
+    local kind = takes_list(row) and (args[i].index and "i32" or "f32") or row.inputs[i].kind
+    if kind ~= "i32" then list[#list + 1] = i end
+    if kind == "weight" then weights[#weights + 1] = i end
   end
-  return list, i, weights
+  return list, n, weights
 end
 
 local function tensors_of(args)
@@ -190,7 +194,7 @@ end
 
 local function wanted_inputs(row, args)
   local wants = {}
-  for _, i in ipairs((float_inputs(row))) do
+  for _, i in ipairs((float_inputs(row, args))) do
     if args[i] then wants[#wants + 1] = i end
   end
   return row.differentiable and wants or {}
@@ -212,7 +216,7 @@ end
 
 -- Weights in bf16, one by one and all together, against f32 weights of the same numbers.
 local function check_narrow(what, name, row, args, wants, upstream)
-  local _, _, weights = float_inputs(row)
+  local _, _, weights = float_inputs(row, args)
   local rounded, given = table.move(args, 1, #args, 1, {}), {}
   for _, i in ipairs(weights) do
     if args[i] then
@@ -247,7 +251,7 @@ end
 local function fresh_inputs(row, args, narrow)
   local draws = require("dopl.util.rng").new(seed, row.name)
   local fresh = table.move(args, 1, #args, 1, {})
-  for _, i in ipairs((float_inputs(row))) do
+  for _, i in ipairs((float_inputs(row, args))) do
     if args[i] then
       fresh[i] = array.map(args[i], function(x) return x * (0.9 + 0.2 * draws:uniform()) end)
       local scope <close> = core.scope() -- luacheck: ignore scope
@@ -303,7 +307,7 @@ walker.device_slack = device_slack
 -- The device against the CPU.
 local function check_device(name, row, args, wants, upstream, narrow)
   local fresh, floats = fresh_inputs(row, args, narrow), {}
-  for _, i in ipairs((float_inputs(row))) do
+  for _, i in ipairs((float_inputs(row, args))) do
     if narrow and args[i] then floats[#floats + 1] = i end
   end
   local what = ("%s(%s) in %s, DOPL_SEED=%d"):format(name, text_of(args),
@@ -368,43 +372,69 @@ local function refused(name, args, says)
     ("the message is %q, it must say %q"):format(tostring(message), says))
 end
 
+-- Input i, whose sample is good, as each thing that it must not be.
+local function check_input(name, row, good, i)
+  local list, _, weights = float_inputs(row, good)
+  local needs = {}
+  for _, k in ipairs(list) do needs[k] = "f32" end
+  for _, k in ipairs(weights) do needs[k] = "f32 or bf16" end
+  local args = tensors_of(good)
+  if not takes_list(row) then
+    args[i] = needs[i] and core.i32 { 1, 2 } or core.tensor { 1, 2 }
+    refused(name, args, ("%s: input %d is %s [2], needs %s"):format(name, i,
+      needs[i] and "i32" or "f32", needs[i] or "i32"))
+  end
+  if needs[i] == "f32" and on_cpu and not takes_list(row) then
+    args[i] = core.tensor({ 1, 2 }):to("bf16")
+    refused(name, args, ("%s: input %d is bf16 [2], needs f32"):format(name, i))
+  elseif not on_cpu and needs[i] and i > list[1] then
+    args[i] = core.tensor({ 1, 2 }):to("bf16")
+    refused(name, args, ("%s: input %d is bf16, an earlier one f32"):format(name, i))
+    args[i] = on("cpu", core.tensor, { 1, 2 })
+    refused(name, args, ("%s: input %d is on cpu, an earlier one on %s"):format(name, i, device))
+  end
+  args[i] = "a string"
+  refused(name, args, ("%s: input %d is a string, needs a tensor"):format(name, i))
+  args[i] = array.tensor(good[i])
+  args[i]:close()
+  refused(name, args, ("%s: input %d has been released"):format(name, i))
+end
+
+local NEEDS <const> = { integer = "an integer", number = "a number" }
+
+-- Attributes of a wrong type; all of them by name, which must give what they give by position.
+local function check_attributes(name, row, good)
+  local n_in, names = #row.inputs, {}
+  local by_position, by_name = tensors_of(good), {}
+  for k, attribute in ipairs(row.attributes) do
+    local args = tensors_of(good)
+    args.n = math.max(args.n, n_in + k)
+    args[n_in + k] = true
+    refused(name, args, ("%s: %s is true, needs %s"):format(name, attribute.name,
+      NEEDS[attribute.kind] or table.concat(attribute.names, " or ")))
+    names[k], by_name[attribute.name] = attribute.name, by_position[n_in + k]
+  end
+  if #names == 0 then return end
+  local args = table.move(by_position, 1, n_in, 1, { n = n_in + 1 })
+  args[n_in + 1] = by_name
+  compare(name .. " by name", array.of(call(name, by_position)), array.of(call(name, args)), 0)
+  by_name.nothing = 1
+  refused(name, args, ("%s: no attribute 'nothing', has %s"):format(name,
+    table.concat(names, ", ")))
+end
+
 local function check_errors(name, spec, row)
   local scope <close> = core.scope() -- luacheck: ignore scope
-  local list, n_inputs, weights = float_inputs(row)
-  refused(name, { n = 0 }, name .. ": input 1 is a ")
-  for _, wrong in ipairs(spec.wrong or {}) do
-    local args = tensors_of(wrong)
-    refused(name, args, wrong.says)
-  end
   local good = spec.samples[1]
-  local needs = {}
-  for _, i in ipairs(list) do needs[i] = "f32" end
-  for _, i in ipairs(weights) do needs[i] = "f32 or bf16" end
+  local _, n_inputs = float_inputs(row, good)
+  refused(name, { n = 0 }, name .. ": input 1 is a ")
+  for _, wrong in ipairs(spec.wrong or {}) do refused(name, tensors_of(wrong), wrong.says) end
   for i = 1, n_inputs do
-    if good[i] then
-      local args = tensors_of(good)
-      args[i] = needs[i] and core.i32 { 1, 2 } or core.tensor { 1, 2 }
-      refused(name, args, ("%s: input %d is %s [2], needs %s"):format(name, i,
-        needs[i] and "i32" or "f32", needs[i] or "i32"))
-      if needs[i] == "f32" and on_cpu then
-        args[i] = core.tensor({ 1, 2 }):to("bf16")
-        refused(name, args, ("%s: input %d is bf16 [2], needs f32"):format(name, i))
-      elseif not on_cpu and needs[i] and i > list[1] then
-        args[i] = core.tensor({ 1, 2 }):to("bf16")
-        refused(name, args, ("%s: input %d is bf16, an earlier one f32"):format(name, i))
-        args[i] = on("cpu", core.tensor, { 1, 2 })
-        refused(name, args, ("%s: input %d is on cpu, an earlier one on %s"):format(name, i,
-          device))
-      end
-      args[i] = "a string"
-      refused(name, args, ("%s: input %d is a string, needs a tensor"):format(name, i))
-      args[i] = array.tensor(good[i])
-      args[i]:close()
-      refused(name, args, ("%s: input %d has been released"):format(name, i))
-    end
+    if good[i] then check_input(name, row, good, i) end
   end
-  local args = tensors_of(good)
-  local most = n_inputs + select(2, row.attributes:gsub(":", ""))
+  check_attributes(name, row, good)
+  if takes_list(row) then return end
+  local args, most = tensors_of(good), n_inputs + #row.attributes
   args.n = most + 1
   args[args.n] = 1
   refused(name, args, ("%s: %d arguments, takes %d"):format(name, most + 1, most))

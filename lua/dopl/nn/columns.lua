@@ -20,7 +20,7 @@ columns.join = operator.new {
     local scope <close> = core.scope()
     local turned = {}
     for i, part in ipairs { ... } do turned[i] = transpose(part) end
-    return scope:keep(transpose(core.concat(turned)):to((...):dtype()))
+    return scope:keep(transpose(core.ops.concat(turned)):to((...):dtype()))
   end,
   backward = function(dy, _, ...)
     local turned, first, grads = transpose(dy), 0, {}

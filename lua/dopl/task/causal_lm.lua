@@ -120,7 +120,7 @@ local references = {
       end
       return list
     end,
-    join = function(values) return core.concat(values) end,
+    join = function(values) return core.ops.concat(values) end,
     attach = function(s, model, b, reference)
       s.kl = function()
         return op.vocab_kl(s.hidden, model:head(), s.rows, reference:values("hidden", b),
