@@ -2,6 +2,8 @@
 -- Errors point at the line that called the checking function's caller: in the library that is the
 -- recipe's line.
 -- @module dopl.util.check
+local core = require "dopl.core"
+
 local check = {}
 
 local function mark(name)
@@ -13,39 +15,12 @@ check.required = mark("required")
 --- Marks an option that may stay nil.
 check.optional = mark("optional")
 
--- Edits that turn one word into the other: insertion, deletion, substitution, or two neighbours
--- swapped. Words longer than 64 bytes are no misspelling of anything.
-local function distance(a, b)
-  if #a > 64 or #b > 64 then return math.max(#a, #b) end
-  local before, last, now = {}, {}, {}
-  for j = 0, #b do last[j] = j end
-  for i = 1, #a do
-    now[0] = i
-    local x = a:byte(i)
-    for j = 1, #b do
-      local y = b:byte(j)
-      local best = math.min(last[j] + 1, now[j - 1] + 1, last[j - 1] + (x == y and 0 or 1))
-      if i > 1 and j > 1 and x == b:byte(j - 1) and a:byte(i - 1) == y then
-        best = math.min(best, before[j - 2] + 1)
-      end
-      now[j] = best
-    end
-    before, last, now = last, now, before
-  end
-  return last[#b]
-end
-
 --- The entry of a list that is closest to a word.
 -- @tparam string word what was given
--- @tparam {string,...} list what there is
--- @treturn ?string nil where nothing is close enough to be meant
+-- @tparam {string,...} list the names to choose from
+-- @treturn ?string nil if nothing is close enough to be meant
 function check.nearest(word, list)
-  local best, best_distance
-  for _, candidate in ipairs(list) do
-    local d = distance(word:lower(), candidate:lower())
-    if not best or d < best_distance then best, best_distance = candidate, d end
-  end
-  if best and best_distance <= math.max(1, math.min(#word, #best) // 3 + 1) then return best end
+  return core.nearest(word, list)
 end
 
 --- The string keys of a table in byte order.
