@@ -31,12 +31,11 @@ local generate = require "dopl.task.generate"
 local loss = require "dopl.train.loss"
 local text = require "dopl.text"
 
-local metrics = { dialect = "closer-look / DualOptim+" }
-
-for _, field in ipairs { "mean", "harmonic_mean", "spread", "names", "keys" } do
-  metrics[field] = aggregate[field]
-end
-metrics.aggregate = aggregate.of
+local metrics = {
+  dialect = "closer-look / DualOptim+", keys = aggregate.keys, aggregate = aggregate.of,
+  mean = aggregate.mean, harmonic_mean = aggregate.harmonic_mean, spread = aggregate.spread,
+  names = aggregate.names,
+}
 
 --- Summed negative log-likelihood l and label count n of samples, in packed batches.
 -- @param model

@@ -175,6 +175,7 @@ local function item_name(file, item, prefix)
   if owner == file.returns or owner == prefix then
     return prefix == "dopl" and rest or prefix .. "." .. rest
   end
+  return item["function"] -- of another module
 end
 
 local function collect(found, folder)

@@ -101,11 +101,12 @@ local function example(item)
   for _, name in ipairs(item.options.names) do
     if item.options.by_name[name].required then args[#args + 1] = ("%s = %s"):format(name, name) end
   end
+  if #args == 0 then return nil end
   local before = {}
   for i, param in ipairs(item.params) do
     if i < #item.params then before[i] = param.name end
   end
-  local given = #args == 0 and "{}" or "{ " .. table.concat(args, ", ") .. " }"
+  local given = "{ " .. table.concat(args, ", ") .. " }"
   if #before == 0 then return ("%s %s"):format(item.public, given) end
   return ("%s(%s, %s)"):format(item.public, table.concat(before, ", "), given)
 end
@@ -120,7 +121,10 @@ local function function_text(item)
   local lines = { item.public .. (args and ("(%s)"):format(args) or "") }
   lines[#lines + 1] = item.summary:gsub("[^\n]+", "  %0")
   local rows = {}
-  for i, param in ipairs(item.params) do rows[i] = param_row(param) end
+  for i, param in ipairs(item.params) do
+    local is_described = item.options and i == #item.params and param.text == ""
+    if not is_described then rows[#rows + 1] = param_row(param) end
+  end
   if #rows > 0 then
     lines[#lines + 1] = "parameters"
     table.move(columns(rows, "  "), 1, #rows, #lines + 1, lines)
@@ -206,12 +210,8 @@ function help.text(name)
   local row, module = help.operators()[name], modules[name]
   if row then return operator_text(row) end
   local item = docs.find(name)
-  local known = docs.index().modules[name]
-  if item then
-    local text = function_text(item)
-    return known and text .. "\n" .. module_text(name, module) or text
-  end
-  if known or module then return module_text(name, module) end
+  if item then return function_text(item) end
+  if docs.index().modules[name] or module then return module_text(name, module) end
   return nil, nearest(name)
 end
 
