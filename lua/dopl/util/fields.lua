@@ -308,7 +308,7 @@ function fields.default_text(field)
   return (literal(field.default))
 end
 
---- The type of a field as editors write it: `integer`, `string[]`, `"linear"|"none"`.
+--- The type of a field: `integer`, `string[]`, `"linear"|"none"`, `list`.
 -- @tparam table field
 -- @treturn string
 function fields.type_text(field)
@@ -319,10 +319,8 @@ function fields.type_text(field)
     text = table.concat(parts, "|")
   elseif type(field.of) == "string" then
     text = field.of .. "[]"
-  elseif field.type == "list" then
-    text = "table[]"
   else
-    text = field.type:gsub("callable", "function"):gsub("list", "table[]")
+    text = field.type:gsub("callable", "function"):gsub("userdata", "tensor")
   end
   if field.default == false and field.type ~= "boolean" then text = text .. "|false" end
   return text
