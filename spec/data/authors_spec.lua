@@ -145,13 +145,15 @@ describe("data.authors", function()
     local rows = authors.generate { authors = 4, questions = 2 }
     assert.error_matches(function() authors.generate { questions = 26 } end,
       "data.authors.generate: questions: 26, needs an integer from 1 to 25")
-    assert.error_matches(function() authors.generate { authors = 0 } end, "authors: 0, needs an integer from 1 to 2000")
+    assert.error_matches(function() authors.generate { authors = 0 } end,
+      "authors: 0, needs an integer from 1 to 2000")
     assert.error_matches(function() authors.generate { author = 3 } end, "unknown field 'author'")
     assert.error_matches(function() authors.split(rows, { forget = 0 }) end,
       "forget: 0, needs a number above 0")
     assert.error_matches(function() authors.split(rows, { forget = 4 }) end, "no retain set")
     assert.error_matches(function() authors.split(rows, { forget = 2, task = 3 }) end,
       "at most 2 tasks")
-    assert.error_matches(function() authors.split(rows, { forget = 1.5 }) end, "forget: 1.5, needs a whole number")
+    assert.error_matches(function() authors.split(rows, { forget = 1.5 }) end,
+      "forget: 1.5, needs a whole number")
   end)
 end)

@@ -73,7 +73,8 @@ describe("plot.line", function()
       message(plot.line, { titel = "x", series = {} }))
     assert.match("plot.line: y: unknown field 'lable'",
       message(plot.line, { y = { lable = "x" }, series = {} }))
-    assert.match("plot.line: series: element 1: 'y' is missing", message(plot.line, { series = { {} } }))
+    assert.match("plot.line: series: element 1: 'y' is missing",
+      message(plot.line, { series = { {} } }))
   end)
 
   it("refuses what cannot be drawn, and changes nothing it was given", function()

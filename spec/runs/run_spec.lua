@@ -247,7 +247,7 @@ describe("dopl.run", function()
   end)
 
   it("refuses unknown options", function()
-    assert.match("run: unknown field 'sed' %(did you mean 'seed'%?%)",
+    assert.match("run.open: unknown field 'sed' %(did you mean 'seed'%?%)",
       message(run.open, { sed = 1 }))
     for _, name in ipairs { "out", "name" } do
       assert.match("run.open: " .. name .. ": true, needs string", message(run.open, { [name] = true }))

@@ -23,7 +23,7 @@ local params = {}
 local resolved
 
 local PASSING <const> = { resume = true } -- no parameter of the run itself
-local MACHINE <const> = { device = true } -- of the machine rather than the run: a run may resume elsewhere
+local MACHINE <const> = { device = true } -- of the machine: a run may resume on another one
 
 local function usage(status, message)
   local value = { exit = status, message = message }
@@ -32,7 +32,9 @@ end
 
 -- What to say after an unknown name.
 local function suggestion(name, names)
-  if core.early_options[name] then return (": it goes before the recipe: dopl --%s RECIPE"):format(name) end
+  if core.early_options[name] then
+    return (": it goes before the recipe: dopl --%s RECIPE"):format(name)
+  end
   local nearest = check.nearest(name, names)
   if nearest then return (" (did you mean --%s?)"):format(nearest) end
   return (" (there are: --%s)"):format(table.concat(names, ", --"))
