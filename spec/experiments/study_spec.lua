@@ -56,7 +56,7 @@ describe("study.run", function()
     says("optimizer: a function, needs one like optim.adamw", { label = "b", optimizer = print })
     says("forget: a function, needs a loss like loss.idk",
       { label = "b", optimizer = dopl.optim.sgd {}, forget = dopl.loss.idk })
-    says("label: 3, needs string", { label = 3, optimizer = dopl.optim.sgd {} })
+    says("label: 3, needs a string", { label = 3, optimizer = dopl.optim.sgd {} })
     assert.error_matches(function() study.run(nil, nil, {}) end, "study.run: parameters: nil")
   end)
 end)

@@ -220,8 +220,8 @@ describe("metrics.evaluate", function()
     says("row 1: perturbed_answer: the string 'no', needs table", model, tok,
       { kind = "forget", rows = { { question = "Who?", answer = "Bo.", perturbed_answer = "no" } } })
     says("max_tokens: 1.5, needs an integer", model, tok, set, { max_tokens = 1.5 })
-    says("batch_size: %-1, needs at least 1", model, tok, set, { batch_size = -1 })
-    says("refusals: true, needs table", model, tok, set, { refusals = true })
+    says("batch_size: %-1, needs an integer of at least 1", model, tok, set, { batch_size = -1 })
+    says("refusals: true, needs a list of strings", model, tok, set, { refusals = true })
   end)
 end)
 

@@ -250,8 +250,9 @@ describe("dopl.run", function()
     assert.match("run.open: unknown field 'sed' %(did you mean 'seed'%?%)",
       message(run.open, { sed = 1 }))
     for _, name in ipairs { "out", "name" } do
-      assert.match("run.open: " .. name .. ": true, needs string", message(run.open, { [name] = true }))
+      assert.match("run.open: " .. name .. ": true, needs a string",
+        message(run.open, { [name] = true }))
     end
-    assert.match("run.open: params: 3, needs table", message(run.open, { params = 3 }))
+    assert.match("run.open: params: 3, needs a table", message(run.open, { params = 3 }))
   end)
 end)
