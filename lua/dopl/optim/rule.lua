@@ -221,6 +221,9 @@ function config:with(s)
 end
 
 --- Ties the configuration to parameters: allocates the states.
+-- @tparam table params a model's parameters, or a list of { name =, tensor =, kind = }
+-- @tparam[opt] table options
+-- @treturn optimizer
 -- @see dopl.optim.optimizer
 function config:attach(params, options)
   return require("dopl.optim.optimizer").new(self, params, options)

@@ -2,7 +2,8 @@
 --
 -- A block of comments that begins with `---` describes the function, the table or the value below it.
 -- The first sentences are its summary; tags follow LDoc: @tparam, @param, @treturn, @return, @usage (an
--- example), @function (for what is made elsewhere: in C, or by a loop), @type (a class), @module.
+-- example), @function (for what is made elsewhere: in C, or by a loop), @type (a class), @see (the module
+-- that describes the options), @module.
 -- `dopl.help`, the reference and the files for editors are made of these.
 -- @module dopl.util.docs
 
@@ -244,6 +245,7 @@ function docs.find(name)
   local item = all.items[name]
   if not item then return nil end
   require(item.module) -- a module describes its options when it is loaded
+  if item.see then require(item.see) end
   return setmetatable({ public = asked, options = fields.known[asked] or fields.known[name] },
     { __index = item })
 end
