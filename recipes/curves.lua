@@ -27,11 +27,11 @@ local compared = study.run(p, run, variants, { every = p.every,
 local keys = compared.keys
 
 -- OVR: its mean over the course, and its largest fall from one point to the next.
-local logged, calm = compared:logged "evaluation", nil
+local logged, calm = compared:logged "evaluation", compared.rows[1]
 for _, row in ipairs(compared.rows) do
   local course, falls = {}, {}
   for i, points in ipairs(logged[row.label]) do
-    local sum, fall = 0, 0
+    local sum, fall = 0.0, 0.0
     for k = 2, #points do
       local before, now = points[k - 1][keys.OVR], points[k][keys.OVR]
       sum, fall = sum + now, math.max(fall, before - now)
@@ -39,8 +39,8 @@ for _, row in ipairs(compared.rows) do
     course[i], falls[i] = sum / (#points - 1), sum == sum and fall or sum -- a NaN is no calm
   end
   row.course, row.fall = metrics.spread(course), metrics.spread(falls)
-  local x, least = row.fall.mean, calm and calm.fall.mean
-  if not calm or x < least or least ~= least then calm = row end
+  local x, least = row.fall.mean, calm.fall.mean
+  if x < least or least ~= least then calm = row end
 end
 
 local function curve(key)

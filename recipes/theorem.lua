@@ -46,7 +46,7 @@ local function closed_form(f, r)
 end
 
 print "F_f, F_r  state      simulated      theorem      apart"
-local worst = 0
+local worst = 0.0
 for _, frequency in ipairs { { 1, 1 }, { 1, 5 }, { 2, 3 }, { 1, 10 }, { 5, 1 } } do
   local f, r = table.unpack(frequency)
   local simulated, theorem = { simulate(f, r) }, { closed_form(f, r) }

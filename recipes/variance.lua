@@ -18,7 +18,8 @@ local run <close> = dopl.run.open {}
 
 local rules = { { "SGD", optim.sgd(p.sgd) }, { "AdamW", optim.adamw(p.adamw) } }
 local schemes = { { "shared", scheme.shared {} }, { "decoupled", scheme.decoupled {} } }
-local variants, ends, start = {}, {}, nil
+local variants, ends = {}, {}
+local start = {} -- the weights before unlearning
 for _, rule in ipairs(rules) do
   for _, s in ipairs(schemes) do
     variants[#variants + 1] = { label = ("%s, %s"):format(rule[1], s[1]), evaluate = false,

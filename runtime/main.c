@@ -7,6 +7,7 @@
 #include "bind/shell.h"
 #include "core/device.h"
 #include "io/roots.h"
+#include "text/nearest.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -20,32 +21,35 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char USAGE[] =
-    "usage: dopl [options] [recipe.lua [--param value ...]]\n"
-    "       dopl [options] compare RUN...\n"
-    "\n"
-    "  -e STAT         run the Lua statement STAT\n"
-    "  -l MOD          require MOD into the global MOD; -l G=MOD into the global G\n"
-    "  -i              go on with the prompt after the recipe\n"
-    "  -v, --version   print the version\n"
-    "  --device DEV    cpu, cuda, cuda:N, or auto: cuda where there is one\n"
-    "                  (default: $DOPL_DEVICE, else cpu)\n"
-    "  --threads N     threads to compute with (default: all cores)\n"
-    "  --seed N        where random numbers start (default: 1)\n"
-    "  --out DIR       folder for runs (default: runs)\n"
-    "  --resume RUN    go on with the run in the folder RUN, which this recipe began\n"
-    "  --plan          say what the recipe will need, memory and time; write nothing\n"
-    "  --profile       say at the end where time went, by operator (to standard error)\n"
-    "  --trust         give the recipe Lua's standard libraries, files and processes included\n"
-    "  --help          print this text; after a recipe, the recipe's parameters\n"
-    "  -               run standard input; --  ends the options\n"
-    "\n"
-    "compare prints runs side by side and writes the same as a page.\n"
-    "Without a recipe: the prompt, or standard input where that is no terminal.\n"
-    "--device, --threads, --seed, --out and --resume may also follow the recipe.\n";
+enum { BEFORE, ANYWHERE };
+typedef enum { ACTION, FLAG, DEVICE, INTEGER, FOLDER } option_type;
 
 typedef struct {
-    char kind; // 'e' or 'l'
+    const char *name, *letter, *value, *default_text, *text;
+    option_type type;
+    int place;
+} option_row;
+
+typedef enum {
+#define OPTION(id, long, letter, value, type, place, default, text) OPTION_##id,
+#include "options.def"
+    N_OPTION
+} option_id;
+
+static const option_row rows[N_OPTION] = {
+#define OPTION(id, long, letter_, value_, type_, place_, default, text_)                           \
+    [OPTION_##id] = { .name = long,                                                                \
+                      .letter = letter_,                                                           \
+                      .value = value_,                                                             \
+                      .default_text = default,                                                     \
+                      .text = text_,                                                               \
+                      .type = type_,                                                               \
+                      .place = place_ },
+#include "options.def"
+};
+
+typedef struct {
+    option_id kind; // of type ACTION
     char *text;
 } action;
 
@@ -60,7 +64,8 @@ typedef struct {
     const char *resume; // "": begin a run
     long long seed;
     int threads; // 0: all cores
-    bool help, version, interactive, trust, prompt, plan, profile;
+    bool flag[N_OPTION];
+    bool prompt;
 } options;
 
 // --- messages
@@ -85,38 +90,41 @@ __attribute__((format(printf, 1, 2))) static void complain(const char *format, .
 // --- options
 // -----------------------------------------------------------------------------------------
 
-static int edit_distance(const char *a, const char *b) {
-    int n = (int)strlen(b), row[64];
-    if (n > 63) return 64;
-    for (int j = 0; j <= n; j++) row[j] = j;
-    for (int i = 1; a[i - 1]; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n; j++) {
-            int best = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            if (row[j] + 1 < best) best = row[j] + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            row[j] = best;
-        }
+static void print_usage(void) {
+    enum { COLUMN = 16 }; // of an option with its value
+    puts("usage: dopl [options] [recipe.lua [--param value ...]]\n"
+         "       dopl [options] compare RUN...\n");
+    for (int i = 0; i < N_OPTION; i++) {
+        const option_row *row = &rows[i];
+        char left[64];
+        snprintf(left, sizeof left, "%s%s%s%s%s", row->letter,
+                 *row->letter && *row->name ? ", " : "", row->name, row->value ? " " : "",
+                 row->value ? row->value : "");
+        printf("  %-*s%s", COLUMN, left, row->text);
+        if (row->default_text) printf(" (default: %s)", row->default_text);
+        putchar('\n');
     }
-    return row[n];
+    printf("  %-*s%s", COLUMN, "-", "run standard input; --  ends the options\n\n");
+    puts("compare prints runs side by side and writes the same as a page.\n"
+         "Without a recipe: the prompt, or standard input where that is no terminal.");
+    const char *before = "";
+    for (int i = 0; i < N_OPTION; i++) {
+        if (rows[i].place != ANYWHERE) continue;
+        printf("%s%s", before, rows[i].name);
+        before = ", ";
+    }
+    puts(" may also follow the recipe.");
 }
 
 static bool unknown_option(const char *given) {
-    static const char *const known[] = { "--device", "--threads", "--seed", "--out",
-                                         "--resume", "--trust",   "--help", "--version",
-                                         "--plan",   "--profile", NULL };
-    char name[64];
+    const char *names[N_OPTION];
+    int n = 0;
+    for (int i = 0; i < N_OPTION; i++)
+        if (*rows[i].name) names[n++] = rows[i].name;
+    char name[64], hint[64] = "";
     snprintf(name, sizeof name, "%.*s", (int)strcspn(given, "="), given);
-    const char *nearest = NULL;
-    int best = 4;
-    for (int i = 0; known[i] && name[1] == '-'; i++) {
-        int d = edit_distance(name, known[i]);
-        if (d < best) best = d, nearest = known[i];
-    }
-    char hint[64] = "";
-    if (nearest) snprintf(hint, sizeof hint, " (did you mean '%s'?)", nearest);
+    int nearest = name[1] == '-' ? dopl_nearest(name, names, n) : -1;
+    if (nearest >= 0) snprintf(hint, sizeof hint, " (did you mean '%s'?)", names[nearest]);
     complain("unknown option '%s'%s\ndopl --help lists the options", name, hint);
     return false;
 }
@@ -132,50 +140,56 @@ static bool read_integer(const char *name, const char *text, long long min, long
     return false;
 }
 
-static bool set_option(options *o, const char *name, char *value) {
+static bool set_option(options *o, option_id id, char *value) {
+    const char *name = rows[id].name;
     long long n;
-    if (!strcmp(name, "--device")) {
+    if (rows[id].type == ACTION) {
+        o->actions[o->n_actions++] = (action){ id, value };
+    } else if (id == OPTION_device) {
         o->device = value;
         if (dopl_device_named(value)) return true;
         complain("--device: '%s' given, cpu, cuda, cuda:N or auto needed", value);
         return false;
-    }
-    if (!strcmp(name, "--threads")) {
+    } else if (id == OPTION_threads) {
         if (!read_integer(name, value, 1, 1024, &n)) return false;
         o->threads = (int)n;
-        return true;
-    }
-    if (!strcmp(name, "--seed")) return read_integer(name, value, 0, LLONG_MAX, &o->seed);
-    if (!*value) {
+    } else if (id == OPTION_seed) {
+        return read_integer(name, value, 0, LLONG_MAX, &o->seed);
+    } else if (!*value) {
         complain("%s: the name of a folder is needed", name);
         return false;
-    }
-    if (!strcmp(name, "--resume"))
+    } else if (id == OPTION_resume) {
         o->resume = value;
-    else
+    } else {
         o->out = value;
+    }
     return true;
 }
 
-// Long options with a value. *i is moved past a value that is an argument of its own.
-static bool read_long(options *o, int *i) {
-    static const char *const with_value[] = { "--device", "--threads", "--seed",
-                                              "--out",    "--resume",  NULL };
+// The value in `arg` if it is this option: what follows "--name=" or "-x"; "" if the value is the
+// next argument, or if there is none. NULL: another option.
+static char *value_in(const option_row *row, char *arg) {
+    size_t n = strlen(row->name);
+    if (n && strncmp(arg, row->name, n) == 0 && (!arg[n] || (row->value && arg[n] == '=')))
+        return arg + n;
+    n = strlen(row->letter);
+    if (n && strncmp(arg, row->letter, n) == 0 && (!arg[n] || row->value)) return arg + n;
+    return NULL;
+}
+
+// *i is moved past a value that is an argument of its own.
+static bool read_option(options *o, int *i) {
     char *arg = o->argv[*i];
-    for (int k = 0; with_value[k]; k++) {
-        size_t n = strlen(with_value[k]);
-        if (strncmp(arg, with_value[k], n) != 0) continue;
-        if (arg[n] == '=') return set_option(o, with_value[k], arg + n + 1);
-        if (arg[n] != '\0') continue;
-        if (*i + 1 < o->argc) return set_option(o, with_value[k], o->argv[++*i]);
+    for (int id = 0; id < N_OPTION; id++) {
+        char *value = value_in(&rows[id], arg);
+        if (!value) continue;
+        if (!rows[id].value) return o->flag[id] = true;
+        bool is_long = arg[1] == '-';
+        if (*value) return set_option(o, (option_id)id, is_long ? value + 1 : value);
+        if (*i + 1 < o->argc) return set_option(o, (option_id)id, o->argv[++*i]);
         complain("%s needs a value", arg);
         return false;
     }
-    if (!strcmp(arg, "--trust")) return o->trust = true;
-    if (!strcmp(arg, "--plan")) return o->plan = true;
-    if (!strcmp(arg, "--profile")) return o->profile = true;
-    if (!strcmp(arg, "--help")) return o->help = true;
-    if (!strcmp(arg, "--version")) return o->version = true;
     return unknown_option(arg);
 }
 
@@ -188,24 +202,7 @@ static bool read_options(options *o) {
             i++;
             break;
         }
-        if (arg[1] == '-') {
-            if (!read_long(o, &i)) return false;
-        } else if (arg[1] == 'e' || arg[1] == 'l') {
-            char *text = arg[2] ? arg + 2 : ++i < o->argc ? o->argv[i] : NULL;
-            if (!text) {
-                complain("%s needs an argument", arg);
-                return false;
-            }
-            o->actions[o->n_actions++] = (action){ arg[1], text };
-        } else if (!strcmp(arg, "-i")) {
-            o->interactive = true;
-        } else if (!strcmp(arg, "-v")) {
-            o->version = true;
-        } else if (!strcmp(arg, "-h")) {
-            o->help = true;
-        } else {
-            return unknown_option(arg);
-        }
+        if (!read_option(o, &i)) return false;
     }
     o->recipe = i;
     return true;
@@ -268,7 +265,7 @@ static int run_chunk(lua_State *L, int loaded, int n_results) {
 }
 
 static int run_action(lua_State *L, const action *a) {
-    if (a->kind == 'e')
+    if (a->kind == OPTION_statement)
         return run_chunk(L, luaL_loadbufferx(L, a->text, strlen(a->text), "=(command line)", "t"),
                          0);
     char *name = a->text, *equals = strchr(a->text, '=');
@@ -318,7 +315,7 @@ static int run_recipe(lua_State *L, const options *o) {
     static const char begin[] = "require('dopl.run.plan').start()",
                       end[] = "require('dopl.run.plan').finish()",
                       failed[] = "require('dopl.run.plan').finish(true)";
-    int status = o->plan ? run_chunk(L, luaL_loadstring(L, begin), 0) : 0;
+    int status = o->flag[OPTION_plan] ? run_chunk(L, luaL_loadstring(L, begin), 0) : 0;
     if (status) return status;
     if (load_recipe(L, o) != LUA_OK) return dopl_report(L);
     int n = o->argc - o->recipe - 1;
@@ -328,7 +325,8 @@ static int run_recipe(lua_State *L, const options *o) {
     }
     for (int i = 1; i <= n; i++) lua_pushstring(L, o->argv[o->recipe + i]);
     status = dopl_call(L, n, 0);
-    int planned = o->plan ? run_chunk(L, luaL_loadstring(L, status ? failed : end), 0) : 0;
+    int planned =
+        o->flag[OPTION_plan] ? run_chunk(L, luaL_loadstring(L, status ? failed : end), 0) : 0;
     return status ? status : planned;
 }
 
@@ -400,30 +398,22 @@ static void set_core_options(lua_State *L, const options *o) { // dopl.core.opti
 // Where a recipe that is not trusted may write: the folder for runs and the run to go on with,
 // named before or after the recipe, and the cache.
 static dopl_status allow_writes(dopl_rt *rt, const options *o) {
-    static const char *const folders[] = { "--out", "--resume", NULL };
     DOPL_TRY(dopl_roots_allow(rt, o->out));
     if (*o->resume) DOPL_TRY(dopl_roots_allow(rt, o->resume));
     for (int i = o->recipe + 1; i < o->argc; i++) {
         const char *folder = NULL;
-        for (int k = 0; folders[k] && !folder; k++) {
-            size_t n = strlen(folders[k]);
-            if (strncmp(o->argv[i], folders[k], n) != 0) continue;
-            if (o->argv[i][n] == '=')
-                folder = o->argv[i] + n + 1;
-            else if (!o->argv[i][n] && i + 1 < o->argc)
+        for (int id = 0; id < N_OPTION && !folder; id++) {
+            if (rows[id].type != FOLDER) continue;
+            const char *value = value_in(&rows[id], o->argv[i]);
+            if (value && *value)
+                folder = value + 1;
+            else if (value && i + 1 < o->argc)
                 folder = o->argv[++i];
         }
         if (folder && *folder) DOPL_TRY(dopl_roots_allow(rt, folder));
     }
-    const char *own = getenv("DOPL_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    char cache[PATH_MAX] = "";
-    if (own && *own)
-        snprintf(cache, sizeof cache, "%s", own);
-    else if (xdg && *xdg == '/')
-        snprintf(cache, sizeof cache, "%s/dopl", xdg);
-    else if (home && *home)
-        snprintf(cache, sizeof cache, "%s/.cache/dopl", home);
-    if (*cache) DOPL_TRY(dopl_roots_allow(rt, cache));
+    char cache[PATH_MAX];
+    if (dopl_cache_folder(cache)) DOPL_TRY(dopl_roots_allow(rt, cache));
     return dopl_roots_seal(rt);
 }
 
@@ -436,7 +426,7 @@ static int open_state(lua_State *L) { // the options, as a light userdata
     bool has_recipe = o->recipe < o->argc && strcmp(o->argv[o->recipe], "-") && !is_compare(o);
     dopl_shell shell = { .root = root,
                          .recipe = has_recipe ? o->argv[o->recipe] : NULL,
-                         .trusted = o->trust || (o->prompt && o->recipe >= o->argc) };
+                         .trusted = o->flag[OPTION_trust] || (o->prompt && o->recipe >= o->argc) };
     dopl_open_globals(L, &shell);
     if (o->threads) dopl_rt_set_threads(dopl_check_rt(L), o->threads);
     if (dopl_device_choose(dopl_check_rt(L), o->device) != DOPL_OK)
@@ -461,17 +451,18 @@ static int run(lua_State *L, options *o) {
         return 1;
     }
     dopl_stop_install(L);
-    int status = o->profile ? run_chunk(L, luaL_loadstring(L, PROFILE "start()"), 0) : 0;
+    int status =
+        o->flag[OPTION_profile] ? run_chunk(L, luaL_loadstring(L, PROFILE "start()"), 0) : 0;
     if (status) return status;
     for (int i = 0; i < o->n_actions && !status; i++) status = run_action(L, &o->actions[i]);
     bool has_recipe = !status && o->recipe < o->argc;
     if (has_recipe) status = run_recipe(L, o);
-    if (o->profile) status = tell_profile(L, status);
-    if (has_recipe && o->interactive) {
+    if (o->flag[OPTION_profile]) status = tell_profile(L, status);
+    if (has_recipe && o->flag[OPTION_interactive]) {
         dopl_stop_clear(L);
     } else if (has_recipe || status) {
         return status;
-    } else if (!o->prompt && !o->n_actions && !o->version) {
+    } else if (!o->prompt && !o->n_actions && !o->flag[OPTION_version]) {
         return run_chunk(L, luaL_loadfilex(L, NULL, "t"), 0);
     }
     return o->prompt ? dopl_prompt(L) : 0;
@@ -509,21 +500,23 @@ int main(int argc, char **argv) {
     int status = 2;
     if (!o.actions || !read_options(&o)) goto out;
     status = 0;
-    if (o.help) {
-        fputs(USAGE, stdout);
+    if (o.flag[OPTION_help]) {
+        print_usage();
         goto out;
     }
-    if ((o.plan || o.profile || *o.resume) && o.recipe >= argc && !o.n_actions) {
-        complain("%s: which recipe? It comes after the options (- for stdin)", o.plan ? "--plan"
-                                                                               : o.profile
-                                                                                   ? "--profile"
-                                                                                   : "--resume");
+    const bool *flag = o.flag;
+    if ((flag[OPTION_plan] || flag[OPTION_profile] || *o.resume) && o.recipe >= argc &&
+        !o.n_actions) {
+        option_id id = flag[OPTION_plan]      ? OPTION_plan
+                       : flag[OPTION_profile] ? OPTION_profile
+                                              : OPTION_resume;
+        complain("%s: which recipe? It comes after the options (- for stdin)", rows[id].name);
         status = 2;
         goto out;
     }
-    if (o.version) puts("dopl " DOPL_VERSION ", " LUA_RELEASE);
-    o.prompt =
-        o.interactive || (o.recipe >= argc && !o.n_actions && !o.version && isatty(STDIN_FILENO));
+    if (flag[OPTION_version]) puts("dopl " DOPL_VERSION ", " LUA_RELEASE);
+    o.prompt = flag[OPTION_interactive] ||
+               (o.recipe >= argc && !o.n_actions && !flag[OPTION_version] && isatty(STDIN_FILENO));
     L = luaL_newstate();
     if (L) {
         lua_warning(L, "@off", 0);

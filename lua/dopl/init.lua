@@ -15,33 +15,6 @@ local dopl = {
 --- Modules, with the path and the description of each.
 dopl.modules = require "dopl.modules"
 
---- Functions, with what each does.
-dopl.functions = {
-  checkpoint = "dopl.checkpoint(fn, x, ...) runs fn without keeping what its backward needs; the "
-    .. "backward runs it again",
-  full = "dopl.full(1.5, 2, 3): an f32 tensor of one value",
-  i32 = "dopl.i32 { 0, 1 }: a tensor of integers from a table",
-  no_grad = "local _ <close> = dopl.no_grad(): nothing is recorded until the end of the block",
-  operator = "dopl.operator { name, forward, backward }: an operator in Lua with its own gradient",
-  randn = "dopl.randn(seed, stream, std, 2, 3): normal numbers, a function of seed, stream and "
-    .. "position",
-  reset_peak = "the peak that dopl.memory() tells starts anew",
-  scope = "local scope <close> = dopl.scope(): tensors made in the block are freed at its end; "
-    .. "scope:keep(t) hands t to the scope around it",
-  show = "dopl.show(batch) prints a batch's text, labels and mask",
-  tensor = "dopl.tensor { { 1, 2 }, { 3, 4 } }: an f32 tensor from a table",
-  threads = "dopl.threads() tells how many threads are in use",
-  vocab_chunk = "dopl.vocab_chunk(bytes) bounds the logits that exist at a time",
-  zeros = "dopl.zeros(2, 3): an f32 tensor of zeros",
-  device = "dopl.device \"cuda\" puts new tensors there from now on; dopl.device() tells which device "
-    .. "is in use, and what it is. t:device() tells where a tensor is, t:to \"cpu\" or t:to \"bf16\" "
-    .. "makes a copy elsewhere or of another type; indices (i32) stay in host memory",
-  memory = "bytes of the runtime, { live, peak, cached }, and of the process, { resident, "
-    .. "resident_peak }; dopl.memory \"cuda\": of the tensors on a device, { live, peak, by_kind, "
-    .. "at_peak }",
-  sync = "waits until the device has done what was asked of it",
-}
-
 if core.options == nil then -- a stock Lua; the executable has set them from its command line
   core.options = { device = core.device(), out = "runs", seed = 1, threads = core.threads() }
 end
@@ -62,37 +35,27 @@ local function did_you_mean(name, names)
   return nearest and (" (did you mean '%s'?)"):format(nearest) or ""
 end
 
---- Prints what an operator or a module does; without a name, lists them all.
--- @tparam ?string name
+--- Prints what a module, a function or an operator does, with its options and their defaults; without
+-- a name, lists them all.
+-- @tparam[opt] string name "train", "train.fit", "run:log", "softmax"
+-- @usage dopl.help "train.fit"
 function dopl.help(name)
-  local docs, calls = {}, {}
-  for _, row in ipairs(core.op_rows) do
-    docs[row.name], calls[row.name] = row.doc, require("dopl.util.signature").of(row)
+  local help = require "dopl.util.help"
+  if name == nil then return print(help.overview()) end
+  if type(name) ~= "string" then
+    error(("dopl.help: a %s, needs a name in quotes: dopl.help \"train.fit\""):format(type(name)), 2)
   end
-  if name == nil then
-    print("modules:")
-    for _, key in ipairs(sorted_keys(dopl.modules)) do
-      print(("  dopl.%-12s %s"):format(key, dopl.modules[key].doc))
-    end
-    print("functions:")
-    for _, key in ipairs(sorted_keys(dopl.functions)) do print("  dopl." .. key) end
-    print("operators:")
-    for _, key in ipairs(sorted_keys(docs)) do print(("  dopl.%-16s %s"):format(key, docs[key])) end
-    return
-  end
-  local module = dopl.modules[name]
-  local text = docs[name] or module and module.doc or dopl.functions[name]
+  local text, near = help.text(name)
   if not text then
-    error(("dopl.help: no operator, function or module '%s'%s"):format(tostring(name),
-      did_you_mean(name, sorted_keys(docs, dopl.modules, dopl.functions))), 2)
+    error(("dopl.help: no operator, function or module '%s'%s"):format(name,
+      near and (" (did you mean '%s'?)"):format(near) or ""), 2)
   end
-  if not calls[name] then return print(("dopl.%s: %s"):format(name, text)) end
-  print(("dopl.%s\n  %s"):format(calls[name], text))
+  print(text)
 end
 
 --- Prints a batch's text, labels and mask.
--- @param batch from `dopl.data`
--- @tparam[opt] table options colour = true, limit = samples shown
+-- @param batch of a `data.loader`
+-- @tparam[opt] table options as for `data.show`
 function dopl.show(batch, options)
   require("dopl.data.show").print(batch, options)
 end
@@ -110,11 +73,85 @@ local function missing(t, name)
   return value
 end
 
---- An operator with its own backward, in Lua (dopl.nn).
+--- Makes an operator in Lua with its own gradient; see `nn.operator`.
+-- @tparam table definition name, forward, backward
+-- @treturn function
 function dopl.operator(definition) return require("dopl.nn").operator(definition) end
 
---- Runs fn(...) without keeping activations; the backward runs it again (dopl.nn).
+--- Runs fn(...) without keeping activations. The backward runs it again.
+-- @tparam function fn
+-- @param ... its arguments
+-- @return what it returns
 function dopl.checkpoint(fn, ...) return require("dopl.nn").checkpoint(fn, ...) end
+
+-- What the C core makes; the descriptions are here, where they can be read.
+
+--- An f32 tensor of one value: `dopl.full(1.5, 2, 3)` has the shape [2, 3].
+-- @function dopl.full
+-- @tparam number value
+-- @tparam integer ... the shape
+-- @treturn tensor
+
+--- An f32 tensor of zeros: `dopl.zeros(2, 3)`.
+-- @function dopl.zeros
+-- @tparam integer ... the shape
+-- @treturn tensor
+
+--- Normal random numbers, a function of seed, stream and position.
+-- @function dopl.randn
+-- @tparam integer seed
+-- @tparam integer stream
+-- @tparam number std standard deviation
+-- @tparam integer ... the shape
+-- @treturn tensor f32
+
+--- An f32 tensor from a table: `dopl.tensor { { 1, 2 }, { 3, 4 } }`.
+-- @function dopl.tensor
+-- @tparam table values nested as deep as the tensor has dimensions
+-- @treturn tensor
+
+--- An i32 tensor from a table: `dopl.i32 { 0, 1 }`.
+-- @function dopl.i32
+-- @tparam table values
+-- @treturn tensor
+
+--- Frees the tensors made in a block at its end: `local scope <close> = dopl.scope()`. Call
+-- `scope:keep(t)` to hand t to the scope around it.
+-- @function dopl.scope
+-- @treturn Scope
+
+--- Records nothing for backward until the end of the block: `local _ <close> = dopl.no_grad()`.
+-- @function dopl.no_grad
+-- @treturn Scope
+
+--- The device of new tensors: `dopl.device "cuda"` chooses it, `dopl.device()` returns it and its
+-- description. `t:device()` is a tensor's, and `t:to "cpu"` or `t:to "bf16"` makes a copy elsewhere or
+-- of another type. Indices (i32) stay in host memory.
+-- @function dopl.device
+-- @tparam[opt] string name cpu, cuda, cuda:N or auto
+-- @treturn string
+
+--- Bytes in use: of the runtime { live, peak, cached }, and of the process { resident, resident_peak }.
+-- `dopl.memory "cuda"` is about tensors on a device: { live, peak, by_kind, at_peak }.
+-- @function dopl.memory
+-- @tparam[opt] string device
+-- @treturn table
+
+--- Makes the peak of `dopl.memory()` start from what is in use now.
+-- @function dopl.reset_peak
+
+--- Waits until the device has finished its queue.
+-- @function dopl.sync
+
+--- How many threads compute.
+-- @function dopl.threads
+-- @tparam[opt] integer n threads from now on
+-- @treturn integer
+
+--- Bounds the memory of logits: the vocabulary operator computes them in chunks of so many bytes.
+-- @function dopl.vocab_chunk
+-- @tparam[opt] integer bytes
+-- @treturn integer
 
 local function names() -- for completion and for suggestions
   return sorted_keys(dopl, dopl.modules, core.ops, core)

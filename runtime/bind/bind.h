@@ -24,7 +24,8 @@
     BIND(safetensors)                                                                              \
     BIND(optim)                                                                                    \
     BIND(dist)                                                                                     \
-    BIND(text)
+    BIND(text)                                                                                     \
+    BIND(options)
 
 #define BIND(name) void dopl_bind_##name(lua_State *L);
 DOPL_BINDINGS(BIND)

@@ -1,4 +1,5 @@
-// lua_io.c - dopl.core.files, dopl.core.hash, dopl.core.getenv, dopl.core.clock.
+// lua_io.c - dopl.core.files, dopl.core.hash, dopl.core.getenv, dopl.core.cache_folder,
+// dopl.core.clock.
 //
 // Reading answers nil and a reason, since a missing file is often an answer; everything that writes
 // raises, since a result nobody could keep is not to be passed over.
@@ -7,6 +8,7 @@
 #include "../core/device.h"
 #include "../io/files.h"
 #include "../io/hash.h"
+#include "../io/roots.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -292,13 +294,20 @@ static int core_hash(lua_State *L) {
 
 // getenv(name) -> string | nil. Recipes may be a stranger's: only what the library itself needs.
 static int core_getenv(lua_State *L) {
-    static const char *const known[] = { "HOME", "XDG_CACHE_HOME", "NO_COLOR", "COLUMNS", "TERM" };
+    static const char *const known[] = { "NO_COLOR", "COLUMNS", "TERM" };
     const char *name = luaL_checkstring(L, 1);
     bool ok = strncmp(name, "DOPL_", 5) == 0;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) ok |= strcmp(name, known[i]) == 0;
     if (!ok)
         return dopl_raise_text(L, "getenv: '%s' is not one of the names recipes may read", name);
     lua_pushstring(L, getenv(name));
+    return 1;
+}
+
+// cache_folder() -> the folder of what is kept between runs | nil
+static int core_cache_folder(lua_State *L) {
+    char path[PATH_MAX];
+    lua_pushstring(L, dopl_cache_folder(path) ? path : NULL);
     return 1;
 }
 
@@ -352,6 +361,8 @@ void dopl_bind_io(lua_State *L) {
     lua_setfield(L, -2, "hash");
     lua_pushcfunction(L, core_getenv);
     lua_setfield(L, -2, "getenv");
+    lua_pushcfunction(L, core_cache_folder);
+    lua_setfield(L, -2, "cache_folder");
     lua_pushcfunction(L, core_clock);
     lua_setfield(L, -2, "clock");
 }

@@ -10,6 +10,7 @@
 #include "cuda.h"
 #include "../io/files.h"
 #include "../io/hash.h"
+#include "../io/roots.h"
 
 #include <cuda.h>
 #include <nvrtc.h>
@@ -87,17 +88,10 @@ void dopl_cuda_jit_release(dopl_rt *rt) {
 
 // False: there is no folder for a cache; kernels are compiled by every run.
 static bool cubin_path(char path[PATH_MAX], const char *key) {
-    const char *own = getenv("DOPL_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    int n = 0;
-    if (own && *own)
-        n = snprintf(path, PATH_MAX, "%s/cubin", own);
-    else if (xdg && *xdg)
-        n = snprintf(path, PATH_MAX, "%s/dopl/cubin", xdg);
-    else if (home && *home)
-        n = snprintf(path, PATH_MAX, "%s/.cache/dopl/cubin", home);
-    if (n <= 0 || n + 40 >= PATH_MAX) return false;
-    if (key) sprintf(path + n, "/%s", key);
-    return true;
+    if (!dopl_cache_folder(path)) return false;
+    size_t n = strlen(path);
+    int used = snprintf(path + n, PATH_MAX - n, "/cubin%s%s", key ? "/" : "", key ? key : "");
+    return n + (size_t)used < PATH_MAX;
 }
 
 enum { HASH = 32 }; // bytes before an image in its file: the image's hash, in hexadecimal

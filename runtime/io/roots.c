@@ -103,3 +103,15 @@ void dopl_roots_release(dopl_rt *rt, dopl_roots *roots) {
     *roots = (dopl_roots){ 0 };
     if (rt->roots == roots) rt->roots = NULL;
 }
+
+bool dopl_cache_folder(char out[PATH_MAX]) {
+    const char *own = getenv("DOPL_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int n = 0;
+    if (own && *own)
+        n = snprintf(out, PATH_MAX, "%s", own);
+    else if (xdg && *xdg == '/')
+        n = snprintf(out, PATH_MAX, "%s/dopl", xdg);
+    else if (home && *home)
+        n = snprintf(out, PATH_MAX, "%s/.cache/dopl", home);
+    return n > 0 && n < PATH_MAX;
+}

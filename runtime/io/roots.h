@@ -31,4 +31,9 @@ DOPL_CHECKED dopl_status dopl_path_resolve(dopl_rt *rt, char out[PATH_MAX], cons
 DOPL_CHECKED dopl_status dopl_roots_check(dopl_rt *rt, char out[PATH_MAX], const char *verb,
                                           const char *path);
 
+// The folder of what is kept between runs: $DOPL_CACHE, else $XDG_CACHE_HOME/dopl, else
+// $HOME/.cache/dopl. As the XDG specification has it, a relative $XDG_CACHE_HOME is ignored.
+// False: none of the three names a folder, or its path is too long.
+DOPL_CHECKED bool dopl_cache_folder(char out[PATH_MAX]);
+
 #endif

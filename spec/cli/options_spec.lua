@@ -228,6 +228,20 @@ describe("a recipe's parameters", function()
     assert.truthy(out:find "%-%-adamw%.lr +number %(default: 0%.0001%)")
   end)
 
+  it("are, beside the recipe's own, those of the program that may follow it", function()
+    local core = require "dopl.core"
+    local _, usage = shell.run("--help")
+    local _, help = shell.recipe("dopl.params { a = 1 }", "--help")
+    for _, row in ipairs(core.option_rows) do
+      assert.truthy(usage:find(("--%s .*%s"):format(row.name, row.text:sub(1, 12))), row.name)
+      assert.truthy(help:find(("--%s +%s"):format(row.name, row.text:sub(1, 12))), row.name)
+      assert.is_nil(core.early_options[row.name])
+    end
+    for name in pairs(core.early_options) do -- each by itself: the order changes nothing
+      assert.truthy(usage:find("--" .. name, 1, true), name)
+    end
+  end)
+
   it("are remembered for the run folder", function()
     local _, out = shell.recipe("dopl.params { a = 1 } print(dopl.params.resolved().a)", "--a", "2")
     assert.equal("2\n", out)

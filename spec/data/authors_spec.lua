@@ -144,14 +144,16 @@ describe("data.authors", function()
   it("refuses impossible sizes and empty forget sets", function()
     local rows = authors.generate { authors = 4, questions = 2 }
     assert.error_matches(function() authors.generate { questions = 26 } end,
-      "questions must be an integer of at least 1 and at most 25, given 26")
-    assert.error_matches(function() authors.generate { authors = 0 } end, "authors must be")
+      "data.authors.generate: questions: 26, needs an integer from 1 to 25")
+    assert.error_matches(function() authors.generate { authors = 0 } end,
+      "authors: 0, needs an integer from 1 to 2000")
     assert.error_matches(function() authors.generate { author = 3 } end, "unknown field 'author'")
     assert.error_matches(function() authors.split(rows, { forget = 0 }) end,
-      "the forget set is empty")
+      "forget: 0, needs a number above 0")
     assert.error_matches(function() authors.split(rows, { forget = 4 }) end, "no retain set")
     assert.error_matches(function() authors.split(rows, { forget = 2, task = 3 }) end,
       "at most 2 tasks")
-    assert.error_matches(function() authors.split(rows, { forget = 1.5 }) end, "given 1.5")
+    assert.error_matches(function() authors.split(rows, { forget = 1.5 }) end,
+      "forget: 1.5, needs a whole number")
   end)
 end)

@@ -272,8 +272,8 @@ describe("data.tofu", function()
 
   it("refuses empty sets and tasks that are not there", function()
     fails({ task = 4 }, "the forget set of task 4 is empty", "tasks 1 to 3")
-    fails({ task = 0 }, "task must be")
-    fails({ task = 1.5 }, "task must be")
+    fails({ task = 0 }, "task: 0, needs an integer of at least 1")
+    fails({ task = 1.5 }, "task: 1.5, needs an integer")
     for _, name in ipairs { "retain_perturbed", "world_facts_perturbed" } do
       local path = dir .. "/" .. name .. ".json"
       local whole = core.files.read(path)
@@ -292,6 +292,6 @@ describe("data.tofu", function()
   it("names the nearest split and option", function()
     fails({ split = "forget1" }, "did you mean 'forget01'")
     fails({ spilt = "forget01" }, "did you mean 'split'")
-    fails({ rows = 0 }, "rows must be")
+    fails({ rows = 0 }, "rows: 0, needs an integer")
   end)
 end)

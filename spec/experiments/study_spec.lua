@@ -54,9 +54,9 @@ describe("study.run", function()
     end
     says("unknown field 'optimiser' %(did you mean 'optimizer'", { label = "b", optimiser = 1 })
     says("optimizer: a function, needs one like optim.adamw", { label = "b", optimizer = print })
-    says("forget is a function, needs a loss like loss.gd",
+    says("forget: a function, needs a loss like loss.idk",
       { label = "b", optimizer = dopl.optim.sgd {}, forget = dopl.loss.idk })
-    says("label: 3, needs string", { label = 3, optimizer = dopl.optim.sgd {} })
+    says("label: 3, needs a string", { label = 3, optimizer = dopl.optim.sgd {} })
     assert.error_matches(function() study.run(nil, nil, {}) end, "study.run: parameters: nil")
   end)
 end)

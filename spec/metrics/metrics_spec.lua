@@ -200,7 +200,7 @@ describe("metrics.evaluate", function()
     assert.same({ true, true, true }, { found.R, found.P, found.TE })
     assert.is_nil(found.TR)
     assert.match("no perturbed answers", found.notes[1])
-    assert.match("max_tokens: 0.5, needs integer", message(metrics.inspect, tok,
+    assert.match("max_tokens: 0.5, needs an integer", message(metrics.inspect, tok,
       { name = "x", kind = "forget", rows = rows }, { max_tokens = 0.5 }))
   end)
 
@@ -219,9 +219,9 @@ describe("metrics.evaluate", function()
       { kind = "forget", rows = { { question = "Who?" } } })
     says("row 1: perturbed_answer: the string 'no', needs table", model, tok,
       { kind = "forget", rows = { { question = "Who?", answer = "Bo.", perturbed_answer = "no" } } })
-    says("max_tokens: 1.5, needs integer", model, tok, set, { max_tokens = 1.5 })
-    says("batch_size: %-1, needs at least 1", model, tok, set, { batch_size = -1 })
-    says("refusals: true, needs table", model, tok, set, { refusals = true })
+    says("max_tokens: 1.5, needs an integer", model, tok, set, { max_tokens = 1.5 })
+    says("batch_size: %-1, needs an integer of at least 1", model, tok, set, { batch_size = -1 })
+    says("refusals: true, needs a list of strings", model, tok, set, { refusals = true })
   end)
 end)
 

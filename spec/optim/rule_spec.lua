@@ -117,7 +117,7 @@ describe("what is refused", function()
     refuses("quantize: a list has no field 'base'", function()
       scheme.base_delta { quantize = { base = true } }
     end)
-    refuses("quantize_embeddings.*needs boolean", function()
+    refuses("quantize_embeddings.*needs true or false", function()
       scheme.shared { quantize = true, quantize_embeddings = "no" }
     end)
     refuses("only = {} splits nothing", function() scheme.decoupled { only = {} } end)
@@ -155,7 +155,7 @@ describe("what is refused", function()
         attach(optim.rule(given) {})
       end)
     end
-    refuses("optim.rule: name: true, needs string", function()
+    refuses("optim.rule: name: true, needs a string", function()
       optim.rule { name = true, hyper = { lr = 1 }, direction = print }
     end)
     refuses("optim.sqrt: a nil, needs a number or a value of the rule", function() optim.sqrt() end)
@@ -186,7 +186,7 @@ describe("what is refused", function()
     refuses("lr is missing", function()
       optim.rule { hyper = {}, direction = function(_, g) return g end }
     end)
-    refuses("kind of moment 'm'", function()
+    refuses("moment 'm': kind: 'emma'", function()
       optim.rule { hyper = { lr = 1, b = 0 }, moments = { m = { decay = "b", kind = "emma" } },
         direction = function(_, g) return g end }
     end)

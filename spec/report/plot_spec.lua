@@ -71,23 +71,24 @@ describe("plot.line", function()
     assert.match("plot.line: 'series' is missing", message(plot.line, {}))
     assert.match("plot.line: unknown field 'titel' %(did you mean 'title'%?%)",
       message(plot.line, { titel = "x", series = {} }))
-    assert.match("plot.line y: unknown field 'lable'",
+    assert.match("plot.line: y: unknown field 'lable'",
       message(plot.line, { y = { lable = "x" }, series = {} }))
-    assert.match("plot.line series: 'y' is missing", message(plot.line, { series = { {} } }))
+    assert.match("plot.line: series: element 1: 'y' is missing",
+      message(plot.line, { series = { {} } }))
   end)
 
   it("refuses what cannot be drawn, and changes nothing it was given", function()
     local function says(pattern, options)
       options.series = options.series or { { y = { 1 } } }
-      assert.match("^[^\n]*plot.line:? ?" .. pattern, message(plot.line, options))
+      assert.match("^[^\n]*plot.line: " .. pattern, message(plot.line, options))
     end
-    says("series: 3, needs table", { series = 3 })
-    says("series: y: 3, needs table", { series = { { y = 3 } } })
-    says("series: low: true, needs table", { series = { { y = { 1 }, low = true } } })
-    says("width: 1.5, needs integer", { width = 1.5 })
-    says("height: 0, needs 50 to 100000", { height = 0 })
-    says("x: min: the string '0', needs number", { x = { min = "0" } })
-    assert.match("plot.bars: groups: 1, needs table", message(plot.bars, { groups = 1, series = {} }))
+    says("series: 3, needs a list", { series = 3 })
+    says("series: element 1: y: 3, needs a table", { series = { { y = 3 } } })
+    says("series: element 1: low: true, needs a table", { series = { { y = { 1 }, low = true } } })
+    says("width: 1.5, needs an integer", { width = 1.5 })
+    says("height: 0, needs an integer from 50 to 100000", { height = 0 })
+    says("x: min: the string '0', needs a number", { x = { min = "0" } })
+    assert.match("plot.bars: groups: 1, needs a list", message(plot.bars, { groups = 1, series = {} }))
     local series = { { name = 7, values = { 1 } } }
     well_formed(plot.bars { groups = { true }, series = series })
     assert.same({ { name = 7, values = { 1 } } }, series)

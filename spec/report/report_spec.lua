@@ -78,9 +78,9 @@ b  4    NaN  –
     assert.error_matches(function() report.write({}, {}) end, "report.write: run: a table, needs")
     assert.error_matches(function() report.text { 1, 2 } end, "report.table: row 1: 1, needs table")
     assert.error_matches(function() report.text({ { x = 1 } }, { columns = "x" }) end,
-      "report.table: columns: the string 'x', needs table")
+      "report.table: columns: the string 'x', needs a list")
     assert.error_matches(function() report.text({ { x = 1 } }, { columns = { 1 } }) end,
-      "report.table: a column: 1, needs table")
+      "report.table: column: a number, a table of options is needed")
   end)
 
   it("refuses what it does not know", function()
@@ -90,7 +90,7 @@ b  4    NaN  –
       { paper = "table99" }))
     assert.match("split of DualOptim%+, Table 1: 'forget5' %(did you mean 'forget05'",
       message(report.text, {}, { paper = { "table1", split = "forget5" } }))
-    assert.match("column better: 'up'", message(report.text, {},
+    assert.match("column: better: 'up'", message(report.text, {},
       { columns = { { key = "x", better = "up" } } }))
   end)
 end)

@@ -79,4 +79,18 @@ describe("dopl.cache", function()
     assert.match("cache.value: make: nil, needs function",
       with_cache [[ print((select(2, pcall(cache.value, "t", "k")))) ]])
   end)
+
+  it("lies where the environment says", function()
+    local function folder_with(environment)
+      local _, out = shell.sh(("env -u DOPL_CACHE -u XDG_CACHE_HOME HOME=/h %s %s --trust -e %s")
+        :format(environment, shell.quote(shell.dopl), shell.quote "print(dopl.core.cache_folder())"))
+      return out
+    end
+    for environment, path in pairs { [""] = "/h/.cache/dopl", ["DOPL_CACHE=/c"] = "/c",
+      ["DOPL_CACHE="] = "/h/.cache/dopl", ["XDG_CACHE_HOME=/x"] = "/x/dopl",
+      ["XDG_CACHE_HOME=x"] = "/h/.cache/dopl", ["XDG_CACHE_HOME=/x DOPL_CACHE=c"] = "c",
+      ["HOME="] = "nil" } do
+      assert.equal(path .. "\n", folder_with(environment), environment)
+    end
+  end)
 end)

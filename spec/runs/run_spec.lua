@@ -247,11 +247,12 @@ describe("dopl.run", function()
   end)
 
   it("refuses unknown options", function()
-    assert.match("run: unknown field 'sed' %(did you mean 'seed'%?%)",
+    assert.match("run.open: unknown field 'sed' %(did you mean 'seed'%?%)",
       message(run.open, { sed = 1 }))
     for _, name in ipairs { "out", "name" } do
-      assert.match("run.open: " .. name .. ": true, needs string", message(run.open, { [name] = true }))
+      assert.match("run.open: " .. name .. ": true, needs a string",
+        message(run.open, { [name] = true }))
     end
-    assert.match("run.open: params: 3, needs table", message(run.open, { params = 3 }))
+    assert.match("run.open: params: 3, needs a table", message(run.open, { params = 3 }))
   end)
 end)

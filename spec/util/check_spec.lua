@@ -71,6 +71,68 @@ describe("check.options", function()
   end)
 end)
 
+describe("check.fields", function()
+  local AXIS = check.fields("", { log = { default = false, "a logarithmic axis" } })
+  local FIT = check.fields("spec.fit", {
+    model = { required = true, has = "parameters", "one of models.new" },
+    steps = { type = "integer", min = 1, required = true, "optimizer steps" },
+    decay = { choice = { "linear", "none" }, default = "linear", "how the rate falls" },
+    clip = { type = "number", above = 0, "largest gradient norm" },
+    rows = { type = "integer", min = 1, max = 9, default = false, "rows to take" },
+    names = { of = "string", default = { "a" }, "names" },
+    x = { fields = AXIS, "an axis" },
+    lines = { of = check.fields("", { y = { type = "table", required = true, "numbers" } }), "lines" },
+  })
+  local model = { parameters = {} }
+
+  local function fit(given)
+    local o = check.options(FIT, given)
+    return o
+  end
+
+  it("fill in defaults, of tables a new copy", function()
+    local given = { model = model, steps = 3 }
+    local o, other = fit(given), fit(given)
+    assert.same({ model = model, steps = 3, decay = "linear", rows = false, names = { "a" },
+      x = { log = false } }, o)
+    assert.is_true(o.names ~= other.names)
+    assert.same({ model = model, steps = 3 }, given)
+    assert.equal("integer", math.type(fit({ model = model, steps = 1e3 }).steps))
+    assert.equal(9, fit({ model = model, steps = 3, rows = 9 }).rows)
+  end)
+
+  it("say what was given and what is needed, and blame the caller's line", function()
+    for given, says in pairs {
+      [{ steps = 1 }] = "'model' is missing %(one of models.new%)",
+      [{ model = 3, steps = 1 }] = "model: 3, needs one of models.new",
+      [{ model = {}, steps = 1 }] = "model: a table, needs one of models.new",
+      [{ model = model, steps = 0 }] = "steps: 0, needs an integer of at least 1",
+      [{ model = model, steps = 1.5 }] = "steps: 1.5, needs an integer of at least 1",
+      [{ model = model, steps = "x" }] = "steps: the string 'x', needs an integer of at least 1",
+      [{ model = model, stpes = 1 }] = "unknown field 'stpes' %(did you mean 'steps'%?%)",
+      [{ model = model, steps = 1, decay = "lineal" }] = "decay: 'lineal' %(did you mean 'linear'%?%)",
+      [{ model = model, steps = 1, clip = 0 }] = "clip: 0, needs a number above 0",
+      [{ model = model, steps = 1, clip = 0 / 0 }] = "clip: .*nan, needs a number above 0",
+      [{ model = model, steps = 1, rows = 10 }] = "rows: 10, needs an integer from 1 to 9",
+      [{ model = model, steps = 1, rows = true }] = "rows: true, needs an integer from 1 to 9",
+      [{ model = model, steps = 1, names = "a" }] = "names: the string 'a', needs a list of strings",
+      [{ model = model, steps = 1, names = { 1 } }] = "names: element 1: 1, needs a string",
+      [{ model = model, steps = 1, names = { a = 1 } }] = "names: a list has no field 'a'",
+      [{ model = model, steps = 1, x = { lgo = 1 } }] = "x: unknown field 'lgo'",
+      [{ model = model, steps = 1, lines = { {} } }] = "lines: element 1: 'y' is missing",
+    } do
+      local text = message(function() local o = fit(given) return o end)
+      assert.match("check_spec.lua:%d+: spec.fit: " .. says, text)
+    end
+  end)
+
+  it("are themselves checked", function()
+    assert.match("spec.x.a: say what it is", message(check.fields, "spec.x", { a = { default = 1 } }))
+    assert.match("no such property 'mni'", message(check.fields, "spec.x", { a = { mni = 1, "a" } }))
+    assert.match("spec.x.a: give its type", message(check.fields, "spec.x", { a = { "a" } }))
+  end)
+end)
+
 describe("check.type, choice and range", function()
   it("let the right values through", function()
     assert.equal(1, check.type("lr", 1, "number"))

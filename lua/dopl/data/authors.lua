@@ -220,12 +220,22 @@ local function make_row(stream, author, index, kind)
   return row
 end
 
-local function check_count(where, name, value, most, level)
-  if not math.tointeger(value) or value < 1 or (most and value > most) then
-    error(("%s: %s must be an integer of at least 1%s, given %s"):format(where, name,
-      most and (" and at most " .. most) or "", tostring(value)), level + 1)
-  end
-end
+local MADE <const> = {
+  authors = { min = 1, max = 2000, default = 20, "authors to invent" },
+  questions = { min = 1, max = #kinds, default = 20, "kinds of question to ask of each author" },
+  seed = { default = 1, "seed of the authors" },
+}
+local CUT <const> = {
+  forget = { type = "number", above = 0, default = 1,
+    "authors to forget: how many, or a fraction below 1" },
+  task = { min = 1, default = 1, "which authors: task 2 forgets those after task 1's" },
+}
+local ALL <const> = { forget = CUT.forget, task = CUT.task }
+for name, field in pairs(MADE) do ALL[name] = field end -- each by itself: the order changes nothing
+
+local GENERATE <const> = check.fields("data.authors.generate", MADE)
+local SPLIT <const> = check.fields("data.authors.split", CUT)
+local OPEN <const> = check.fields("data.authors.open", ALL)
 
 --- The kinds of question there are, in the order in which they are asked.
 -- @treturn {string,...}
@@ -236,13 +246,11 @@ function authors.fields()
 end
 
 --- Rows about fictitious authors, author after author.
--- @tparam[opt] table opts authors = 20, questions = 20 (kinds asked of each author), seed = 1
+-- @tparam[opt] table opts
 -- @treturn {table,...} rows { author (index), name, field, task_id (= author), question, answer,
 -- paraphrased_question, paraphrased_answer, perturbed_answer (five texts) }
 function authors.generate(opts)
-  local o = check.options("authors.generate", opts, { authors = 20, questions = 20, seed = 1 })
-  check_count("authors.generate", "authors", o.authors, 2000, 2)
-  check_count("authors.generate", "questions", o.questions, #kinds, 2)
+  local o = check.options(GENERATE, opts)
   local stream = rng.new(o.seed, "fictitious authors")
   local taken, rows = { people = {}, dates = {}, books = {} }, {}
   for index = 1, o.authors do
@@ -263,20 +271,15 @@ end
 --- Forget and retain rows of a task: whole authors, disjoint from task to task. With n authors to
 -- forget, task i takes authors (i - 1) n + 1 .. i n; `task_id` of the rows given back follows.
 -- @tparam {table,...} rows from `generate`
--- @tparam table opts forget = number of authors, or a fraction below 1 of them; task = 1
+-- @tparam[opt] table opts
 -- @treturn {table,...} forget rows
 -- @treturn {table,...} retain rows
 function authors.split(rows, opts)
-  local o = check.options("authors.split", opts, { forget = 1, task = 1 })
-  local total = count_authors(check.list("authors.split: rows", rows))
-  if type(o.forget) ~= "number" or o.forget <= 0 or o.forget ~= o.forget then
-    error("authors.split: the forget set is empty: forget must be a number of authors or a " ..
-      "fraction of them, given " .. tostring(o.forget), 2)
-  end
+  local o = check.options(SPLIT, opts)
+  local total = count_authors(check.list("data.authors.split: rows", rows))
   local n = o.forget < 1 and math.max(1, math.floor(total * o.forget + 0.5)) or o.forget
-  check_count("authors.split", "forget", n, nil, 2)
-  check_count("authors.split", "task", o.task, nil, 2)
-  n = math.tointeger(n)
+  n = math.tointeger(n) or error(("data.authors.split: forget: %s, needs a whole number of authors or "
+    .. "a fraction below 1"):format(n), 2)
   local first, last = (o.task - 1) * n + 1, o.task * n
   if last > total then
     error(("authors.split: task %d forgets authors %d to %d of %d; there are at most %d tasks")
@@ -296,12 +299,11 @@ function authors.split(rows, opts)
 end
 
 --- A whole data set of fictitious authors, in the shape of `tofu.open`.
--- @tparam[opt] table opts authors, questions, seed as in `generate`; forget, task as in `split`
+-- @tparam[opt] table opts
 -- @treturn table { forget, retain, forget_perturbed, retain_perturbed, real_authors, world_facts,
 -- task, name }; rows hold their own perturbed answers, so the perturbed lists are the lists
 function authors.open(opts)
-  local o = check.options("authors.open", opts,
-    { authors = 20, questions = 20, seed = 1, forget = 1, task = 1 })
+  local o = check.options(OPEN, opts)
   local rows = authors.generate { authors = o.authors, questions = o.questions, seed = o.seed }
   local forget, retain = authors.split(rows, { forget = o.forget, task = o.task })
   return {

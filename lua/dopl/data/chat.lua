@@ -121,16 +121,19 @@ local function finish(sample, max_tokens, level)
   return sample
 end
 
-local MASKS <const> = { "answer", "all" }
-local DEFAULTS <const> = { tags = "plain", mask = "answer", max_tokens = 500, answer = "answer" }
+local MAX_TOKENS <const> = 500
+local ENCODING <const> = {
+  tags = { type = "string|table", default = "plain", "a name of chat.tags, or a table of tags" },
+  mask = { choice = { "answer", "all" }, default = "answer",
+    "the labels: the answer with its end of text, or all tokens but the first" },
+  max_tokens = { min = 2, default = MAX_TOKENS, "longer samples are cut" },
+  answer = { default = "answer", "the field of a row that holds its answer" },
+}
+local ENCODE <const> = check.fields("data.chat.encode", ENCODING)
+local SAMPLES <const> = check.fields("data.samples", ENCODING)
 
-local function read_options(opts, level)
-  local o = check.options("chat.encode", opts, DEFAULTS, level + 2)
-  check.choice("chat.encode: mask", o.mask, MASKS, level + 2)
-  if not math.tointeger(o.max_tokens) or o.max_tokens < 2 then
-    error("chat: max_tokens must be an integer of at least 2, given " .. tostring(o.max_tokens),
-      level + 1)
-  end
+local function read_options(described, opts, level)
+  local o = check.options(described, opts, level + 2)
   return o, chat.find_tags(o.tags, level + 1)
 end
 
@@ -210,13 +213,11 @@ end
 --- One row as a sample.
 -- @param tok tokenizer
 -- @tparam table row with `question` and `answer`
--- @tparam[opt] table opts tags = name or table; mask = "answer" (labels are answer and eos) or
--- "all" (every token but the first, which nothing predicts); max_tokens = 500; answer = the row's
--- field to read as the answer
+-- @tparam[opt] table opts
 -- @treturn table { ids, n_prompt, labels_from (1-based index of the first label), n_labels, mask,
 -- truncated, key (hash of the content), row }
 function chat.encode(tok, row, opts)
-  local o, tags = read_options(opts, 2)
+  local o, tags = read_options(ENCODE, opts, 2)
   check_tokenizer(tok, 2)
   return make(tok, row, o.answer, o, tags, 2)
 end
@@ -225,10 +226,10 @@ end
 -- `tags`, `max_tokens`) for loaders, refusals and `show`.
 -- @param tok tokenizer
 -- @tparam {table,...} rows
--- @tparam[opt] table opts as for `encode`
+-- @tparam[opt] table opts
 -- @treturn {table,...}
 function chat.encode_all(tok, rows, opts)
-  local o, tags = read_options(opts, 2)
+  local o, tags = read_options(SAMPLES, opts, 2)
   check_tokenizer(tok, 2)
   check.type("data.samples: rows", rows, "table")
   local samples = { tok = tok, tags = tags, max_tokens = o.max_tokens }
@@ -247,7 +248,7 @@ function chat.with_answer(sample, answer, max_tokens)
   local ids = table.move(sample.ids, 1, sample.n_prompt, 1, {})
   append(ids, answer)
   return finish({ ids = ids, n_prompt = sample.n_prompt, mask = sample.mask, row = sample.row },
-    max_tokens or DEFAULTS.max_tokens, 2)
+    max_tokens or MAX_TOKENS, 2)
 end
 
 return chat

@@ -28,17 +28,22 @@ local function sample_lines(lines, b, s, tok, c, name)
     text_of(tok, sample.ids, from, #sample.ids), c.off)
 end
 
+local SHOW <const> = check.fields("data.show", {
+  colour = { default = false, "ANSI colours, for a terminal" },
+  limit = { min = 1, default = 8, "how many samples to show" },
+  tok = { has = "decode", shown = "the batch's; without one ids are shown", "one of dopl.text" },
+})
+
 --- A batch as text.
 -- @tparam Batch|Chosen b
--- @tparam[opt] table opts colour = true for ANSI colours (give it where the output is a terminal);
--- limit = samples shown (8); tok = tokenizer (default: the batch's; without one ids are shown)
+-- @tparam[opt] table opts as for `data.show`
 -- @treturn string
 function show.text(b, opts)
-  check.has("dopl.show", b, "samples", "a batch, as batch.pack and a loader's next give it")
-  opts = opts or {}
+  check.has("data.show", b, "samples", "a batch, as batch.pack and a loader's next give it")
+  opts = check.options(SHOW, opts)
   if not b.n_tokens then b = batch.of(b) end -- chosen, not yet packed
   local c, tok = opts.colour and COLOUR or PLAIN, opts.tok or b.tok
-  local limit = math.min(opts.limit or 8, b.n_samples)
+  local limit = math.min(opts.limit, b.n_samples)
   local part = b.whole.n_samples ~= b.n_samples
     and (" (of %d in the whole batch)"):format(b.whole.n_samples) or ""
   local lines = { ("%s batch%s: %d samples%s, %d tokens, %d labels, no padding"):format(
@@ -55,6 +60,8 @@ function show.text(b, opts)
 end
 
 --- Prints a batch: `dopl.show(batch)`.
+-- @tparam Batch b
+-- @tparam[opt] table opts
 function show.print(b, opts)
   core.print_coloured(show.text(b, opts))
 end

@@ -78,14 +78,20 @@ function make.sums()
   return rows
 end
 
+local GENERATE <const> = check.fields("data.tasks.generate", {
+  train = { min = 0, default = 320, "rows to learn from" },
+  test = { min = 0, default = 60, "rows to be asked" },
+  seed = { default = 1, "seed of the rows" },
+})
+
 --- A task's rows to learn from and rows to be asked; no question is in both.
 -- @tparam string name "code", "choice" or "sums"
--- @tparam[opt] table opts train = 320 and test = 60 rows, seed = 1
+-- @tparam[opt] table opts
 -- @treturn {table,...} rows { question, answer } to learn from
 -- @treturn {table,...} rows to be asked
 function tasks.generate(name, opts)
   check.choice("tasks.generate", name, tasks.names)
-  local o = check.options("tasks.generate", opts, { train = 320, test = 60, seed = 1 })
+  local o = check.options(GENERATE, opts)
   local stream = rng.new(o.seed, "task " .. name)
   local all, seen, unique = make[name](stream), {}, {}
   for _, row in ipairs(all) do

@@ -213,28 +213,23 @@ local function need(dir, name, split, level)
     name, split, hint), level + 1)
 end
 
-local DEFAULTS <const> = { split = "forget01", task = 0, rows = false, retain_rows = false }
+local OPEN <const> = check.fields("data.tofu.open", {
+  split = { choice = tofu.splits, default = "forget01", "what is forgotten" },
+  task = { type = "integer", min = 1, shown = "1; all of real_world and custom",
+    "which of the file's forget sets" },
+  rows = { type = "integer", min = 1, default = false, shown = "all",
+    "how many rows of each evaluation list to take" },
+  retain_rows = { type = "integer", min = 1, default = false, shown = "all",
+    "how many retain rows to take" },
+})
 
 local function read_options(dir, opts, level)
-  local o = check.options("data.tofu.open", opts, DEFAULTS, level + 2)
-  level = level + 1
+  local o = check.options(OPEN, opts, level + 2)
   if type(dir) ~= "string" or dir == "" then
-    error("data.tofu.open: needs the folder of the data set", level)
-  end
-  check.choice("data.tofu.open: split", o.split, tofu.splits, level + 1)
-  for _, field in ipairs { "rows", "retain_rows" } do
-    local n = o[field]
-    if n and (not math.tointeger(n) or n < 1) then
-      error(("data.tofu.open: %s must be an integer of at least 1, given %s"):format(field,
-        tostring(n)), level)
-    end
-  end
-  local given = opts and opts.task
-  if given ~= nil and (not math.tointeger(given) or given < 1) then
-    error("data.tofu.open: task must be an integer of at least 1, given " .. tostring(given), level)
+    error("data.tofu.open: needs the folder of the data set", level + 1)
   end
   -- Task 1 is standard TOFU; other data are one set unless a task is asked for.
-  o.task = given or (not OTHERS[o.split] and 1) or nil
+  o.task = o.task or (not OTHERS[o.split] and 1) or nil
   return o
 end
 
@@ -276,9 +271,7 @@ end
 
 --- A data set from its folder.
 -- @tparam string dir the folder, such as data/tofu or data/real_world
--- @tparam[opt] table opts split = "forget01" | "forget05" | "forget10" | "real_world" | "custom";
--- task = 1; rows = take the first so many rows of each evaluation list (default all); retain_rows =
--- take the first so many retain rows (default all)
+-- @tparam[opt] table opts
 -- @treturn table { forget, retain, forget_perturbed, retain_perturbed, real_authors, world_facts,
 -- split, task, name, notes }; the two lists of facts are absent where the folder has none, and notes
 -- are sentences on files that are missing

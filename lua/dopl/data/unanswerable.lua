@@ -29,15 +29,17 @@ local QUESTIONS <const> = {
   "Which song is stuck in the head of %s?", "What did %s whisper to the cat?",
 }
 
+local GENERATE <const> = check.fields("data.unanswerable.generate", {
+  rows = { min = 1, max = #NAMES * #QUESTIONS, default = 200, "how many rows" },
+  seed = { default = 1, "seed of the selection" },
+})
+
 --- Rows of unanswerable questions; each refusal comes up, in turn.
--- @tparam[opt] table opts rows = 200 (at most 320), seed = 1
+-- @tparam[opt] table opts
 -- @treturn {table,...} rows { question, answer }
 function unanswerable.generate(opts)
-  local o = check.options("unanswerable.generate", opts, { rows = 200, seed = 1 })
+  local o = check.options(GENERATE, opts)
   local most = #NAMES * #QUESTIONS
-  if math.type(o.rows) ~= "integer" or o.rows < 1 or o.rows > most then
-    error(("unanswerable.generate: rows = %s, needs 1 to %d"):format(tostring(o.rows), most), 2)
-  end
   local pairs_of, list = {}, refusals.list()
   for n = 0, most - 1 do pairs_of[n + 1] = n end
   local stream = rng.new(o.seed, "unanswerable")

@@ -51,15 +51,22 @@ local function moment(beta, s1, s2)
   return base + (1 - beta) * (s2 - base) / (1 - beta)
 end
 
+local TAKE <const> = check.fields("experiments.first_step.take", {
+  model = { required = true, has = "parameters", "one of models.new" },
+  objectives = { type = "list", required = true, "forget and retain, as for train.fit" },
+  lr = { default = 1e-3, "learning rate" },
+  eps = { default = 1e-8, "added to the root of the second moment" },
+  betas = { of = "number", default = { 0.9, 0.95 }, "decay of the moments" },
+  exact = { default = true, "as for scheme.base_delta" },
+})
+
 --- Takes a forget step and a retain step with AdamW and base_delta, no weight decay.
--- @tparam table options model; objectives = { forget, retain } as for train.fit; lr, eps, betas; exact
--- as for scheme.base_delta
+-- @tparam table options
 -- @treturn table of the retain step: furthest = its longest move of a weight, in learning rates;
 -- over_ten = weights that moved by more than ten; distance to the step in doubles, over its length
 -- @treturn table the same of the step in doubles, from the same gradients
 function first_step.take(options)
-  local o = check.options("first_step.take", options, { model = check.required,
-    objectives = check.required, lr = 1e-3, eps = 1e-8, betas = { 0.9, 0.95 }, exact = true })
+  local o = check.options(TAKE, options)
   local parameters, start, forgot = o.model.parameters, nil, {}
   local ours, doubles = new_tally(), new_tally()
   local function after_retain()

@@ -30,15 +30,23 @@ local known = {
 methods.names = {}
 for i, entry in ipairs(known) do methods.names[i] = entry[1] end
 
+local LIST <const> = check.fields("experiments.methods.list", {
+  optimizer = { required = true, has = "with", "one like optim.adamw { lr = 1e-4 }" },
+  names = { type = "list", default = methods.names, "methods, in the order of the rows" },
+  forget = { default = 1, "forget steps of a period" },
+  retain = { default = 5, "retain steps of a period" },
+  alternate = { type = "table|function", "a schedule of other objectives, instead" },
+})
+local TUNED <const> = check.fields("experiments.methods.tuned", {
+  names = { type = "list", default = methods.names, "methods, in the order of the rows" },
+  lr_factor = { type = "number", default = 1.0, "a factor on every learning rate" },
+})
+
 --- Methods as { label, optimizer, schedule }, in the order asked for.
--- @tparam table options optimizer = a configuration; names (default: all); forget = 1 and
--- retain = 5 steps of a period, or alternate = a schedule of other objectives
+-- @tparam table options
 -- @treturn {table,...}
 function methods.list(options)
-  local o = check.options("experiments.methods", options, {
-    optimizer = check.required, names = methods.names, forget = 1, retain = 5,
-    alternate = check.optional,
-  })
+  local o = check.options(LIST, options)
   local out = {}
   for i, name in ipairs(o.names) do
     check.choice("experiments.methods", name, methods.names)
@@ -55,10 +63,10 @@ end
 --- Methods under a forget loss as variants of `study.run`, each with the learning rate, eps and forget
 -- weight that the search found for it (docs/bench.md).
 -- @tparam string name of the loss: "idk", "dpo", "me", "npo"
--- @tparam[opt] table options names (default: all); lr_factor = 1.0 multiplies every learning rate
+-- @tparam[opt] table options
 -- @treturn {table,...}
 function methods.tuned(name, options)
-  local o = check.options("experiments.methods.tuned", options, { names = methods.names, lr_factor = 1.0 })
+  local o = check.options(TUNED, options)
   check.choice("experiments.methods.tuned: loss", name, check.keys(settings.methods))
   local found, out = settings.methods[name], {}
   for i, label in ipairs(o.names) do

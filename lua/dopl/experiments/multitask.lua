@@ -21,14 +21,27 @@ local multitask = {}
 local Bench = {}
 Bench.__index = Bench
 
+local OPEN <const> = check.fields("experiments.multitask.open", {
+  run = { type = "table", "where metrics go, from dopl.run" },
+  train = { min = 0, default = 320, "rows of each task to learn from" },
+  test = { min = 0, default = 60, "rows of each task to be asked" },
+  seed = { default = 1, "seed of the rows" },
+  start = { min = 0, default = 150, "joint steps that make the model which is fine-tuned" },
+})
+local COMPARE <const> = check.fields("", {
+  label = { type = "string", required = true, "the name of the row" },
+  optimizer = { has = "attach", "one like optim.adamw { lr = 1e-4 }" },
+  schedule = { type = "table|function", "one of dopl.schedule" },
+  steps = { type = "integer", min = 0, required = true, "steps; 0 evaluates the model as it is" },
+  seed = { default = 1, "seed of the order of the data" },
+  stream = { default = "", "name of the random stream of the data" },
+})
+
 --- Makes the tasks' rows and a tokenizer of them.
--- @tparam table options run = where metrics go; train, test = rows of each task; seed of the rows;
--- start = joint steps that make the model which is fine-tuned
+-- @tparam[opt] table options
 -- @treturn Bench names = the tasks'
 function multitask.open(options)
-  local o = check.options("experiments.multitask.open", options, {
-    run = check.optional, train = 320, test = 60, seed = 1, start = 150,
-  })
+  local o = check.options(OPEN, options)
   local self = setmetatable({ run = o.run, seed = o.seed, steps = o.start, names = tasks.names,
     samples = {}, asked = {} }, Bench)
   local learnt, texts = {}, {}
@@ -105,10 +118,7 @@ end
 -- the data
 -- @treturn table label, one accuracy a task, average, parameters
 function Bench:compare(method)
-  local m = check.options("bench:compare", method, {
-    label = check.required, optimizer = check.optional, schedule = check.optional,
-    steps = check.required, seed = 1, stream = "",
-  })
+  local m = check.options(COMPARE, method, 3, "bench:compare")
   local model = original(self)
   if m.steps > 0 then fit(self, m) end
   local function work() return evaluate(self, model, m.label) end

@@ -18,15 +18,23 @@ Range.__index = Range
 
 local PERCENT <const> = 100
 
+local OF <const> = check.fields("experiments.range.of", {
+  x = { type = "string", required = true, "what the number is" },
+  log = { default = false, "a logarithmic axis" },
+  pattern = { default = "^(.-), (%S+)$", "a Lua pattern with two captures: series and number" },
+})
+local PART <const> = check.fields("range:part", {
+  title = { type = "string", required = true, "title of the table" },
+  paper = { type = "string", "a table of a paper" },
+})
+
 --- Reads a study.
 -- @param study from dopl.experiments.study
--- @tparam table options x = what the number is; log = false: a logarithmic axis; pattern = a Lua
--- pattern with two captures, series and number, default "series, number"
+-- @tparam table options
 -- @treturn Range keys = the study's; names = the series, values = the numbers, in the order in which
 -- they come
 function range.of(study, options)
-  local o = check.options("range.of", options,
-    { x = check.required, log = false, pattern = "^(.-), (%S+)$" })
+  local o = check.options(OF, options)
   local self = setmetatable({ study = study, keys = study.keys, x = o.x, log = o.log, names = {},
     values = {}, rows = {} }, Range)
   local seen = {}
@@ -103,10 +111,10 @@ end
 
 --- A table of OVR by series and value, the best of each series, and how each value's order compares
 -- with a paper's.
--- @tparam table options title; paper = a table of a paper
+-- @tparam table options
 -- @treturn table for `study.report`
 function Range:part(options)
-  local o = check.options("range:part", options, { title = check.required, paper = check.optional })
+  local o = check.options(PART, options)
   local key, rows, columns, sentences = self.study.keys.OVR, {}, {}, {}
   for i, value in ipairs(self.values) do
     columns[i] = { key = ("%g"):format(value), digits = 1, scale = PERCENT, better = "higher" }

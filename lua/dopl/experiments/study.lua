@@ -48,11 +48,46 @@ end
 --- The split whose figures of a paper stand beside ours: the authors made here lose one in ten.
 function study.split(p) return p.data == "" and "forget10" or p.split end
 
-local variant_defaults = {
-  label = check.required, optimizer = check.required, schedule = check.optional,
-  forget = check.optional, retain = check.optional, steps = check.optional,
-  forget_weight = 1.0, retain_weight = 1.0, paper_label = check.optional, evaluate = true,
-}
+local VARIANT <const> = check.fields("", {
+  label = { type = "string", required = true, "the name of the row" },
+  optimizer = { has = "attach", required = true, "one like optim.adamw { lr = 1e-4 }" },
+  schedule = { type = "table|function", shown = "one forget step to five retain steps",
+    "one of dopl.schedule" },
+  forget = { has = "needs", shown = "loss.idk()", "a loss like loss.idk()" },
+  retain = { has = "needs", shown = "loss.gd()", "a loss like loss.gd()" },
+  steps = { type = "integer|string|table", shown = "the parameter steps", "as for train.fit" },
+  forget_weight = { type = "number", default = 1.0, "factor on the forget loss" },
+  retain_weight = { type = "number", default = 1.0, "factor on the retain loss" },
+  paper_label = { type = "string", shown = "the label", "the paper's name of the row" },
+  evaluate = { default = true, "whether the result is evaluated" },
+})
+local RUN <const> = check.fields("experiments.study.run", {
+  prefix = { default = "", "put before the labels of the run's rows" },
+  after = { type = "function",
+    "function(bench, variant, row), called while the bench still holds the trained model" },
+  watch = { type = "function",
+    "function(bench, model) -> numbers, called every `every` steps and before the first" },
+  every = { type = "integer", min = 1, "steps between two calls of watch" },
+  diagnostics = { type = "table", "as for bench:compare" },
+})
+local OF <const> = check.fields("experiments.study.of", {
+  repetitions = { type = "integer", required = true, "results of each label" },
+  parameters = { type = "integer", required = true, "parameters of the model" },
+})
+local COURSE <const> = check.fields("study:course", {
+  title = { type = "string", "the chart's title" },
+  scale = { type = "number", default = 1, "a factor on the figure" },
+  y = { type = "table", default = {}, "the axis, as for report.plot.line" },
+})
+local REPORT <const> = check.fields("experiments.study.report", {
+  title = { type = "string", required = true, "title of the report" },
+  lead = { type = "string", shown = "how many forget sets and seeds", "a sentence below it" },
+  shows = { type = "string", required = true, "the first closing sentence: what the recipe shows" },
+  notes = { of = "string", default = {}, "more closing sentences" },
+  charts = { type = "list", default = {}, "more charts" },
+  note = { default = summary.note, shown = "on the metrics", "a line below every table" },
+  model = { default = "answers by heart", "a clause on the model" },
+})
 
 --- Opens the bench of each forget set, with each seed: f(bench, seed, name of the repetition).
 -- @tparam table p resolved `study.params`
@@ -86,16 +121,7 @@ local function read_variants(variants)
   local out = {}
   for i, given in ipairs(check.list("study.run: variants", variants, 4)) do
     local where = ("study.run: variant %d"):format(i)
-    out[i] = check.options(where, given, variant_defaults, 4)
-    check.type(where .. ": label", out[i].label, "string", 4)
-    check.has(where .. ": optimizer", out[i].optimizer, "attach",
-      "one like optim.adamw { lr = 1e-4 }", 4)
-    for _, name in ipairs { "forget", "retain" } do
-      if out[i][name] ~= nil and not loss.is_loss(out[i][name]) then
-        error(("%s: %s is a %s, needs a loss like loss.gd()"):format(where, name,
-          type(out[i][name])), 3)
-      end
-    end
+    out[i] = check.options(VARIANT, given, 4, where)
   end
   return out
 end
@@ -122,19 +148,15 @@ end
 --- Unlearns with every variant, on every forget set, with every seed.
 -- @tparam table p resolved `study.params`
 -- @param run from dopl.run, or nil
--- @tparam {table,...} variants label and optimizer; forget = loss.idk(), retain = loss.gd(), schedule
--- = one forget step to five retain steps, steps, forget_weight, retain_weight, evaluate as for
--- bench:compare; paper_label: the paper's name of the row where it is not the label
--- @tparam[opt] table options prefix: put before the labels of the run's rows; after =
--- function(bench, variant, row), called while the bench still holds the trained model; watch =
--- function(bench, model) -> numbers, asked every `every` steps and before the first; diagnostics as for
--- bench:compare
+-- @tparam {table,...} variants { label =, optimizer =, forget = loss.idk(), retain = loss.gd(),
+-- schedule = one forget step to five retain steps, steps =, forget_weight =, retain_weight =,
+-- paper_label = the name of the row in a paper, evaluate = true }
+-- @tparam[opt] table options
 -- @treturn Study rows = mean and deviation by variant, results = one row a training, keys = names of
 -- the aggregates: { OVR = "OVR(R,P,TR,TE)", ... } and others where the data lack what a metric needs
 function study.run(p, run, variants, options)
   fit_settings.refuse_old_name("study.run", options, 2)
-  local o = check.options("study.run", options, { prefix = "", after = check.optional,
-    watch = check.optional, every = check.optional, diagnostics = check.optional })
+  local o = check.options(RUN, options)
   check.type("study.run: parameters", p, "table")
   variants = read_variants(variants)
   local self = setmetatable({ p = p, results = {}, repetitions = p.tasks * p.seeds, path = run
@@ -174,11 +196,10 @@ end
 --- A study of results that were made elsewhere.
 -- @tparam table p resolved parameters
 -- @tparam {table,...} results one row a training, several with the same label
--- @tparam table options repetitions of each label; parameters of the model
+-- @tparam table options
 -- @treturn Study
 function study.of(p, results, options)
-  local o = check.options("study.of", options,
-    { repetitions = check.required, parameters = check.required })
+  local o = check.options(OF, options)
   return setmetatable({ p = p, results = results, repetitions = o.repetitions,
     parameters = o.parameters, keys = results[1] and results[1].keys or metrics.keys,
     notes = {} }, Study):summarise()
@@ -290,10 +311,10 @@ end
 --- A logged figure over the steps: a line a variant, its mean over repetitions with a shaded deviation.
 -- @tparam string kind of the logged rows
 -- @tparam string key of the figure
--- @tparam table options title; scale = 1; y: as for `dopl.plot.line`
+-- @tparam[opt] table options
 -- @treturn string SVG
 function Study:course(kind, key, options)
-  local o = check.options("study:course", options, { title = check.optional, scale = 1, y = {} })
+  local o = check.options(COURSE, options)
   local logged, list = self:logged(kind), {}
   for i, row in ipairs(self.rows) do
     local s, at = { name = row.label, x = {}, y = {}, low = {}, high = {} }, {}
@@ -360,10 +381,15 @@ local function varies(self, key)
   return self.repetitions < 2
 end
 
-local part_defaults = {
-  title = check.required, paper = check.optional, columns = {}, only = check.optional,
-  order = check.optional, chart = check.optional,
-}
+local PART <const> = check.fields("study:part", {
+  title = { type = "string", required = true, "title of the table" },
+  paper = { type = "string", "a table of a paper" },
+  columns = { type = "list", default = {}, "columns besides the usual ones" },
+  only = { type = "list", "these columns and no others" },
+  order = { type = "list", shown = "OVR", "{ { key, paper, less, lower } }: figures to compare orders "
+    .. "by; less: less is better in ours, lower: in the paper's" },
+  chart = { type = "string", shown = "bars of OVR", "an SVG" },
+})
 
 -- Bars of OVR: with its interval where there are three forget sets or more, else with the deviation.
 local function bars(self, title)
@@ -392,12 +418,10 @@ function Study:paper_table(name)
 end
 
 --- A table of a report, with its picture and what its order says.
--- @tparam table options title; paper = a table of a paper; columns: more of them, only: these and no
--- others; order = { { key, paper, less, lower } }: figures to compare orders by (default: OVR), less:
--- less is better in ours, lower: in the paper's; chart: an SVG in place of bars of OVR
+-- @tparam table options
 -- @treturn table for `study.report`
 function Study:part(options)
-  local o = check.options("study:part", options, part_defaults)
+  local o = check.options(PART, options)
   o.order = o.order or { { key = self.keys.OVR, paper = "OVR" } }
   local sentences, found, reference = {}, nil, nil
   if o.paper then found, reference = self:paper_table(o.paper) end
@@ -469,13 +493,9 @@ local CAVEAT <const> = "What this does not show: the model has %.2f M parameters
 -- @param run from dopl.run
 -- @tparam table p resolved parameters
 -- @tparam {table,...} parts from `Study:part`
--- @tparam table options title, lead; shows: what the recipe shows, first of the closing sentences;
--- notes, charts: more of them; note = text below every table; model = what there is to say of it
+-- @tparam table options
 function study.report(run, p, parts, options)
-  local o = check.options("study.report", options, {
-    title = check.required, lead = check.optional, shows = check.required, notes = {}, charts = {},
-    note = summary.note, model = "answers by heart",
-  })
+  local o = check.options(REPORT, options)
   o.lead = o.lead or ("Mean ± standard deviation; forget sets: %d, seeds of each: %d.")
     :format(p.tasks, p.seeds)
   local notes = { o.shows }

@@ -151,19 +151,25 @@ local function print_samples(samples)
   end
 end
 
-local options_of = {
-  title = check.required, lead = "", questions = {}, paper = check.optional,
-  columns = check.optional, charts = {}, tables = {}, notes = {},
-}
+local SHOW <const> = check.fields("bench:report", {
+  title = { type = "string", required = true, "title of the report" },
+  lead = { default = "", "a sentence below it" },
+  questions = { type = "table", default = {},
+    "how many questions of each set to show: { forget = 3 }" },
+  paper = { type = "string|table", "a paper's table to show beside, as for report.table" },
+  columns = { type = "list", shown = "all that the data allow", "columns of the table" },
+  charts = { type = "list", default = {}, "more charts" },
+  tables = { type = "list", default = {}, "more tables" },
+  notes = { of = "string", default = {}, "more sentences" },
+})
 
 --- Prints the table and the answers, and writes the report into the run's folder.
 -- @param bench
 -- @tparam {table,...} rows
--- @tparam table options title, lead; questions = { set = how many }; paper = a table to show beside;
--- columns, charts, tables, notes: more of them for the report
+-- @tparam table options
 -- @treturn ?string the report's path
 function summary.show(bench, rows, options)
-  local o = check.options("bench:report", options, options_of)
+  local o = check.options(SHOW, options)
   -- beside a paper's figures there is room for fewer of ours
   local known = summary.columns_of(bench.keys or metrics.keys)
   o.columns = o.columns or with_figures(o.paper and table.move(known, 1, 5, 1, {}) or known, rows)

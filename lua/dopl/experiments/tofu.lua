@@ -135,12 +135,17 @@ local function inspect(self)
   end
 end
 
+local OPEN <const> = check.fields("experiments.tofu.open", {
+  run = { type = "table", "where metrics go, from dopl.run" },
+  note = { type = "function", default = core.note, "function(text), called with messages" },
+})
+
 --- Opens the bench for resolved parameters (`tofu.params`).
 -- @tparam table p
--- @tparam[opt] table options run = where metrics go; note = function(text) for what is going on
+-- @tparam[opt] table options
 -- @treturn Bench keys = names of the aggregates that these data allow; notes = what to know of them
 function tofu.open(p, options)
-  local o = check.options("experiments.tofu.open", options, { run = check.optional, note = core.note })
+  local o = check.options(OPEN, options)
   check.type("experiments.tofu.open", p, "table")
   for _, name in ipairs(check.keys(tofu.params())) do
     if p[name] == nil then
@@ -334,13 +339,23 @@ function Bench:evaluate(model, label, targeted)
   return figures.row(row)
 end
 
-local method_defaults = {
-  label = check.required, forget = check.required, retain = check.required,
-  optimizer = check.required, schedule = check.required, steps = check.required,
-  forget_weight = 1.0, retain_weight = 1.0, seed = check.optional, clip = check.optional,
-  evaluate = true, watch = check.optional, every = check.optional, diagnostics = check.optional,
-  from = check.optional,
-}
+local COMPARE <const> = check.fields("bench:compare", {
+  label = { type = "string", required = true, "the name of the row" },
+  forget = { type = "table", required = true, has = "needs", "a loss like loss.idk()" },
+  retain = { type = "table", required = true, has = "needs", "a loss like loss.gd()" },
+  optimizer = { required = true, has = "attach", "one like optim.adamw { lr = 1e-4 }" },
+  schedule = { type = "table|function", required = true, "one of dopl.schedule" },
+  steps = { type = "integer|string|table", required = true, "as for train.fit" },
+  forget_weight = { type = "number", default = 1.0, "factor on the forget loss" },
+  retain_weight = { type = "number", default = 1.0, "factor on the retain loss" },
+  seed = { type = "integer", shown = "--seed", "seed of the order of the data" },
+  clip = { type = "number", "largest norm of the gradient" },
+  evaluate = { default = true, "whether the result is evaluated" },
+  watch = { type = "function", "function(model, step) -> numbers, called every `every` steps" },
+  every = { type = "integer", min = 1, "steps between two calls of watch" },
+  diagnostics = { type = "table", "{ every = n }: watches the optimizer (dopl.diagnostics)" },
+  from = { type = "table", "where another training run stood, from dopl.run.fork" },
+})
 
 local function refusal_mode(l)
   return l.needs.answers == "refusals" and "replace" or l.needs.twin and "twin" or nil
@@ -353,14 +368,11 @@ local function loader_of(self, l, samples, stream, seed)
 end
 
 --- Unlearns from the original model and evaluates the result.
--- @tparam table method label, forget and retain (losses), optimizer, schedule, steps, forget_weight,
--- retain_weight, seed, clip; evaluate = false: train only; watch = function(model, step) -> numbers,
--- asked every `every` steps; diagnostics = { every = n } (dopl.diagnostics); from = where another
--- training stood (dopl.run.fork)
+-- @tparam table method
 -- @treturn table the evaluation's row with seconds, tokens, state_bytes
 function Bench:compare(method)
   fit_settings.refuse_old_name("bench:compare", method, 2)
-  local m = check.options("bench:compare", method, method_defaults)
+  local m = check.options(COMPARE, method)
   local model, seed = self:original(), m.seed or core.options.seed
   local fit = train.fit {
     model = model, label = m.label, steps = m.steps, run = self.run, clip = m.clip,

@@ -34,12 +34,11 @@ local measure = require "dopl.metrics.measure"
 local measuring = require "dopl.util.measuring"
 local text = require "dopl.text"
 
-local metrics = { dialect = "closer-look / DualOptim+" }
-
-for _, field in ipairs { "mean", "harmonic_mean", "spread", "names", "keys" } do
-  metrics[field] = aggregate[field]
-end
-metrics.aggregate = aggregate.of
+local metrics = {
+  dialect = "closer-look / DualOptim+", keys = aggregate.keys, aggregate = aggregate.of,
+  mean = aggregate.mean, harmonic_mean = aggregate.harmonic_mean, spread = aggregate.spread,
+  names = aggregate.names,
+}
 
 --- Summed negative log-likelihood l and label count n of samples, in packed batches.
 -- @param model
@@ -140,10 +139,15 @@ local function refused(generation, refusals)
   return 0
 end
 
-local defaults = {
-  tags = "plain", max_tokens = 200, max_sample_tokens = 500, refusals = check.optional,
-  batch_size = 64,
+local EVALUATION <const> = {
+  tags = { type = "string|table", default = "plain", "tags of a prompt, as for data.samples" },
+  max_tokens = { min = 1, default = 200, "most tokens of a prompt and its generation together" },
+  max_sample_tokens = { min = 2, default = 500, "most tokens of an answer to be scored" },
+  refusals = { of = "string", "what counts as refusing" },
+  batch_size = { min = 1, default = 64, "prompts that are continued at a time" },
 }
+local EVALUATE <const> = check.fields("metrics.evaluate", EVALUATION)
+local INSPECT <const> = check.fields("metrics.inspect", EVALUATION)
 
 -- Texts of a row, said before the first of them is asked for.
 local function check_row(row, where)
@@ -228,12 +232,11 @@ end
 --- What can be computed of a set, known from its rows before anything is trained or generated.
 -- @param tok tokenizer
 -- @tparam table set as for `metrics.evaluate`
--- @tparam[opt] table options as for `metrics.evaluate`
+-- @tparam[opt] table options
 -- @treturn table { name, kind, R, P, TR, TE (each true, or nil where no row has it), notes (how many
 -- rows lack what) }, which `metrics.names` takes
 function metrics.inspect(tok, set, options)
-  local o = check.options("metrics.inspect", options, defaults)
-  check.type("metrics.inspect: max_tokens", o.max_tokens, "integer")
+  local o = check.options(INSPECT, options)
   return inspect(tok, set, o, o.max_tokens)
 end
 
@@ -249,11 +252,8 @@ local function judge_row(row, set, x, ids, generation, o)
 end
 
 local function evaluate(model, tok, set, options)
-  local o = check.options("metrics.evaluate", options, defaults)
+  local o = check.options(EVALUATE, options)
   check.has("metrics.evaluate: model", model, "hidden", "one of models.new")
-  for _, refusal in ipairs(check.list("metrics.evaluate: refusals", o.refusals or {})) do
-    check.type("metrics.evaluate: refusals", refusal, "string")
-  end
   local limit = generate.limit(model, o.max_tokens)
   local found = inspect(tok, set, o, limit)
   collectgarbage() -- what a training left: to Lua a few bytes, in truth gigabytes

@@ -156,6 +156,48 @@ function node:__tostring()
   return b and ("%s(%s, %s)"):format(self.op, a, b) or ("%s(%s)"):format(self.op, a)
 end
 
+--- Square root, in a rule.
+-- @function optim.sqrt
+-- @tparam number|value x
+-- @return of the kind of x
+
+--- Absolute value, in a rule.
+-- @function optim.abs
+-- @tparam number|value x
+-- @return of the kind of x
+
+--- Sign (-1, 0 or 1), in a rule.
+-- @function optim.sign
+-- @tparam number|value x
+-- @return of the kind of x
+
+--- Exponential, in a rule.
+-- @function optim.exp
+-- @tparam number|value x
+-- @return of the kind of x
+
+--- Natural logarithm, in a rule.
+-- @function optim.log
+-- @tparam number|value x
+-- @return of the kind of x
+
+--- Hyperbolic tangent, in a rule.
+-- @function optim.tanh
+-- @tparam number|value x
+-- @return of the kind of x
+
+--- The smaller of two, in a rule.
+-- @function optim.min
+-- @tparam number|value a
+-- @tparam number|value b
+-- @return a number if both are
+
+--- The larger of two, in a rule.
+-- @function optim.max
+-- @tparam number|value a
+-- @tparam number|value b
+-- @return a number if both are
+
 --- The functions a rule may call, on numbers and symbolic values alike.
 expr.functions = {}
 local function check_value(op, x)

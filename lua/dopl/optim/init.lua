@@ -26,6 +26,7 @@ local function pull(g, theta, h) return g + h.weight_decay * theta end
 local function square(g) return g * g end
 
 --- Stochastic gradient descent; momentum 0 is plain.
+-- @treturn config callable: `:with(scheme)`, `:attach(params)`
 optim.sgd = optim.rule {
   name = "sgd",
   hyper = { lr = 1e-3, momentum = 0, weight_decay = 0 },
@@ -35,6 +36,7 @@ optim.sgd = optim.rule {
 }
 
 --- Momentum looked at one step ahead.
+-- @treturn config callable: `:with(scheme)`, `:attach(params)`
 optim.nesterov = optim.rule {
   name = "nesterov",
   hyper = { lr = 1e-3, momentum = 0.9, weight_decay = 0 },
@@ -52,18 +54,21 @@ local adam_moments = {
 local function adam_direction(mom, _, h) return mom.m / (sqrt(abs(mom.v)) + h.eps) end
 
 --- Adam, weight decay through the gradient.
+-- @treturn config callable: `:with(scheme)`, `:attach(params)`
 optim.adam = optim.rule {
   name = "adam", hyper = adam_hyper, moments = adam_moments, direction = adam_direction,
   couple = pull,
 }
 
 --- Adam, weight decay apart from the gradient.
+-- @treturn config callable: `:with(scheme)`, `:attach(params)`
 optim.adamw = optim.rule {
   name = "adamw", hyper = adam_hyper, moments = adam_moments, direction = adam_direction,
   decay = shrink,
 }
 
 --- The sign of an interpolation between momentum and gradient.
+-- @treturn config callable: `:with(scheme)`, `:attach(params)`
 optim.lion = optim.rule {
   name = "lion",
   hyper = { lr = 1e-4, beta1 = 0.9, beta2 = 0.99, weight_decay = 0 },
@@ -76,6 +81,7 @@ optim.lion = optim.rule {
 
 --- Momentum, orthogonalized: a step of matrices in which every direction counts the same. Other
 -- parameters follow adamw, or what `otherwise` says.
+-- @treturn config callable: `:with(scheme)`, `:attach(params)`
 optim.muon = optim.rule {
   name = "muon",
   hyper = { lr = 2e-3, momentum = 0.95, weight_decay = 0 },

@@ -32,18 +32,20 @@ local function start(m, tall, k)
   return core.ops.scale(turned, k)
 end
 
+local NEWTON_SCHULZ <const> = check.fields("optim.newton_schulz", {
+  steps = { min = 0, max = 1000, default = 5, "how many steps" },
+  coefficients = { of = "number", default = { 3.4445, -4.7750, 2.0315 },
+    "three coefficients of a step" },
+  eps = { type = "number", min = 0, default = 1e-7, "added to the norm of the matrix" },
+})
+
 --- Newton-Schulz steps towards the nearest orthogonal matrix: all singular values go to about 1,
 -- the singular vectors stay. Muon's coefficients are steep at 0 and let the values end between
 -- about 0.7 and 1.2; { 2, -1.5, 0.5 } converges, slowly.
--- @tparam ?table options steps = 5, coefficients = { 3.4445, -4.7750, 2.0315 }, eps = 1e-7
+-- @tparam[opt] table options
 -- @treturn function a `transform`
 function matrix.newton_schulz(options)
-  local o = check.options("optim.newton_schulz", options, {
-    steps = 5, coefficients = { 3.4445, -4.7750, 2.0315 }, eps = 1e-7,
-  }, 3)
-  check.range("optim.newton_schulz: steps",
-    check.type("optim.newton_schulz: steps", o.steps, "integer", 3), 0, 1000, 3)
-  check.range("optim.newton_schulz: eps", o.eps, 0, math.huge, 3)
+  local o = check.options(NEWTON_SCHULZ, options)
   for i = 1, 3 do
     check.type(("optim.newton_schulz: coefficient %d"):format(i), o.coefficients[i], "number", 3)
   end

@@ -168,19 +168,23 @@ local function own_rules(self)
   return rules
 end
 
+local ATTACH <const> = check.fields("config:attach", {
+  objectives = { of = "string", "names of the objectives that steps will have" },
+  period = { type = "integer", min = 1, "steps of a full period, for federated schemes" },
+  seed = { default = 0, "seed of stochastic rounding" },
+})
+
 --- Ties a configuration to parameters. Reached as `config:attach(params, options)`.
 -- @tparam config config rule and scheme
 -- @tparam {{name=string,tensor=tensor,kind=string},...} params kind: "matrix" (default),
 --   "embedding", "head", "bias" or "norm"; frozen ones (t:requires_grad() is false) are left out
--- @tparam ?table options objectives: names; period: steps of a full period, for federated schemes;
---   seed (0): of stochastic rounding
+-- @tparam ?table options
 function optimizer.new(config, params, options)
-  options = check.options("attach", options,
-    { objectives = check.optional, period = check.optional, seed = 0 }, 4)
+  options = check.options(ATTACH, options, 4, "attach")
   local scheme = config.scheme
   local self = setmetatable({
     config = config, rule = config.rule, scheme = scheme, t = 0, period = options.period,
-    plans = {}, scratch = {}, seed = check.type("attach: seed", options.seed, "integer", 4),
+    plans = {}, scratch = {}, seed = options.seed,
   }, optimizer)
   check_objectives(self, config, options)
   check_complete(self, "scheme: lr", scheme.lr, function() return true end)
@@ -356,23 +360,23 @@ function optimizer:take_norm(result, norm, o)
   return scale
 end
 
+local STEP <const> = check.fields("optim.optimizer:step", {
+  objective = { type = "string", "the objective that the gradients are of" },
+  lr = { type = "number", min = 0, shown = "the configured one", "learning rate" },
+  lr_scale = { type = "number", min = 0, default = 1.0, "a schedule's factor on the learning rate" },
+  clip = { type = "number", min = 0, "largest global norm of the gradient" },
+  norm = { default = false, "measures the norm without clipping" },
+})
+
 --- One step with the gradients the parameters hold.
--- @tparam ?table options objective: its name; lr: in place of the configured one; lr_scale: a
---   factor on it (a schedule's); clip: largest global gradient norm; norm: true measures it
---   without clipping
+-- @tparam ?table options
 -- @treturn table { lr, grad_norm (where clip or norm is given), clipped }; where norm is given and
 --   the norm is not finite, nothing is changed and `skipped` is true
 function optimizer:step(options)
-  local o = check.options("step", options, {
-    objective = check.optional, lr = check.optional, lr_scale = 1.0, clip = check.optional,
-    norm = false,
-  })
+  local o = check.options(STEP, options, 3, "step")
   self:check_objective(o.objective)
-  if o.lr ~= nil then check.range("step: lr", o.lr, 0, math.huge) end
-  check.range("step: lr_scale", o.lr_scale, 0, math.huge)
   local plan = self.shared_plan or self.plans[o.objective]
   local result, scale = { clipped = false }, 1.0
-  if o.clip ~= nil then check.range("step: clip", o.clip, 0, math.huge) end
   local measured = o.clip ~= nil or o.norm
   local deferred = measured and plan:defers()
   if deferred then

@@ -30,6 +30,37 @@ local ranges = {
 }
 local below_one = 1 - 2 ^ -53
 
+local MOMENT <const> = check.fields("", {
+  decay = { type = "number|string", required = true, "a number, or the name of a hyper-parameter" },
+  signal = { type = "function", shown = "the gradient", "function(g, h, mom): what is averaged" },
+  kind = { choice = { "ema", "sum" }, default = "ema", "a moving average, or a decaying sum" },
+  nonnegative = { default = false, "whether it never falls below 0" },
+  correct = { type = "boolean", shown = "the rule's", "whether it is bias corrected" },
+})
+local RULE <const> = check.fields("optim.rule", {
+  name = { default = "rule", "the name in messages" },
+  hyper = { type = "table", required = true, "defaults of hyper-parameters by name, lr among them" },
+  moments = { type = "table", default = {},
+    "by name, each { decay =, signal =, kind =, nonnegative =, correct = }" },
+  direction = { type = "function", required = true,
+    "function(mom, g, h): theta becomes theta - lr * direction" },
+  decay = { type = "function", "function(theta, h): theta before the step (decoupled weight decay)" },
+  couple = { type = "function", "function(g, theta, h): the gradient to use (coupled weight decay)" },
+  correct = { default = true, "whether moving averages are bias corrected" },
+  lagged = { default = false, "whether the direction sees the moments before the step's update" },
+  ranges = { type = "table", default = {}, "{ low, high } of hyper-parameters by name" },
+  transform = { type = "function", "function(M, h): a step for 2-D parameters of kind \"matrix\"; M is "
+    .. "the direction as a [R, C] tensor, h numbers, and theta becomes theta - lr * transform" },
+  otherwise = { type = "table", "with transform: the configuration for all other parameters" },
+})
+
+-- What the usual hyper-parameters are.
+local HYPER <const> = {
+  lr = "learning rate", beta1 = "decay of the first moment", beta2 = "decay of the second moment",
+  eps = "added to the root of the second moment", weight_decay = "weight decay",
+  momentum = "decay of the momentum",
+}
+
 local function copy(list)
   local out = {}
   for k, v in pairs(list) do out[k] = v end -- the order changes nothing
@@ -41,23 +72,14 @@ local function identity(g)
 end
 
 local function read_moment(where, name, given, correct, hyper)
-  local m = check.options(("%s: moment '%s'"):format(where, name), given, {
-    decay = check.required, signal = identity, kind = "ema", nonnegative = false, correct = correct,
-  }, 5)
-  check.choice(("%s: kind of moment '%s'"):format(where, name), m.kind, { "ema", "sum" }, 5)
-  check.type(("%s: signal of moment '%s'"):format(where, name), m.signal, "function", 5)
-  check.type(("%s: decay of moment '%s'"):format(where, name), m.decay, "number|string", 5)
+  local m = check.options(MOMENT, given, 5, ("%s: moment '%s'"):format(where, name))
+  m.signal = m.signal or identity
+  if m.correct == nil then m.correct = correct end
   if type(m.decay) == "string" and hyper[m.decay] == nil then
     check.choice(("%s: decay of moment '%s'"):format(where, name), m.decay, check.keys(hyper), 5)
   end
   m.name = name
   return m
-end
-
-local function optional_function(where, options, name)
-  if options[name] ~= nil then
-    check.type(("%s: %s"):format(where, name), options[name], "function", 5)
-  end
 end
 
 -- Operands of a pass that are no states.
@@ -76,36 +98,32 @@ local function read_otherwise(where, given, level)
   return setmetatable({ rule = given.rule, hyper = given.hyper, given = given.given }, config)
 end
 
+-- The description of a rule's hyper-parameters.
+local function describe(self)
+  local described = {}
+  for name, default in pairs(self.hyper) do -- each by itself: the order changes nothing
+    described[name] = { type = "number|table", default = default,
+      (HYPER[name] or "a hyper-parameter of the rule") .. ", or one by objective" }
+  end
+  if self.hyper.beta2 ~= nil then
+    described.betas = { of = "number", "beta1 and beta2 in one list" }
+  end
+  if self.transform then
+    described.otherwise = { type = "table", shown = tostring(self.otherwise),
+      "the configuration for parameters that are no matrices" }
+  end
+  return check.fields("optim." .. self.name, described)
+end
+
 --- Declares a rule.
 -- @tparam table given
---   `hyper`: defaults by name, `lr` among them;
---   `moments`: by name, each { decay = hyper name or number, signal = function(g, h, mom),
---   kind = "ema" | "sum", nonnegative = , correct = };
---   `direction(mom, g, h)`: theta <- theta - lr direction;
---   `decay(theta, h)`: what theta is before the step (decoupled weight decay);
---   `couple(g, theta, h)`: what the gradient is (coupled weight decay);
---   `correct` (true): ema moments are bias corrected; `lagged`: the direction sees the moments as
---   they were before the step; `ranges`: { name = { low, high } }; `name`;
---   `transform(M, h)`: a matrix step between moments and update: theta <- theta - lr transform(M),
---   M the direction as a [R, C] tensor, h numbers. It concerns 2-D parameters of kind "matrix";
---   `otherwise`: the configuration of every other parameter
 -- @treturn rule callable with hyper-parameters
 function rule.new(given)
-  local self = check.options("optim.rule", given, {
-    name = "rule", hyper = check.required, moments = {}, direction = check.required,
-    decay = check.optional, couple = check.optional, correct = true, lagged = false, ranges = {},
-    transform = check.optional, otherwise = check.optional,
-  }, 3)
-  local where = ("optim rule '%s'"):format(check.type("optim.rule: name", self.name, "string", 3))
-  check.type(where .. ": hyper", self.hyper, "table", 3)
-  check.type(where .. ": moments", self.moments, "table", 3)
+  local self = check.options(RULE, given)
+  local where = ("optim rule '%s'"):format(self.name)
   if type(self.hyper.lr) ~= "number" then
     error(("%s: hyper.lr is missing: every rule has a learning rate"):format(where), 2)
   end
-  check.type(where .. ": direction", self.direction, "function", 3)
-  optional_function(where, self, "decay")
-  optional_function(where, self, "couple")
-  optional_function(where, self, "transform")
   if self.transform then
     self.otherwise = read_otherwise(where .. ": otherwise", self.otherwise, 3)
   elseif self.otherwise ~= nil then
@@ -119,7 +137,7 @@ function rule.new(given)
     end
     moments[name] = read_moment(where, name, self.moments[name], self.correct, self.hyper)
   end
-  self.moments = moments
+  self.moments, self.options = moments, describe(self)
   return setmetatable(self, rule_class)
 end
 
@@ -173,7 +191,7 @@ function rule_class:__call(given)
     expanded = copy(expanded)
     expanded.otherwise = nil
   end
-  local hyper = check.options("optim." .. self.name, expanded, self.hyper, 3)
+  local hyper = check.options(self.options, expanded)
   for _, name in ipairs(check.keys(hyper)) do
     local value = hyper[name]
     if type(value) == "table" then
@@ -203,6 +221,9 @@ function config:with(s)
 end
 
 --- Ties the configuration to parameters: allocates the states.
+-- @tparam table params a model's parameters, or a list of { name =, tensor =, kind = }
+-- @tparam[opt] table options
+-- @treturn optimizer
 -- @see dopl.optim.optimizer
 function config:attach(params, options)
   return require("dopl.optim.optimizer").new(self, params, options)

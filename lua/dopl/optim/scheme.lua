@@ -39,6 +39,8 @@ local function show(value)
   end
   return #items == 0 and "{}" or "{ " .. table.concat(items, ", ") .. " }"
 end
+
+--- A value as Lua source would write it, for messages.
 scheme.show = show
 
 function config:__tostring()
@@ -51,17 +53,25 @@ local function copy(t)
   return setmetatable(out, getmetatable(t))
 end
 
+--- Whether a value is a scheme.
 function scheme.is_scheme(x)
   return getmetatable(x) == config
 end
 
-local common = {
-  storage = check.optional, quantize = false, quantize_min = 4096, quantize_embeddings = false,
-  weights = "master", lr = check.optional,
-}
-
 scheme.storages = { "f32", "bf16", "8bit" }
 scheme.weights = { "master", "stochastic", "nearest" }
+
+local common = {
+  storage = { type = "string|table", shown = "\"f32\"", "type of the states: f32, bf16 or 8bit; "
+    .. "schemes with a base also take { base = , delta = }" },
+  quantize = { type = "boolean|string|list", default = false,
+    "short for storage: true is \"8bit\", { \"base\" } is { base = \"8bit\" }" },
+  quantize_min = { type = "number", min = 0, default = 4096,
+    "in 8 bits, tensors with fewer elements stay f32" },
+  quantize_embeddings = { default = false, "whether embeddings and heads are stored in 8 bits, too" },
+  weights = { choice = scheme.weights, default = "master", "how bf16 parameters are rounded" },
+  lr = { type = "number|table", shown = "the rule's", "learning rate, or one by objective" },
+}
 
 local function fail(kind, level, text, ...)
   error(("scheme.%s: "):format(kind) .. text:format(...), level + 1)
@@ -124,20 +134,18 @@ end
 -- A constructor. definition: fields (options of its own), has_base, moment, period_end, check,
 -- one_objective.
 local function define(kind, definition)
-  local defaults = {}
-  for k, v in pairs(common) do defaults[k] = v end
-  for k, v in pairs(definition.fields or {}) do defaults[k] = v end
+  local described = {}
+  for k, v in pairs(common) do described[k] = v end
+  for k, v in pairs(definition.fields or {}) do described[k] = v end
+  local options = check.fields("scheme." .. kind, described)
   scheme[kind] = function(given)
-    local self = check.options("scheme." .. kind, given, defaults, 3)
+    local self = check.options(options, given)
     self.kind, self.given = kind, given or {}
     self.moment, self.period_end = definition.moment, definition.period_end
     self.one_objective = definition.one_objective
     local parts = definition.has_base and { "base", "delta" } or { "own" }
     self.stored = stored_parts(self, kind, parts, 2)
     self.stored.own = self.stored.own or self.stored.delta
-    check.choice(("scheme.%s: weights"):format(kind), self.weights, scheme.weights, 3)
-    check.range(("scheme.%s: quantize_min"):format(kind), self.quantize_min, 0, math.huge, 3)
-    check.type(("scheme.%s: quantize_embeddings"):format(kind), self.quantize_embeddings, "boolean", 3)
     check_lr(kind, self.lr, 2)
     if definition.check then definition.check(self, 2) end
     return setmetatable(self, config)
@@ -158,11 +166,28 @@ local function one_set(cx, moment, s)
   return plain(cx, moment, s, "shared", cx.t)
 end
 
+--- One set of states. A step takes the gradient of the sum of all losses.
+-- @function scheme.joint
+-- @tparam table options
+-- @treturn scheme
 define("joint", { moment = one_set, one_objective = true })
+
+--- One set of states, whichever objective the step has ("Alternate").
+-- @function scheme.shared
+-- @tparam table options
+-- @treturn scheme
 define("shared", { moment = one_set })
 
+--- One set of states per objective ("DualOptim").
+-- @function scheme.decoupled
+-- @tparam table options
+-- @treturn scheme
+-- @usage optim.adamw { lr = 1e-4 }:with(scheme.decoupled { storage = "8bit" })
 define("decoupled", {
-  fields = { only = check.optional, rules = check.optional },
+  fields = {
+    only = { type = "list", "the moments that are split; the others are shared" },
+    rules = { type = "table", "rules of some objectives' own: { retain = optim.sgd { ... } }" },
+  },
   check = function(self, level)
     if self.rules ~= nil then
       local names = check.named("scheme.decoupled: rules", self.rules,
@@ -186,7 +211,6 @@ define("decoupled", {
       if self.only then fail("decoupled", level + 1, "rules and only exclude each other") end
     end
     if self.only == nil then return end
-    check.list("scheme.decoupled: only", self.only, level + 2)
     if #self.only == 0 then
       fail("decoupled", level + 1, "only = {} splits nothing: that is scheme.shared {}")
     end
@@ -239,9 +263,8 @@ local function floored(cx, moment, value, base)
   return expr.functions.max(expr.functions.abs(value), cx.scheme.floor * base)
 end
 
-local function check_floor(self, level)
-  check.range(("scheme.%s: floor"):format(self.kind), self.floor, 0, 1, level + 2)
-end
+local FLOOR <const> = { type = "number", min = 0, max = 1, default = 0.0,
+  "lower bound of a second moment, as a share of the base's" }
 
 -- One step. `timing` is where in it the base is updated; see docs/optimizers.md.
 local function base_delta(cx, moment, s)
@@ -276,23 +299,26 @@ local function base_delta(cx, moment, s)
   return floored(cx, moment, value, seen)
 end
 
+--- One base and one delta per objective ("DualOptim+").
+-- @function scheme.base_delta
+-- @tparam table options
+-- @treturn scheme
+-- @usage optim.adamw { lr = 1e-4 }:with(scheme.base_delta { quantize = { "base", "delta" } })
 define("base_delta", {
-  fields = { timing = "after_theta", source = "g", base_betas = check.optional, floor = 0.0,
-    exact = true },
+  fields = {
+    timing = { choice = { "before_delta", "after_delta", "after_theta" }, default = "after_theta",
+      "when a step updates the base" },
+    source = { choice = { "g", "g-delta" }, default = "g", "what the base averages" },
+    base_betas = { type = "table", shown = "the rule's", "decay of the base's moments, in order" },
+    floor = FLOOR,
+    exact = { default = true, "whether base + delta is summed without cancellation" },
+  },
   has_base = true,
   check = function(self, level)
-    check.type("scheme.base_delta: exact", self.exact, "boolean", level + 2)
-    check.choice("scheme.base_delta: timing", self.timing,
-      { "before_delta", "after_delta", "after_theta" }, level + 2)
-    check.choice("scheme.base_delta: source", self.source, { "g", "g-delta" }, level + 2)
     if self.source == "g-delta" and self.timing == "before_delta" then
       fail("base_delta", level + 1, "source 'g-delta' needs the delta before the base: timing "
         .. "'after_delta' or 'after_theta'")
     end
-    if self.base_betas ~= nil then
-      check.type("scheme.base_delta: base_betas", self.base_betas, "table", level + 2)
-    end
-    check_floor(self, level + 1)
   end,
   moment = base_delta,
 })
@@ -310,10 +336,13 @@ local function absorb_deltas(cx, moment)
   cx:store(moment, "base", base + sum / #cx.options.objectives)
 end
 
--- Deltas of s - B, summed with B by their terms as above.
+--- SCAFFOLD, adapted: objectives take the place of clients. Deltas of s - B are summed with B by their
+-- terms, as base_delta does.
+-- @function scheme.scaffold
+-- @tparam table options
+-- @treturn scheme
 define("scaffold", {
-  fields = { floor = 0.0 },
-  check = check_floor,
+  fields = { floor = FLOOR },
   moment = function(cx, moment, s)
     local base, delta = cx:state(moment, "base"), cx:state(moment, "own")
     local _, w, t = push_delta(cx, moment, s, base)
@@ -323,6 +352,10 @@ define("scaffold", {
   period_end = absorb_deltas, has_base = true,
 })
 
+--- FedCM, adapted: objectives take the place of clients.
+-- @function scheme.fedcm
+-- @tparam table options
+-- @treturn scheme
 define("fedcm", {
   moment = function(cx, moment, s)
     local base = cx:state(moment, "base")
@@ -331,6 +364,10 @@ define("fedcm", {
   period_end = absorb_deltas, has_base = true,
 })
 
+--- Local Adam, adapted: every objective has its own states, which are averaged after a period.
+-- @function scheme.local_adam
+-- @tparam table options
+-- @treturn scheme
 define("local_adam", {
   moment = function(cx, moment, s) return plain(cx, moment, s, "own", cx.t_k) end,
   period_end = function(cx, moment)

@@ -34,15 +34,29 @@ local function default_columns(rows)
   return out
 end
 
+local COLUMN <const> = check.fields("", {
+  key = { type = "string", required = true, "the field of a row" },
+  label = { type = "string|number", shown = "the key", "what stands above it" },
+  digits = { type = "integer", min = 0, max = 20, shown = "what suits the figures", "decimals" },
+  scale = { type = "number", default = 1, "a factor on every figure" },
+  better = { choice = { "higher", "lower" }, "marks the best row" },
+  paper = { type = "string", shown = "the key", "the paper's name of the column" },
+})
+local TABLE <const> = check.fields("report.table", {
+  columns = { type = "list", shown = "known metrics, then all other figures",
+    "keys, or { key =, label =, digits =, scale =, better = \"higher\" | \"lower\", paper = }" },
+  paper = { type = "string|table",
+    "a paper's table to show beside ours: \"table5\", or { \"table1\", split = \"forget05\" }" },
+  head = { default = "", "what stands above the labels" },
+  title = { type = "string", "a line above the table" },
+  note = { type = "string", "a line below the table" },
+})
+
 local function column_of(spec)
   if type(spec) == "string" then spec = { key = spec } end
-  check.type("report.table: a column", spec, "table", 6)
-  local column = check.options("column", spec, {
-    key = check.required, label = check.optional, digits = check.optional, scale = 1,
-    better = KNOWN[spec.key] or check.optional, paper = spec.key or check.optional,
-  }, 6)
+  local column = check.options(COLUMN, spec, 6, "report.table: column")
+  column.better, column.paper = column.better or KNOWN[column.key], column.paper or column.key
   column.label = core.visible(tostring(column.label or column.key))
-  if column.better then check.choice("column better", column.better, { "higher", "lower" }, 6) end
   return column
 end
 
@@ -134,18 +148,12 @@ end
 --- Lays rows out.
 -- @tparam table rows { label =, <key> = cell, ..., reference = true for rows shown for comparison };
 -- a first row with a field `columns` says which columns the table has where the options do not
--- @tparam ?table options columns: keys or { key =, label =, digits =, scale =, better = "higher" |
--- "lower", paper = the paper's name for it }; paper: "table5" or { "table1", split = "forget05" };
--- head: what stands above the labels
+-- @tparam ?table options as for `report.table`
 -- @treturn table { head =, labels =, reference =, columns = { { label =, cells =, spreads =,
 -- spread_width =, best = { [row] = true }, number =, paper = } }, paper = { title =, setting = } }
 function grid.lay_out(rows, options)
-  options = check.options("report.table", options, {
-    columns = check.optional, paper = check.optional, head = "", title = check.optional,
-    note = check.optional,
-  }, 4)
-  check.type("report.table rows", rows, "table", 4)
-  check.type("report.table: columns", options.columns or {}, "table", 4)
+  options = check.options(TABLE, options, 4)
+  check.type("report.table: rows", rows, "table", 4)
   local out = { head = core.visible(options.head), title = options.title, note = options.note,
     labels = {}, reference = {}, columns = {} }
   for i, row in ipairs(rows) do

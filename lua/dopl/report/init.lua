@@ -11,15 +11,16 @@ local report = {}
 --- Rows of results as aligned text.
 -- @tparam table rows { label = "DO+", UFE = 67.2 | { mean =, std = }, ..., reference = true where
 -- a row stands for comparison only }
--- @tparam ?table options columns: keys or { key =, label =, digits =, scale =, better = "higher" |
--- "lower" }; paper: a table of a paper to show beside, "table5" or
--- { "table1", split = "forget05" }; title, note, head
+-- @tparam[opt] table options as for `report.table`
 -- @treturn string ends in a newline
 function report.text(rows, options)
   return grid.text(grid.lay_out(rows, options))
 end
 
---- Prints rows of results as an aligned table; arguments as for `report.text`.
+--- Prints rows of results as an aligned table.
+-- @tparam table rows as for `report.text`
+-- @tparam[opt] table options
+-- @usage report.table(rows, { columns = { "UFE", { key = "MU", digits = 1, better = "higher" } } })
 function report.table(rows, options)
   if measuring.recorder() then return end -- its figures are of a part
   local text = grid.text(grid.lay_out(rows, options))
@@ -38,16 +39,27 @@ local function spans_decades(series)
   return high > 100 * low
 end
 
+local CURVES <const> = check.fields("report.curves", {
+  x = { default = "step", "the field along the bottom" },
+  fields = { of = "string", required = true, "the fields to draw" },
+  title = { type = "string", "the chart's title" },
+  y = { type = "table", default = {},
+    "the axis, as for report.plot.line; logarithmic over two decades unless log = false" },
+  by = { type = "string", "a field whose values make a series each" },
+})
+local BARS <const> = check.fields("report.bars", {
+  columns = { of = "string", required = true, "keys of the rows, a bar each" },
+  title = { type = "string", "the chart's title" },
+  y = { type = "table", default = {}, "the axis, as for report.plot.bars" },
+})
+
 --- Curves of a run, from the rows it logged.
 -- @tparam table metrics rows of metrics.jsonl, or any tables with the same fields
--- @tparam table options x: the field along the bottom ("step"); fields: the fields to draw;
--- title; y: as for `dopl.plot.line`, logarithmic over more than two decades unless log = false;
--- by: a field whose values part the rows into series
+-- @tparam table options
 -- @treturn string SVG
+-- @usage report.curves(rows, { fields = { "loss_forget", "loss_retain" } })
 function report.curves(metrics, options)
-  options = check.options("report.curves", options, {
-    x = "step", fields = check.required, title = check.optional, y = {}, by = check.optional,
-  })
+  options = check.options(CURVES, options)
   local series, index = {}, {}
   for _, field in ipairs(options.fields) do
     for _, row in ipairs(metrics) do
@@ -72,12 +84,10 @@ end
 
 --- Result rows as grouped bars: a group a row, a bar a column, the spread where a cell has one.
 -- @tparam table rows as for `report.text`
--- @tparam table options columns: keys; title; y: as for `dopl.plot.bars`
+-- @tparam table options
 -- @treturn string SVG
 function report.bars(rows, options)
-  options = check.options("report.bars", options, {
-    columns = check.required, title = check.optional, y = {},
-  })
+  options = check.options(BARS, options)
   local groups, series = {}, {}
   for r, row in ipairs(rows) do groups[r] = tostring(row.label or r) end
   for i, key in ipairs(options.columns) do
@@ -93,10 +103,7 @@ function report.bars(rows, options)
 end
 
 --- The report as one self-contained page.
--- @tparam table options title; lead: a sentence below it; facts: { { "seed", 1 }, ... }; tiles:
--- { { label =, value =, note = } }; tables: { { rows =, title =, columns =, paper =, note = } };
--- charts: SVG strings or { svg =, caption = }; samples: { { question =, reference =, tag =,
--- answers = { { label =, text = } } } }; notes: sentences; params, versions: tables; recipe: text
+-- @tparam table options
 -- @treturn string HTML
 function report.html(options)
   return page(options)

@@ -191,12 +191,17 @@ local function answer_row(class, label, text)
   return ('<dt>%s</dt><dd class="%s">%s</dd>'):format(escape(label), class, escape(text))
 end
 
+local SAMPLE <const> = check.fields("", {
+  question = { type = "string", required = true, "what was asked" },
+  reference = { type = "string", "the right answer" },
+  answers = { type = "list", default = {}, "{ label =, text = } of each model" },
+  tag = { type = "string", "what the sample is of, such as forget" },
+})
+
 function Page:samples(samples)
   self:heading("What the models say")
   for _, sample in ipairs(samples) do
-    sample = check.options("report sample", sample, {
-      question = check.required, reference = check.optional, answers = {}, tag = check.optional,
-    }, 6)
+    sample = check.options(SAMPLE, sample, 6, "report sample")
     local tag = sample.tag and ('<span class="chip %s">%s</span>'):format(
       (tostring(sample.tag):gsub("[^%w-]", "")), escape(sample.tag)) or ""
     self:add(('<section class="sample"><h3>%s%s</h3><dl>'):format(tag, escape(sample.question)))
@@ -230,14 +235,26 @@ local function head(self, o)
   end
 end
 
+local HTML <const> = check.fields("report.html", {
+  title = { type = "string", required = true, "title of the page" },
+  lead = { type = "string", "a sentence below it" },
+  facts = { type = "list", default = {}, "pairs such as { \"seed\", 1 }" },
+  tiles = { type = "list", default = {}, "{ label =, value =, note = }" },
+  tables = { type = "list", default = {}, "{ rows =, title =, columns =, paper =, note = }" },
+  charts = { type = "list", default = {}, "SVG strings, or { svg =, caption = }" },
+  samples = { type = "list", default = {},
+    "{ question =, reference =, tag =, answers = { { label =, text = } } }" },
+  notes = { type = "list", default = {}, "sentences" },
+  params = { type = "table", default = {}, "the recipe's parameters" },
+  versions = { type = "table", default = {}, "versions of what computed" },
+  recipe = { type = "string", "the recipe's text" },
+})
+
 --- Builds the page; see `dopl.report.html` for the fields.
 -- @tparam table o
 -- @treturn string
 return function(o)
-  o = check.options("report.html", o, {
-    title = check.required, lead = check.optional, facts = {}, tiles = {}, tables = {}, charts = {},
-    samples = {}, notes = {}, params = {}, versions = {}, recipe = check.optional,
-  }, 5)
+  o = check.options(HTML, o, 5)
   local self = setmetatable({}, Page)
   head(self, o)
   for i, t in ipairs(o.tables) do

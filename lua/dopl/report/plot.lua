@@ -196,42 +196,48 @@ function Canvas:finish(options)
     plot.style, table.concat(self))
 end
 
-local function chart_options(name, given, extra)
-  local defaults = {
-    title = check.optional, width = 520, height = 300, x = {}, y = {}, series = check.required,
+local AXIS <const> = check.fields("", {
+  label = { type = "string", "what the axis shows" },
+  log = { default = false, "a logarithmic axis" },
+  min = { type = "number", "where the axis begins at the latest" },
+  max = { type = "number", "where the axis ends at the earliest" },
+})
+
+local function chart_fields(name, extra)
+  local described = {
+    title = { type = "string", "the chart's title" },
+    width = { min = 50, max = 100000, default = 520, "pixels" },
+    height = { min = 50, max = 100000, default = 300, "pixels" },
+    x = { fields = AXIS, "the horizontal axis" },
+    y = { fields = AXIS, "the vertical axis" },
   }
-  for key, value in pairs(extra or {}) do defaults[key] = value end
-  local options = check.options(name, given, defaults, 4)
-  local axis = {
-    label = check.optional, log = false, min = check.optional, max = check.optional,
-  }
-  for _, side in ipairs { "x", "y" } do
-    local what = ("%s %s"):format(name, side)
-    options[side] = check.options(what, options[side], axis, 4)
-    for _, limit in ipairs { "min", "max" } do
-      check.type(("%s: %s"):format(what, limit), options[side][limit] or 0, "number", 4)
-    end
-  end
-  for _, side in ipairs { "width", "height" } do
-    local what = ("%s: %s"):format(name, side)
-    check.range(what, check.type(what, options[side], "integer", 4), 50, 100000, 4)
-  end
-  local series = check.list(name .. ": series", options.series, 4)
-  options.series = table.move(series, 1, #series, 1, {}) -- what is done to it stays here
-  return options
+  for key, field in pairs(extra) do described[key] = field end -- the order changes nothing
+  return check.fields(name, described)
 end
 
--- The fields of one series, its lists lists, its name a text.
-local function series_of(name, series, fields)
-  local out = check.options(name .. " series", series, fields, 4)
-  for _, field in ipairs(check.keys(fields)) do
-    if field ~= "name" then
-      local list = out[field]
-      check.type(("%s series: %s"):format(name, field), list == nil and {} or list, "table", 4)
-    end
-  end
-  out.name = out.name ~= nil and tostring(out.name) or nil
-  return out
+local NAME <const> = { type = "string|number", "the name in the legend" }
+local LINE <const> = chart_fields("report.plot.line", {
+  series = { required = true, "the lines", of = check.fields("", {
+    name = NAME,
+    y = { type = "table", required = true, "numbers" },
+    x = { type = "table", shown = "1, 2, ...", "numbers" },
+    low = { type = "table", "lower ends of a shaded spread" },
+    high = { type = "table", "upper ends of it" },
+  }) },
+})
+local BARS <const> = chart_fields("report.plot.bars", {
+  groups = { type = "list", required = true, "names along the bottom" },
+  series = { required = true, "the bars of each group", of = check.fields("", {
+    name = NAME,
+    values = { type = "table", required = true, "one number a group" },
+    errors = { type = "table", default = {}, "half-lengths of whiskers" },
+  }) },
+})
+
+local function names_of(list)
+  local names = {}
+  for i, series in ipairs(list) do names[i] = series.name and tostring(series.name) end
+  return names
 end
 
 -- At most about `limit` points: of every bucket the smallest and the largest, so that spikes stay.
@@ -286,17 +292,14 @@ local function band(points, x, y)
 end
 
 --- A line chart.
--- @tparam table options title, width, height; x and y: { label =, log =, min =, max = }; series: an
--- array of { name =, y = { ... }, x = { ... } (1, 2, ... where not given), low =, high = (a shaded
--- spread) }. Values that are no finite numbers leave gaps.
+-- Values that are no finite numbers leave gaps.
+-- @tparam table options
 -- @treturn string SVG
 function plot.line(options)
-  options = chart_options("plot.line", options)
-  local x_range, y_range, names, all, spread = {}, {}, {}, {}, {}
+  options = check.options(LINE, options)
+  local x_range, y_range, all, spread = {}, {}, {}, {}
+  local names = names_of(options.series)
   for i, series in ipairs(options.series) do
-    series = series_of("plot.line", series, { name = check.optional, x = check.optional,
-      y = check.required, low = check.optional, high = check.optional })
-    names[i] = series.name
     all[i], spread[i] = runs_of(series), series.low ~= nil and series.high ~= nil
     for _, run in ipairs(all[i]) do
       for _, p in ipairs(run) do
@@ -372,23 +375,18 @@ local function slant(options)
 end
 
 --- A grouped bar chart. Names of groups that are too long to stand side by side are slanted.
--- @tparam table options title, width, height; y: { label =, min =, max = }; groups: names along the
--- bottom; series: an array of { name =, values = { one a group }, errors = { half-lengths } }. A
--- value that is missing leaves its place empty.
+-- A missing value leaves its place empty.
+-- @tparam table options
 -- @treturn string SVG
 function plot.bars(options)
-  options = chart_options("plot.bars", options, { groups = check.required })
+  options = check.options(BARS, options)
   local groups = {}
-  for g, group in ipairs(check.list("plot.bars: groups", options.groups)) do
+  for g, group in ipairs(options.groups) do
     groups[g] = tostring(group)
   end
   options.groups = groups
-  local range, names = { low = 0, high = 0 }, {}
-  for i, series in ipairs(options.series) do
-    series = series_of("plot.bars", series, { name = check.optional, values = check.required,
-      errors = {} })
-    options.series[i] = series
-    names[i] = series.name
+  local range, names = { low = 0, high = 0 }, names_of(options.series)
+  for _, series in ipairs(options.series) do
     for g = 1, #options.groups do
       local value, spread = series.values[g], series.errors and series.errors[g] or 0
       if finite(value) then

@@ -9,14 +9,11 @@ local json = require("dopl.util.json")
 
 local cache = {}
 
---- The folder: $DOPL_CACHE, else $XDG_CACHE_HOME/dopl, else ~/.cache/dopl.
+--- The folder of the cache: $DOPL_CACHE, else $XDG_CACHE_HOME/dopl, else ~/.cache/dopl.
+-- @treturn string
 function cache.dir()
-  local own, xdg = core.getenv("DOPL_CACHE"), core.getenv("XDG_CACHE_HOME")
-  local home = core.getenv("HOME")
-  if own and own ~= "" then return own end
-  if xdg and xdg:sub(1, 1) == "/" then return xdg .. "/dopl" end -- a relative one is to be ignored
-  if home and home ~= "" then return home .. "/.cache/dopl" end
-  error("cache: no folder for it: set DOPL_CACHE, XDG_CACHE_HOME or HOME", 2)
+  return core.cache_folder()
+    or error("cache: no folder for it: set DOPL_CACHE, XDG_CACHE_HOME or HOME", 2)
 end
 
 --- A content hash of everything an entry depends on.

@@ -166,33 +166,26 @@ local function begin(self)
   self:write("run.json", json.encode(self.about, { indent = 2 }) .. "\n") -- --resume needs no more
 end
 
+local OPEN <const> = check.fields("run.open", {
+  out = { type = "string", shown = "runs/<name>-<date>-<time>", "exactly this folder; the results of "
+    .. "another recipe, or with other parameters, are not overwritten" },
+  name = { type = "string", shown = "the recipe's file name", "what the run is called" },
+  recipe = { type = "table", shown = "the recipe", "{ path =, text = }" },
+  params = { type = "table", shown = "those of dopl.params", "resolved parameters" },
+  seed = { type = "integer", shown = "--seed", "seed of all random numbers" },
+  versions = { type = "table", shown = "of dopl, Lua and oneDNN", "versions of what computes" },
+  threads = { type = "integer", shown = "--threads", "threads that compute" },
+  device = { type = "string", shown = "--device", "the device" },
+  command = { type = "list", shown = "the command line", "the command line, an array of strings" },
+})
+
 --- Opens a run folder and writes down how the run begins. What the command line says (--out, the
 -- recipe, --seed, --threads, --device) need not be repeated. With --resume RUN it goes on with that
 -- run.
--- @tparam table options
--- @tparam ?string options.out exactly this folder; without it runs/<name>-<date>-<time>. What a run of
--- another recipe or other parameters came to is not written over
--- @tparam ?string options.name the recipe's file name where not given
--- @tparam ?table options.recipe { path =, text = }
--- @tparam ?table options.params resolved parameters; default: those of dopl.params
--- @tparam ?int options.seed
--- @tparam ?table options.versions default: dopl, Lua and oneDNN
--- @tparam ?int options.threads
--- @tparam ?string options.device
--- @tparam ?table options.command the command line, an array of strings
+-- @tparam[opt] table options
 -- @treturn Run to be closed: `local r <close> = run.open { ... }`
 function run.open(options)
-  options = check.options("run", options, {
-    out = check.optional, name = check.optional, recipe = check.optional, params = check.optional,
-    seed = check.optional, versions = check.optional, threads = check.optional,
-    device = check.optional, command = check.optional,
-  })
-  for _, name in ipairs { "out", "name" } do
-    check.type("run.open: " .. name, options[name] or "", "string")
-  end
-  for _, name in ipairs { "recipe", "params", "versions", "command" } do
-    check.type("run.open: " .. name, options[name] or {}, "table")
-  end
+  options = check.options(OPEN, options)
   from_command_line(options)
   local old = core.options and core.options.resume or ""
   if old ~= "" then return resume(options, old) end

@@ -22,27 +22,19 @@ local json = require "dopl.util.json"
 local params = {}
 local resolved
 
--- The options of the command line that may also follow the recipe, and what sets them there.
-local COMMON = {
-  seed = { help = "where random numbers start", type = "integer" },
-  out = { help = "folder for runs", type = "string" },
-  device = { help = "cpu, cuda, cuda:N or auto (cuda where there is one)", type = "string",
-    machine = true }, -- of the machine rather than the run: a run may go on elsewhere
-  threads = { help = "threads to compute with", type = "integer" },
-  resume = { help = "go on with the run in this folder, with its parameters", type = "string",
-    passing = true }, -- no parameter of the run itself
-}
+local PASSING <const> = { resume = true } -- no parameter of the run itself
+local MACHINE <const> = { device = true } -- of the machine: a run may resume on another one
 
 local function usage(status, message)
   local value = { exit = status, message = message }
   error(setmetatable(value, { __tostring = function() return message end }), 0)
 end
 
-local BEFORE <const> = { plan = true, trust = true, version = true } -- options of the program alone
-
 -- What to say after an unknown name.
 local function suggestion(name, names)
-  if BEFORE[name] then return (": it goes before the recipe: dopl --%s RECIPE"):format(name) end
+  if core.early_options[name] then
+    return (": it goes before the recipe: dopl --%s RECIPE"):format(name)
+  end
   local nearest = check.nearest(name, names)
   if nearest then return (" (did you mean --%s?)"):format(nearest) end
   return (" (there are: --%s)"):format(table.concat(names, ", --"))
@@ -275,12 +267,11 @@ function params.declare(declared, args)
   local list, own = {}, {}
   declare(list, declared, "", {})
   for _, entry in ipairs(list) do own[entry.name] = true end
-  for _, name in ipairs(check.keys(COMMON)) do
-    local default = core.options[name]
+  for _, row in ipairs(core.option_rows) do
+    local name, default = row.name, core.options[row.name]
     if not own[name] and default ~= nil then
       list[#list + 1] = { name = name, path = { name }, default = default, common = true,
-        type = COMMON[name].type, help = COMMON[name].help, passing = COMMON[name].passing,
-        machine = COMMON[name].machine }
+        type = row.type, help = row.text, passing = PASSING[name], machine = MACHINE[name] }
     end
   end
   local words = rawget(_G, "arg")

@@ -26,21 +26,24 @@ local function pattern_of(given, level)
   return given
 end
 
+local TRAIN <const> = check.fields("text.train", {
+  vocab_size = { type = "integer", required = true,
+    "tokens wanted, with the special ones and the 256 bytes" },
+  special = { of = "string", default = {},
+    "strings that are one token each and are never cut; their ids start at 0, in this order" },
+  pattern = { default = "llama3", "how text is cut first: llama3, gpt2, or a PCRE2 expression" },
+  min_count = { default = 2, "pairs that occur less often are not merged" },
+})
+
 --- Learns a byte-level BPE vocabulary. The same texts give the same tokenizer.
 -- @tparam {string,...} texts
--- @tparam table options `vocab_size`: tokens wanted, with the special ones and the 256 bytes;
--- `special`: strings that are one token each and are never cut (ids from 0, in this order);
--- `pattern`: "llama3" (default), "gpt2", or a PCRE2 expression; `min_count` (2): a pair met less
--- often is not merged, though the vocabulary then stays smaller
+-- @tparam table options
 -- @treturn tokenizer
+-- @usage
+-- local tok = dopl.text.train(texts, { vocab_size = 4096, special = { "<|endoftext|>" } })
 function text.train(texts, options)
-  local o = check.options("text.train", options, {
-    vocab_size = check.required, special = {}, pattern = "llama3", min_count = 2,
-  })
+  local o = check.options(TRAIN, options)
   check.type("text.train: texts", texts, "table")
-  check.type("text.train: vocab_size", o.vocab_size, "integer")
-  check.type("text.train: special", o.special, "table")
-  check.type("text.train: min_count", o.min_count, "integer")
   return core.bpe.train(texts, o.vocab_size, pattern_of(o.pattern, 2), o.special, o.min_count)
 end
 
@@ -133,16 +136,19 @@ local tokenizer = core.bpe.methods
 core.bpe.encode = core.bpe.encode or tokenizer.encode -- the core's own, should this file run again
 local encode = core.bpe.encode
 
---- The ids of a text.
+local ENCODE <const> = check.fields("tokenizer:encode", {
+  special = { default = true, "whether special tokens written out in the text become their ids" },
+})
+
+--- The ids of a text. Added tokens that are not special, such as runs of blanks, become their ids
+-- whatever the options say.
 -- @tparam string str any bytes
--- @tparam[opt] table options `special` (true): whether special tokens written out in the text
--- become their ids; false takes them as ordinary text. Added tokens that are not special, such as
--- runs of blanks, become their ids either way.
+-- @tparam[opt] table options
 -- @treturn {int,...} ids from 0
 function tokenizer:encode(str, options)
   check.type("tokenizer:encode", str, "string")
   if options == nil then return encode(self, str, true) end
-  local o = check.options("tokenizer:encode", options, { special = true })
+  local o = check.options(ENCODE, options)
   return encode(self, str, o.special)
 end
 

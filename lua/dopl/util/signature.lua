@@ -1,4 +1,4 @@
---- dopl.util.signature: how an operator is called, from its row of ops.def.
+--- util/signature.lua - how an operator is called, from its row of ops.def.
 -- @module dopl.util.signature
 
 local signature = {}
