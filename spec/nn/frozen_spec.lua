@@ -176,7 +176,7 @@ describe("training with frozen parameters", function()
     local o = { model = model, steps = 7, progress = false,
       objectives = { small.objective("forget", loss.npo()), small.objective("retain", loss.kl()) },
       optimizer = optim.adamw { lr = 1e-2 }:with(scheme.base_delta {}), clip = 1.0,
-      schedule = schedule.alternate { forget = 1, retain = 1 }, microscope = { every = 2 },
+      schedule = schedule.alternate { forget = 1, retain = 1 }, diagnostics = { every = 2 },
       checkpoint = { every = 2, folder = dir .. "/c", resume = true } }
     for key, value in pairs(more or {}) do o[key] = value end
     return small.weights(model), train.fit(o), model

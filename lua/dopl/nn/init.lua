@@ -9,7 +9,12 @@
 --
 -- @module dopl.nn
 
+local attention = require "dopl.nn.attention"
 local checkpoint = require "dopl.nn.checkpoint"
+local embedding = require "dopl.nn.embedding"
+local linear = require "dopl.nn.linear"
+local mlp = require "dopl.nn.mlp"
+local norm = require "dopl.nn.norm"
 local operator = require "dopl.nn.operator"
 local parameters = require "dopl.nn.parameters"
 local weights = require "dopl.nn.weights"
@@ -18,11 +23,11 @@ return {
   kinds = parameters.kinds,
   dtypes = parameters.dtypes,
   parameters = parameters.new,
-  linear = require("dopl.nn.linear").new,
-  norm = require("dopl.nn.norm").new,
-  embedding = require("dopl.nn.embedding").new,
-  attention = require("dopl.nn.attention").new,
-  mlp = require("dopl.nn.mlp").new,
+  linear = linear.new,
+  norm = norm.new,
+  embedding = embedding.new,
+  attention = attention.new,
+  mlp = mlp.new,
   operator = operator.new,
   checkpoint = checkpoint.run,
   export = weights.export,
