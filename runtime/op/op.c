@@ -16,7 +16,9 @@
 #define I(id, ...) { .name = #id, .kind = DOPL_INPUT_I32, .optional = sizeof #__VA_ARGS__ > 1 },
 #define W(id, ...) { .name = #id, .kind = DOPL_INPUT_WEIGHT, .optional = sizeof #__VA_ARGS__ > 1 },
 #define LIST(id) { .name = #id, .kind = DOPL_INPUT_LIST },
-#define OP(id, inputs, ...) static const dopl_op_input id##_inputs[] = { inputs{ 0 } };
+#define OP(id, inputs, ...)                                                                        \
+    static const dopl_op_input id##_inputs[] = { inputs{ 0 } };                                    \
+    _Static_assert(sizeof id##_inputs / sizeof *id##_inputs <= DOPL_MAX_IN + 1, "inputs of " #id);
 #include "ops.def"
 
 // Functions, since the attributes of a row do not know whose they are: `self` tells them.
