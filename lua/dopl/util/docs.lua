@@ -2,8 +2,8 @@
 --
 -- A block of comments that begins with `---` describes the function, the table or the value below it.
 -- The first sentences are its summary; tags follow LDoc: @tparam, @param, @treturn, @return, @usage (an
--- example), @function (for what is made elsewhere: in C, or by a loop), @type (a class), @see (the module
--- that describes the options), @module.
+-- example), @function (for what is made elsewhere: in C, or by a loop), @type (a class), @see (the
+-- module that describes the options), @module.
 -- `dopl.help`, the reference and the files for editors are made of these.
 -- @module dopl.util.docs
 

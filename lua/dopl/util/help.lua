@@ -6,6 +6,7 @@ local core = require "dopl.core"
 local docs = require "dopl.util.docs"
 local fields = require "dopl.util.fields"
 local modules = require "dopl.modules"
+local signature = require "dopl.util.signature"
 
 local help = {}
 
@@ -38,28 +39,9 @@ end
 
 -- ---- operators
 
-local INPUTS <const> = { f = "x", i = "index", w = "weight" }
-
--- What a call of an operator looks like: its inputs, then its attributes.
-local function operator_call(row)
-  local args, seen = {}, {}
-  for kind, optional in row.inputs:gmatch "(%l)(%??)" do
-    local name = INPUTS[kind] or kind
-    seen[name] = (seen[name] or 0) + 1
-    if seen[name] > 1 then name = name .. seen[name] end
-    args[#args + 1] = optional == "?" and "[" .. name .. "]" or name
-  end
-  for name, kind, default in row.attributes:gmatch "([%w_]+):(%l)=?(%S*)" do
-    local text = name .. (kind == "i" and ": integer" or ": number")
-    args[#args + 1] = default ~= "" and ("[%s = %s]"):format(text, default) or text
-  end
-  return table.concat(args, ", ")
-end
-
 local function operator_text(row)
-  return ("dopl.%s(%s)\n%s\n%s"):format(row.name, operator_call(row), wrapped("  ", row.doc),
-    row.differentiable and "  It has a gradient. Every operator is also a method of its first input."
-      or "  It has no gradient.")
+  local text = ("dopl.%s\n%s"):format(signature.of(row), wrapped("  ", row.doc))
+  return row.differentiable and text or text .. "\n  It has no gradient."
 end
 
 -- ---- functions
