@@ -10,6 +10,7 @@ local docs = require "dopl.util.docs"
 local fields = require "dopl.util.fields"
 local help = require "dopl.util.help"
 local modules = require "dopl.modules"
+local signature = require "dopl.util.signature"
 
 local folder = assert(arg[1], "usage: dopl --trust tools/reference.lua FOLDER")
 
@@ -173,7 +174,7 @@ end
 
 local function operator_lines(lines)
   for _, row in ipairs(core.op_rows) do
-    comment(lines, row.doc)
+    comment(lines, row.doc .. "\n" .. signature.of(row))
     lines[#lines + 1] = "---@return dopl.Tensor"
     lines[#lines + 1] = ("function dopl.%s(...) end"):format(row.name)
     lines[#lines + 1] = ""
@@ -262,7 +263,7 @@ local function write_pages()
   end
   table.move({ "", "## Operators", "" }, 1, 3, #lines + 1, lines)
   for _, row in ipairs(core.op_rows) do
-    lines[#lines + 1] = ("- `%s`: %s"):format(help.text(row.name):match "^[^\n]*", row.doc)
+    lines[#lines + 1] = ("- `dopl.%s`: %s"):format(signature.of(row), row.doc)
   end
   write("reference/index.md", lines)
 end

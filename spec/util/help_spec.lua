@@ -101,4 +101,17 @@ return x
     assert.equal("x.add(1, 2)", add.usage)
     assert.equal("Class:go", file.items[2].name)
   end)
+
+  it("reads the names that a module gives to another's functions", function()
+    local file = docs.read [[
+local chat = require "dopl.data.chat"
+return {
+  chat = chat, samples = chat.encode_all,
+  linear = require("dopl.nn.linear").new,
+}
+]]
+    assert.equal("", file.returns)
+    assert.same({ { "", "samples", "chat", "encode_all" }, { "", "chat", "chat" },
+      { "", "linear", "dopl.nn.linear", "new" } }, file.aliases)
+  end)
 end)

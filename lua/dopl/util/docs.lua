@@ -2,8 +2,8 @@
 --
 -- A block of comments that begins with `---` describes the function, the table or the value below it.
 -- The first sentences are its summary; tags follow LDoc: @tparam, @param, @treturn, @return, @usage (an
--- example), @function (for what is made elsewhere: in C, or by a loop), @type (a class), @see (the module
--- that describes the options), @module.
+-- example), @function (for what is made elsewhere: in C, or by a loop), @type (a class), @see (the
+-- module that describes the options), @module.
 -- `dopl.help`, the reference and the files for editors are made of these.
 -- @module dopl.util.docs
 
@@ -108,6 +108,9 @@ local function note_aliases(file, line, inside)
   for target, from, f in line:gmatch "([%w_]+) = ([%w_]+)%.([%w_]+)" do
     file.aliases[#file.aliases + 1] = { inside, target, from, f }
   end
+  for target, from, f in line:gmatch "([%w_]+) = require%s*%(?\"([%w_%.]+)\"%)?%.([%w_]+)" do
+    file.aliases[#file.aliases + 1] = { inside, target, from, f }
+  end
   for target, from in line:gmatch "([%w_]+) = ([%w_]+)[,%s]" do
     file.aliases[#file.aliases + 1] = { inside, target, from }
   end
@@ -194,7 +197,7 @@ end
 local function add_aliases(index, file, prefix, short)
   for _, alias in ipairs(file.aliases) do
     local owner, name, from, f = table.unpack(alias)
-    local path = file.required[from]
+    local path = file.required[from] or from:match "^dopl%..*"
     local public = prefix .. "." .. name
     local meant = path and public_name(path, short) .. (f and "." .. f or "")
     if meant and owner == file.returns and meant ~= public then index.aliases[public] = meant end

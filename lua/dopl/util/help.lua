@@ -40,9 +40,8 @@ end
 -- ---- operators
 
 local function operator_text(row)
-  return ("dopl.%s\n%s\n%s"):format(signature.of(row), wrapped("  ", row.doc),
-    row.differentiable and "  It has a gradient. Every operator is also a method of its first input."
-      or "  It has no gradient.")
+  local text = ("dopl.%s\n%s"):format(signature.of(row), wrapped("  ", row.doc))
+  return row.differentiable and text or text .. "\n  It has no gradient."
 end
 
 -- ---- functions
