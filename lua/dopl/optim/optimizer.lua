@@ -1,7 +1,8 @@
 --- optim/optimizer.lua - an optimizer at work: parameters, their states, one step at a time.
 --
 -- A step touches every parameter that has a gradient; one without is left alone, states and all, as
--- torch does. A frozen parameter, which requires no gradient, has no states. Counters are global: t counts steps, t_k the steps of objective k.
+-- torch does. A frozen parameter, which requires no gradient, has no states. Counters are global: t
+-- counts steps, t_k the steps of objective k.
 -- @module dopl.optim.optimizer
 local check = require "dopl.util.check"
 local core = require "dopl.core"
@@ -60,7 +61,8 @@ local function read_params(params, scheme)
   end
   if #params == 0 then error("attach: no parameters", 3) end
   if #out == 0 then
-    error(("attach: all %d parameters are frozen; model:unfreeze(names) trains some"):format(#params), 3)
+    error(("attach: all %d parameters are frozen; model:unfreeze(names) trains some"):format(
+      #params), 3)
   end
   return out
 end
