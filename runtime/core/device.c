@@ -16,10 +16,10 @@ const char *dopl_device_name(dopl_device device) {
 
 // ---- the plug-in
 
-// Fills `path` with the plug-in's file: the one the environment names, or the first that exists
-// beside the program or the module this function is part of. False: there is none.
+// Fills `path` with the plug-in's file: the one the environment names, or the one beside the core
+// library (an installation) or in the folder above it (a build folder). False: there is none.
 static bool find_plugin(char path[PATH_MAX]) {
-    static const char *const beside[] = { ".", "..", "../..", "../lib/dopl", "../../../dopl" };
+    static const char *const beside[] = { ".", ".." };
     const char *named = getenv("DOPL_CUDA_PLUGIN");
     if (named && *named) {
         snprintf(path, PATH_MAX, "%s", named);
@@ -27,11 +27,7 @@ static bool find_plugin(char path[PATH_MAX]) {
     }
     Dl_info info;
     char self[PATH_MAX];
-    if (!dladdr((void *)dopl_device_name, &info) || !realpath(info.dli_fname, self)) {
-        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-        if (n < 0) return false;
-        self[n] = '\0';
-    }
+    if (!dladdr((void *)dopl_device_name, &info) || !realpath(info.dli_fname, self)) return false;
     *strrchr(self, '/') = '\0';
     for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
         int n = snprintf(path, PATH_MAX, "%s/%s/libdopl_cuda.so", self, beside[i]);

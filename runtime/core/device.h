@@ -4,8 +4,8 @@
 // host memory, so that shape rules can check them without waiting for a device. A back end keeps a
 // copy of an index tensor next to its storage (dopl_storage.mirror), made when it is first used.
 //
-// A back end is a plug-in: a shared object beside the program, opened when a device is asked for.
-// It fills one dopl_backend; nothing else of it is visible to the runtime.
+// A back end is a plug-in: a shared object that links the core library and is opened when a device
+// is asked for. It fills one dopl_backend; nothing else of it is visible to the runtime.
 #ifndef DOPL_CORE_DEVICE_H
 #define DOPL_CORE_DEVICE_H
 
