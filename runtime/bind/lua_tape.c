@@ -375,8 +375,8 @@ static int rt_vocab_chunk(lua_State *L) {
     lua_Integer bytes = luaL_checkinteger(L, 1);
     if (bytes < 1)
         return dopl_raise_text(L, "vocab_chunk: %lld bytes, needs at least 1", (long long)bytes);
-    lua_pushinteger(L, (lua_Integer)rt->vocab_chunk_bytes);
-    rt->vocab_chunk_bytes = (size_t)bytes;
+    lua_pushinteger(L, (lua_Integer)rt->chunk_bytes);
+    rt->chunk_bytes = (size_t)bytes;
     return 1;
 }
 
