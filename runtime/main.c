@@ -63,8 +63,7 @@ typedef struct {
     bool help, version, interactive, trust, prompt, plan, profile;
 } options;
 
-// --- messages
-// ----------------------------------------------------------------------------------------
+// ---- messages
 
 static void say(const char *message, size_t n) {
     fputs("dopl: ", stderr);
@@ -82,8 +81,7 @@ __attribute__((format(printf, 1, 2))) static void complain(const char *format, .
     say(text, strlen(text));
 }
 
-// --- options
-// -----------------------------------------------------------------------------------------
+// ---- options
 
 static int edit_distance(const char *a, const char *b) {
     int n = (int)strlen(b), row[64];
@@ -211,8 +209,7 @@ static bool read_options(options *o) {
     return true;
 }
 
-// --- running
-// -----------------------------------------------------------------------------------------
+// ---- running
 
 // Message handler: adds the Lua traceback, less the frames that are always there.
 static int traceback(lua_State *L) {
@@ -341,8 +338,7 @@ static int tell_profile(lua_State *L, int status) {
     return status ? status : told;
 }
 
-// --- the state
-// ---------------------------------------------------------------------------------------
+// ---- the state
 
 static bool find_root(char *root, size_t size) { // the directory that holds dopl/init.lua
     char exe[PATH_MAX];
