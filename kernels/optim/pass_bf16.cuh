@@ -34,19 +34,19 @@ FN u32 raised(float x, u32 extra) {
 FN u32 to_even(float x) {
     return raised(x, 0x7fffu + (__float_as_uint(x) >> 16 & 1));
 }
-FN void narrow(halves &h, const float (&x)[E]) {
+FN void round_nearest(halves &h, const float (&x)[E]) {
     HALF h.pair[i / 2] = __byte_perm(to_even(x[i]), to_even(x[i + 1]), 0x7632);
 }
-FN u32 dither_word(u64 key, u32 pair) {
+FN u32 rounding_bits(u64 key, u32 pair) {
     u32 x = pair ^ (u32)key;
     x = (x ^ x >> 16) * 0x7feb352du;
     x = (x ^ x >> 15 ^ (u32)(key >> 32)) * 0x846ca68bu;
     return x ^ x >> 16;
 }
-FN void dither(halves &h, const float (&x)[E], u64 key, u32 tile, int lane) {
+FN void round_stochastic(halves &h, const float (&x)[E], u64 key, u32 tile, int lane) {
     u32 bits[E];
     _Pragma("unroll") for (int i = 0; i < E / 2; i++) {
-        u32 word = dither_word(key, 128 * tile + 4 * (u32)lane + (u32)i);
+        u32 word = rounding_bits(key, 128 * tile + 4 * (u32)lane + (u32)i);
         bits[i] = raised(x[i], word & 0xffffu);
         bits[i + 4] = raised(x[i + 4], word >> 16);
     }

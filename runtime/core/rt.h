@@ -71,7 +71,7 @@ typedef struct dopl_rt {
     size_t bytes_peak;      // largest bytes_live since dopl_rt_reset_peak
     size_t bytes_allocated; // total ever handed out: the bindings pace the collector with it
     size_t bytes_limit;     // 0: none
-    bool memory_limited;    // allocations can fail: the process has a limit (room.c)
+    bool memory_limited;    // allocations can fail: the process has a limit (limits.c)
     int64_t n_blocks;       // blocks handed out and not freed; the specs' leak count
     int64_t fail_at;        // the allocation, counted from now, that fails; 0: none (for specs)
     bool poison;            // fill fresh and freed memory with NaN
@@ -120,7 +120,7 @@ void dopl_rt_reset_peak(dopl_rt *rt); // of memory on every device
 // n < 1: all cores this process may use; fewer where the system starts fewer.
 void dopl_rt_set_threads(dopl_rt *rt, int n_threads);
 
-// For libraries that must not run out of memory (room.c). Sets rt->memory_limited.
+// For libraries that must not run out of memory (limits.c). Sets rt->memory_limited.
 void dopl_rt_find_limits(dopl_rt *rt);
 // Whether `bytes` could be had now, after freeing what is cached or garbage. True without a limit.
 DOPL_CHECKED bool dopl_rt_has_room(dopl_rt *rt, size_t bytes);

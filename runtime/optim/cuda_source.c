@@ -12,8 +12,8 @@
 // What is not memory is to stay well below it: with 8-bit states a multiprocessor has time for some
 // 110 instructions an element. So nothing branches but on what a whole tile has in common, codes
 // are packed by byte permutations, and the codec's tables lie in shared memory, values 16 times.
-// The arithmetic is that of codec.c, narrow.h and optim.def, so that codes and stochastic rounding
-// are the CPU's. What is the same in every pass is in kernels/optim/pass*.cuh.
+// The arithmetic is that of codec.c, rounding.h and optim.def, so that codes and roundings are the
+// CPU's. What is the same in every pass is in kernels/optim/pass*.cuh.
 #include "cuda_source.h"
 
 #include <stdarg.h>
@@ -188,10 +188,11 @@ static void write_instr(FILE *f, const dopl_program *p, const dopl_instr *in) {
             codec_of(p, to));
         return;
     case DOPL_PRIM_store16:
-    case DOPL_PRIM_dither16:
-        put(f, "%s(s%d, ", in->op == DOPL_PRIM_store16 ? "narrow" : "dither", to);
+    case DOPL_PRIM_stochastic16:
+        put(f, "%s(s%d, ", in->op == DOPL_PRIM_store16 ? "round_nearest" : "round_stochastic", to);
         write_place(f, p, in->in[0]);
-        if (in->op == DOPL_PRIM_dither16) put(f, ", job[HEAD + 2 * N + %d], (u32)tile, lane", to);
+        if (in->op == DOPL_PRIM_stochastic16)
+            put(f, ", job[HEAD + 2 * N + %d], (u32)tile, lane", to);
         put(f, ");\n");
         return;
     default:
