@@ -139,8 +139,8 @@ static void a_back_end_refuses_attributes(void **state) {
                                           .alloc = no_memory };
     fixture *f = *state;
     f->rt.backend = &backend;
-    dopl_storage storage = { .refs = 2, .device = DOPL_CUDA };
-    dopl_tensor x = { .storage = &storage, .device = DOPL_CUDA, .n_dim = 1, .dim = { 3 } },
+    dopl_storage storage = { .refs = 2, .device = DOPL_GPU };
+    dopl_tensor x = { .storage = &storage, .device = DOPL_GPU, .n_dim = 1, .dim = { 3 } },
                 y = { 0 };
     const dopl_tensor *in = &x;
     dopl_op_call c = { .n_in = 1, .in = &in, .out = &y };
