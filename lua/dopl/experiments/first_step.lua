@@ -1,4 +1,4 @@
---- experiments/first_step.lua - the first retain step of DualOptim+ after one forget step, beside doubles.
+--- experiments/first_step.lua - DualOptim+'s first retain step, compared with double precision.
 --
 -- There base + delta is exactly the retain gradient (its square, for the second moment), while the base
 -- holds what the forget step left: where rounding loses most.

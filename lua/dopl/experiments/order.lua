@@ -1,4 +1,4 @@
---- experiments/order.lua - how an order of ours compares with a paper's, and what of it is more than chance.
+--- experiments/order.lua - compares our order of methods with a paper's, beyond chance.
 --
 -- Variants are compared on the same forget sets and seeds, so a difference is judged by the spread of
 -- the differences, not by that of the figures themselves.

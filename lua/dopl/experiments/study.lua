@@ -1,4 +1,4 @@
---- experiments/study.lua - variants compared over forget sets and seeds, and what a recipe says at its end.
+--- experiments/study.lua - compares variants over forget sets and seeds.
 --
 --     local p = dopl.params(study.params())
 --     local run <close> = dopl.run.open {}

@@ -1,4 +1,4 @@
---- experiments/summary.lua - what a recipe over the bench ends with: a table, answers side by side, a report.
+--- experiments/summary.lua - the table, answers and report that close a recipe.
 -- @module dopl.experiments.summary
 
 local check = require "dopl.util.check"

@@ -1,4 +1,4 @@
---- experiments/tofu.lua - the forgetting task that recipes share: data, models, evaluation, one row a method.
+--- experiments/tofu.lua - the unlearning benchmark that recipes share: data, models, evaluation.
 --
 -- With no data and no model given, the data are the fictitious authors, and the model a small one
 -- trained on them (and on general knowledge) until it answers by heart; with `--data DIR` the rows

@@ -1,4 +1,4 @@
---- report/page.lua - the report as one self-contained HTML page: nothing in it is fetched from anywhere.
+--- report/page.lua - the report as one HTML page that loads nothing from the network.
 -- @module dopl.report.page
 local check = require("dopl.util.check")
 local grid = require("dopl.report.grid")

@@ -1,5 +1,5 @@
---- run/older.lua - the run that may lie in the folder which a new one is to have: what it came to is not lost
--- unless the new one does the same again, nor while it is asked for.
+--- run/older.lua - an older run in the folder that a new run will use.
+-- dopl overwrites it only if the new run repeats it, or if nothing in it is worth keeping.
 -- @module dopl.run.older
 local check = require("dopl.util.check")
 local core = require("dopl.core")

@@ -1,4 +1,4 @@
---- run/params.lua - parameters of a recipe: declared once with defaults, set from the command line, checked.
+--- run/params.lua - a recipe's parameters: defaults, values from the command line, checks.
 --
 --    local p = dopl.params {
 --      steps = { 300, "optimizer steps" },

@@ -1,4 +1,4 @@
---- util/check.lua - checks of what a caller hands over, with messages that say what would have been right.
+--- util/check.lua - checks of arguments, with messages that say what would have been right.
 -- Errors point at the line that called the checking function's caller: in the library that is the
 -- recipe's line.
 -- @module dopl.util.check
