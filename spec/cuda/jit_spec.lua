@@ -51,7 +51,7 @@ describe("compiled passes", function()
     assert.equal(time, unchanged)
   end)
 
-  it("are compiled anew where a file is damaged", function()
+  it("are compiled again if a file is damaged", function()
     step()
     local path, text = only_file()
     local middle = #text // 2

@@ -1,4 +1,4 @@
--- profile_spec.lua - time on a device by operator and by kernel. What the times are only a GPU tells:
+-- profile_spec.lua - time on a device by operator and by kernel. Only a GPU shows real times:
 -- on the emulator every launch takes one millisecond.
 --
 -- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (docs/cuda.md).

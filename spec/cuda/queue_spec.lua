@@ -140,7 +140,7 @@ describe("a batch that CUDA makes no graph of", function()
   end)
 end)
 
-describe("a training on a device", function()
+describe("a training run on a device", function()
   local source <const> = [[
     local core, dopl = require "dopl.core", require "dopl"
     local chat, loader = require "dopl.data.chat", require "dopl.data.loader"

@@ -27,7 +27,7 @@ describe("experiments.tofu.open", function()
     assert.match("there are at most 2 tasks", message(tofu.open, parameters { task = 3 }))
   end)
 
-  it("tells of rows to be forgotten and retained at once", function()
+  it("notes rows that are both forgotten and retained", function()
     local data, notes = require "dopl.data", {}
     local open = data.authors.open
     data.authors.open = function(options)
@@ -39,8 +39,8 @@ describe("experiments.tofu.open", function()
       { note = function(text) notes[#notes + 1] = text end })
     data.authors.open = open
     assert(ok, message_or_bench)
-    assert.same({ "1 of 5 rows of 'retain' are rows of 'forget', too (compared without case, blanks "
-      .. "and Unicode normal forms)" }, notes)
+    assert.same({ "1 of 5 rows of 'retain' are also in 'forget' (ignoring case, blanks and Unicode "
+      .. "normal forms)" }, notes)
     tofu.open(parameters(), { note = function() error "nothing to tell" end })
   end)
 
@@ -102,7 +102,7 @@ describe("experiments.tofu.open", function()
   end)
 
   it("refuses questions that leave no room for an answer", function()
-    assert.match("leaves room for an answer: give more than %-%-max_tokens 2",
+    assert.match("leaves room for an answer; give more than %-%-max_tokens 2",
       message(open_folder, { forget = rows_of(3), retain = rows_of(5) },
         { split = "custom", max_tokens = 2 }))
   end)

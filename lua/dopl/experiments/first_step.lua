@@ -1,7 +1,7 @@
 --- experiments/first_step.lua - DualOptim+'s first retain step, compared with double precision.
 --
--- There base + delta is exactly the retain gradient (its square, for the second moment), while the base
--- holds what the forget step left: where rounding loses most.
+-- In this step base + delta is exactly the retain gradient (its square, for the second moment), while
+-- the base holds what the forget step left. Rounding loses most here.
 -- @module dopl.experiments.first_step
 
 local check = require "dopl.util.check"
@@ -22,7 +22,7 @@ local function new_tally()
   return { furthest = 0.0, over_ten = 0, difference = 0.0, length = 0.0, beyond = beyond }
 end
 
--- Counts the move of one weight and what it should have been, both in learning rates.
+-- Counts the step of one weight and its exact step, both in learning rates.
 local function add(tally, move, reference)
   local far = math.abs(move)
   tally.furthest = math.max(tally.furthest, far)
@@ -45,7 +45,7 @@ local function flat(t)
   return t:view(t:numel()):tolist()
 end
 
--- B^ + D^ after a base has had s1 and a delta has had s2, as the paper writes it.
+-- B^ + D^ as the paper writes it, after the base has averaged s1 and the delta s2.
 local function moment(beta, s1, s2)
   local base = (1 - beta) * s1 / (1 - beta)
   return base + (1 - beta) * (s2 - base) / (1 - beta)
@@ -54,9 +54,9 @@ end
 --- Takes a forget step and a retain step with AdamW and base_delta, no weight decay.
 -- @tparam table options model; objectives = { forget, retain } as for train.fit; lr, eps, betas; exact
 -- as for scheme.base_delta
--- @treturn table of the retain step: furthest = its longest move of a weight, in learning rates;
--- over_ten = weights that moved by more than ten; distance to the step in doubles, over its length
--- @treturn table the same of the step in doubles, from the same gradients
+-- @treturn table of the retain step: furthest = its longest step of a weight, in learning rates;
+-- over_ten = weights that moved by more than ten; distance to the step in doubles, in its lengths
+-- @treturn table the same for the step in doubles, from the same gradients
 function first_step.take(options)
   local o = check.options("first_step.take", options, { model = check.required,
     objectives = check.required, lr = 1e-3, eps = 1e-8, betas = { 0.9, 0.95 }, exact = true })

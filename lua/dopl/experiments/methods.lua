@@ -1,6 +1,6 @@
 --- experiments/methods.lua - the methods the papers compare, by the names they print.
 --
--- Each is an optimizer's scheme and a schedule; rule, losses and data are the recipe's.
+-- A method is a scheme and a schedule. The recipe chooses rule, losses and data.
 -- @module dopl.experiments.methods
 
 local check = require "dopl.util.check"
@@ -58,7 +58,8 @@ end
 -- @tparam[opt] table options names (default: all); lr_factor = 1.0 multiplies every learning rate
 -- @treturn {table,...}
 function methods.tuned(name, options)
-  local o = check.options("experiments.methods.tuned", options, { names = methods.names, lr_factor = 1.0 })
+  local o = check.options("experiments.methods.tuned", options,
+    { names = methods.names, lr_factor = 1.0 })
   check.choice("experiments.methods.tuned: loss", name, check.keys(settings.methods))
   local found, out = settings.methods[name], {}
   for i, label in ipairs(o.names) do

@@ -5,7 +5,7 @@
 --     local s = study.run(p, run, { { label = "a", optimizer = ... }, { label = "b", ... } })
 --     study.report(run, p, { s:part { title = "a or b", paper = "table6" } }, { title = "..." })
 --
--- Every variant sees the same forget sets and the same seeds, so differences are judged in pairs.
+-- Every variant runs on the same forget sets and seeds, so differences are paired.
 -- @module dopl.experiments.study
 
 local check = require "dopl.util.check"
@@ -27,7 +27,7 @@ Study.__index = Study
 
 local PERCENT <const> = 100
 
---- The parameters of a recipe over variants: the bench's, and how often each variant is run.
+--- The parameters of a recipe that compares variants: the benchmark's, forget sets and seeds.
 -- @tparam[opt] table more a recipe's own; they take precedence
 -- @treturn table for dopl.params
 function study.params(more)
@@ -43,7 +43,7 @@ function study.params(more)
   return p
 end
 
---- The split whose figures of a paper stand beside ours: the authors made here lose one in ten.
+--- The split of the paper's figures beside ours. The fictitious authors correspond to forget10.
 function study.split(p) return p.data == "" and "forget10" or p.split end
 
 local variant_defaults = {
@@ -61,7 +61,7 @@ function study.each(p, run, f)
   for key, value in pairs(p) do own[key] = value end
   check.range("--tasks", p.tasks, 1, math.huge, 4)
   check.range("--seeds", p.seeds, 1, math.huge, 4)
-  for task = 2, p.tasks do -- a forget set that is missing shows now, not when its turn comes
+  for task = 2, p.tasks do -- a missing forget set is an error now, before anything is trained
     own.task = task
     local ok, wrong = pcall(tofu.rows, own)
     if not ok then
@@ -79,7 +79,7 @@ function study.each(p, run, f)
   end
 end
 
--- All variants, looked at before the first of them is trained.
+-- Checks all variants before the first is trained.
 local function read_variants(variants)
   local out = {}
   for i, given in ipairs(check.list("study.run: variants", variants, 4)) do
@@ -98,21 +98,22 @@ local function read_variants(variants)
   return out
 end
 
--- What `watch` says before the first step, as a row of every training.
+-- Logs what `watch` returns before the first step, as a row of every training run.
 local function log_first(run, label, numbers)
   local row = { label = label, step = 0, kind = "evaluation" }
   for _, key in ipairs(check.keys(numbers)) do row[key] = numbers[key] end
   run:log(row)
 end
 
--- The names of the aggregates, alike on all forget sets: a mean is over figures of one kind.
+-- The names of the aggregates must be the same on all forget sets, or a mean would mix two kinds.
 local function take_names(self, bench)
   self.keys = self.keys or bench.keys
   self.notes = summary.notes({}, self.notes, bench.notes)
   for _, name in ipairs { "UFE", "TFE", "MU", "OVR" } do
     if self.keys[name] ~= bench.keys[name] then
-      error(("study.run: %s can be computed of forget set '%s', and %s of those before it"):format(
-        bench.keys[name] or "no " .. name, bench.set.name, self.keys[name] or "no " .. name), 0)
+      error(("study.run: forget set '%s' allows %s, the sets before it %s; give all files of the sets "
+        .. "the same fields"):format(bench.set.name, bench.keys[name] or "no " .. name,
+          self.keys[name] or "no " .. name), 0)
     end
   end
 end
@@ -125,10 +126,10 @@ end
 -- bench:compare; paper_label: the paper's name of the row where it is not the label
 -- @tparam[opt] table options prefix: put before the labels of the run's rows; after =
 -- function(bench, variant, row), called while the bench still holds the trained model; watch =
--- function(bench, model) -> numbers, asked every `every` steps and before the first; microscope as for
--- bench:compare
--- @treturn Study rows = mean and deviation by variant, results = one row a training, keys = names of
--- the aggregates: { OVR = "OVR(R,P,TR,TE)", ... } and others where the data lack what a metric needs
+-- function(bench, model) -> numbers, called every `every` steps and before the first; diagnostics as
+-- for bench:compare
+-- @treturn Study rows = mean and deviation by variant, results = one row per training run, keys =
+-- names of the aggregates: { OVR = "OVR(R,P,TR,TE)", ... }, depending on what the data allow
 function study.run(p, run, variants, options)
   local o = check.options("study.run", options, { prefix = "", after = check.optional,
     watch = check.optional, every = check.optional, microscope = check.optional })
@@ -168,9 +169,9 @@ function study.run(p, run, variants, options)
   return self
 end
 
---- A study of results that were made elsewhere.
+--- A study of existing results.
 -- @tparam table p resolved parameters
--- @tparam {table,...} results one row a training, several with the same label
+-- @tparam {table,...} results one row per training run, several with the same label
 -- @tparam table options repetitions of each label; parameters of the model
 -- @treturn Study
 function study.of(p, results, options)
@@ -181,7 +182,7 @@ function study.of(p, results, options)
     notes = {} }, Study):summarise()
 end
 
--- Mean and deviation by label, and the interval of OVR.
+-- Mean and standard deviation by label, and the interval of OVR.
 function Study:summarise()
   self.rows = summary.over(self.results)
   for _, row in ipairs(self.rows) do
@@ -193,7 +194,7 @@ function Study:summarise()
   return self
 end
 
---- The figures of a variant, one a repetition; nil where it has none.
+--- The figures of a variant, one per repetition; nil if one is missing.
 function Study:values(label, key)
   local values = {}
   for _, result in ipairs(self.results) do
@@ -205,9 +206,9 @@ function Study:values(label, key)
   return values
 end
 
---- The figures that chance is judged by: one a forget set, the mean of its seeds, for seeds on one set
--- are no sample of forget sets; one a seed where there is a single forget set.
--- @treturn ?{number,...} nil where a figure is missing
+--- The figures for intervals: one per forget set, the mean of its seeds, because seeds on one set are
+-- not a sample of forget sets. With a single forget set, one per seed.
+-- @treturn ?{number,...} nil if a figure is missing
 -- @treturn string what they are
 function Study:units(label, key)
   local values, sets, by_set = self:values(label, key), {}, {}
@@ -227,7 +228,7 @@ function Study:units(label, key)
   return out, "forget sets"
 end
 
---- The columns of a table of DualOptim's; see `summary.gap_columns`.
+--- The columns of a table from DualOptim; see `summary.gap_columns`.
 function Study:gap_columns() return summary.gap_columns(self.keys) end
 
 --- The orders to compare in such a table.
@@ -238,8 +239,8 @@ function Study:gap_order()
   }
 end
 
---- The row with the largest mean of a figure, among those that pass. A NaN is never the largest; the
--- first of them where all are NaN.
+--- The row with the largest mean of a figure, among those that pass. A NaN is never the largest. If all
+-- are NaN, the first row.
 -- @tparam[opt] string key default: OVR
 -- @tparam[opt] function passes of a row
 function Study:best(key, passes)
@@ -263,10 +264,10 @@ function Study:percent(label, key)
   return ("%.1f"):format(PERCENT * metrics.mean(values or {}))
 end
 
---- What the run logged of each training: rows of a kind ("evaluation", "microscope"). What was logged
--- as null is a NaN again.
+--- The logged rows of one kind ("evaluation", "diagnostics") for each training run. A null becomes a
+-- NaN again.
 -- @tparam string kind
--- @treturn table by variant: one list of rows a repetition
+-- @treturn table by variant: one list of rows per repetition
 function Study:logged(kind)
   local by_label, by_name = {}, {}
   for _, t in ipairs(self.trainings) do
@@ -283,7 +284,7 @@ function Study:logged(kind)
   return by_label
 end
 
---- A logged figure over the steps: a line a variant, its mean over repetitions with a shaded deviation.
+--- A logged figure over the steps: one line per variant, its mean over repetitions, deviation shaded.
 -- @tparam string kind of the logged rows
 -- @tparam string key of the figure
 -- @tparam table options title; scale = 1; y: as for `dopl.plot.line`
@@ -309,7 +310,7 @@ function Study:course(kind, key, options)
   return plot.line { title = o.title, x = { label = "step" }, y = o.y, series = list }
 end
 
--- How our order compares with the paper's by each of the figures asked for.
+-- Sentences that compare our order with the paper's.
 local function orders(self, o, found)
   local out = {}
   for _, by in ipairs(o.order) do
@@ -328,9 +329,9 @@ local function orders(self, o, found)
   return out
 end
 
--- How many pairs of rows differ by more than chance, and what the paper says of those.
+-- A sentence on the pairs of rows that differ beyond chance, and how many the paper orders alike.
 local function distinct(self, by, found)
-  if self.repetitions < 2 then return "One repetition: nothing can be said of chance." end
+  if self.repetitions < 2 then return "One repetition, so no interval." end
   local lists, theirs, units = {}, {}, nil
   for i, row in ipairs(self.rows) do
     lists[i], units = self:units(row.label, by.key)
@@ -339,13 +340,13 @@ local function distinct(self, by, found)
     theirs[i] = figure and ((by.lower or false) == (by.less or false) and figure or -figure)
   end
   local n, pairs_of, known, agree = order.distinct(lists, theirs)
-  local sentence = ("%d of %d pairs of rows differ in %s by more than chance (95%%, paired over "
-    .. "%d %s)"):format(n, pairs_of, by.key, #lists[1], units)
+  local sentence = ("%d of %d pairs of rows differ in %s beyond chance (95%%, paired over %d %s)")
+    :format(n, pairs_of, by.key, #lists[1], units)
   if known == 0 then return sentence .. "." end
-  return sentence .. ("; the paper has %d of these %d in the same order."):format(agree, known)
+  return sentence .. (". The paper orders %d of these %d in the same way."):format(agree, known)
 end
 
--- Whether a figure is another in some repetition; a count of bytes is not.
+-- Whether a figure differs between repetitions. A count of bytes does not.
 local function varies(self, key)
   for _, row in ipairs(self.rows) do
     local values = self:values(row.label, key)
@@ -387,10 +388,10 @@ function Study:paper_table(name)
   return paper.table(name, split), { name, split = split }
 end
 
---- A table of a report, with its picture and what its order says.
+--- A table of a report, with its chart and sentences on its order.
 -- @tparam table options title; paper = a table of a paper; columns: more of them, only: these and no
 -- others; order = { { key, paper, less, lower } }: figures to compare orders by (default: OVR), less:
--- less is better in ours, lower: in the paper's; chart: an SVG in place of bars of OVR
+-- less is better in ours, lower: in the paper's; chart: an SVG instead of bars of OVR
 -- @treturn table for `study.report`
 function Study:part(options)
   local o = check.options("study:part", options, part_defaults)
@@ -414,12 +415,13 @@ function Study:part(options)
     charts = { o.chart and { svg = o.chart } or bars(self, o.title) } }
 end
 
-local PAIRED <const> = "Points of OVR: the mean of the differences on the same forget sets and seeds. "
-  .. "Zero outside the interval is more than chance; of twenty such, chance alone makes one."
+local PAIRED <const> = "Points of OVR: the mean of the paired differences on the same forget sets and "
+  .. "seeds. If zero lies outside the interval, the difference is beyond chance. One in twenty such "
+  .. "differences appears by chance alone."
 
 --- A table of the differences in OVR to some rows, in pairs, each with half its 95% interval.
 -- @tparam string title
--- @tparam {string,...} baselines labels of the rows that all are compared with
+-- @tparam {string,...} baselines labels of the rows to compare all others with
 -- @treturn table for `study.report`
 function Study:paired(title, baselines)
   local key, shows, sentences, charts = self.keys.OVR, {}, {}, {}
@@ -458,15 +460,15 @@ function study.scaled(rows, key)
   return out
 end
 
-local CAVEAT <const> = "What this does not show: the model has %.2f M parameters and %s; an order "
-  .. "found here is a hypothesis for large models, and one within chance is none."
+local CAVEAT <const> = "What this does not show: the model has %.2f M parameters and %s. An order "
+  .. "found here is a hypothesis for large models, and differences within chance show no order."
 
 --- Prints the tables and what they say, and writes the report.
 -- @param run from dopl.run
 -- @tparam table p resolved parameters
 -- @tparam {table,...} parts from `Study:part`
--- @tparam table options title, lead; shows: what the recipe shows, first of the closing sentences;
--- notes, charts: more of them; note = text below every table; model = what there is to say of it
+-- @tparam table options title, lead; shows: the first closing sentence, on what the recipe shows;
+-- notes, charts: further ones; note = text below every table; model = a clause on the model
 function study.report(run, p, parts, options)
   local o = check.options("study.report", options, {
     title = check.required, lead = check.optional, shows = check.required, notes = {}, charts = {},
@@ -476,7 +478,7 @@ function study.report(run, p, parts, options)
     :format(p.tasks, p.seeds)
   local notes = { o.shows }
   if p.data == "" and p.tasks and p.tasks >= settings.tuning.sets[1] then
-    notes[2] = ("Forget sets from %d on are some that the settings were chosen on."):format(
+    notes[2] = ("Forget sets from %d on were used to choose the settings."):format(
       settings.tuning.sets[1])
   end
   local tables, charts = {}, table.move(o.charts, 1, #o.charts, 1, {})

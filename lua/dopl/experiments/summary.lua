@@ -47,11 +47,11 @@ function summary.columns_of(keys)
   return out
 end
 
---- Those of data that have all that the metrics need.
+--- The columns for complete data.
 summary.columns = summary.columns_of(metrics.keys)
 
---- The columns of a study: the aggregates that a row has, the interval of OVR, refusals where they are
--- aimed at.
+--- The columns of a study: the aggregates that a row has, the interval of OVR, and refusals for
+-- targeted losses.
 -- @tparam table keys
 -- @tparam table row
 -- @tparam boolean repeated whether there is an interval
@@ -65,8 +65,8 @@ function summary.study_columns(keys, row, repeated)
   return out
 end
 
---- Columns of a table of DualOptim's, whose figures are gaps to the retrained model on CIFAR-10 and
--- deviations over runs, smaller is better; beside them stand OVR and its deviation.
+--- Columns of a table from DualOptim. Its figures are gaps to the retrained model on CIFAR-10 and
+-- deviations over runs, where smaller is better. OVR and its deviation stand beside them.
 function summary.gap_columns(keys)
   local out = {}
   for _, column in ipairs(aggregates(keys)) do
@@ -80,9 +80,8 @@ function summary.gap_columns(keys)
 end
 
 local NOTE <const> = "Percent. Metrics as in the papers (dialect: %s), but without CS and ES, which "
-  .. "need models of their own: an aggregate's name lists what it holds, and the papers' figures "
-  .. "hold all six. 'Refuses' is the share of answers that are one of the refusals (ROUGE-L F over "
-  .. "0.9)."
+  .. "need further models. The name of an aggregate lists the metrics in it; the papers' figures "
+  .. "contain all six. 'Refuses' is the fraction of answers that match a refusal (ROUGE-L F over 0.9)."
 
 --- The note below every table.
 summary.note = NOTE:format(metrics.dialect)
@@ -110,7 +109,7 @@ function summary.side_by_side(rows, counts)
   return out
 end
 
---- What there is to know of rows: lists of notes, and what went wrong with the rows' models, each once.
+--- Notes on rows: the lists given, and the faults of the rows' models, each once.
 -- @tparam {table,...} rows from bench:evaluate or bench:compare
 -- @tparam {string,...} ... more lists, put first
 -- @treturn {string,...}
@@ -154,7 +153,7 @@ function summary.over(results)
   return figures.rows(rows)
 end
 
--- Those of the columns that a row has a figure for: TFE is none of an untargeted loss.
+-- The columns for which some row has a figure. Untargeted losses have no TFE.
 local function with_figures(wanted, rows)
   local out = {}
   for _, column in ipairs(wanted) do

@@ -1,4 +1,4 @@
---- report/init.lua - what a recipe shows at its end: a table on the terminal, a page in the run folder.
+--- report/init.lua - the results of a recipe: a table on the terminal, a page in the run's folder.
 -- @module dopl.report
 local check = require("dopl.util.check")
 local grid = require("dopl.report.grid")
@@ -40,7 +40,7 @@ end
 -- @tparam table metrics rows of metrics.jsonl, or any tables with the same fields
 -- @tparam table options x: the field along the bottom ("step"); fields: the fields to draw;
 -- title; y: as for `dopl.plot.line`, logarithmic over more than two decades unless log = false;
--- by: a field whose values part the rows into series
+-- by: a field whose values divide the rows into series
 -- @treturn string SVG
 function report.curves(metrics, options)
   options = check.options("report.curves", options, {
@@ -68,7 +68,7 @@ function report.curves(metrics, options)
   return plot.line { title = options.title, x = { label = options.x }, y = y, series = series }
 end
 
---- Result rows as grouped bars: a group a row, a bar a column, the spread where a cell has one.
+--- Result rows as grouped bars: one group per row, one bar per column, with spreads.
 -- @tparam table rows as for `report.text`
 -- @tparam table options columns: keys; title; y: as for `dopl.plot.bars`
 -- @treturn string SVG
@@ -107,8 +107,8 @@ local function chart_name(svg, i)
   return ("charts/%02d%s.svg"):format(i, title ~= "" and "-" .. title or "")
 end
 
---- Writes report.html into a run's folder, and each chart as an SVG file of its own. What the run
--- knows (versions, seed, threads, when it began) is added.
+--- Writes report.html and one SVG file per chart into a run's folder. It adds the run's versions, seed,
+-- threads and start time.
 -- @tparam Run run from `dopl.run.open`
 -- @tparam table options as for `report.html`
 -- @treturn string the page's path

@@ -192,7 +192,7 @@ local function answer_row(class, label, text)
 end
 
 function Page:samples(samples)
-  self:heading("What the models say")
+  self:heading("Answers of the models")
   for _, sample in ipairs(samples) do
     sample = check.options("report sample", sample, {
       question = check.required, reference = check.optional, answers = {}, tag = check.optional,

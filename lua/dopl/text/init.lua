@@ -11,7 +11,7 @@ local core = require "dopl.core"
 
 local text = {}
 
---- The names that `pattern` takes: how text is cut into pieces before pairs are merged.
+--- The names that `pattern` takes. A pattern cuts text into pieces before pairs are merged.
 text.patterns = { "llama3", "gpt2" }
 
 -- A pattern's regular expression. A bare word is a name, so that a misspelt one is not taken for a
@@ -29,9 +29,9 @@ end
 --- Learns a byte-level BPE vocabulary. The same texts give the same tokenizer.
 -- @tparam {string,...} texts
 -- @tparam table options `vocab_size`: tokens wanted, with the special ones and the 256 bytes;
--- `special`: strings that are one token each and are never cut (ids from 0, in this order);
--- `pattern`: "llama3" (default), "gpt2", or a PCRE2 expression; `min_count` (2): a pair met less
--- often is not merged, though the vocabulary then stays smaller
+-- `special`: strings that are one token each and are never split (ids from 0, in this order);
+-- `pattern`: "llama3" (default), "gpt2", or a PCRE2 expression; `min_count` (2): rarer pairs are
+-- not merged, even if the vocabulary then stays smaller
 -- @treturn tokenizer
 function text.train(texts, options)
   local o = check.options("text.train", options, {
@@ -77,8 +77,8 @@ function text.stem(word)
   return core.rouge.stem(word)
 end
 
---- A text in one form: NFC, with its case folded. Texts that a reader takes for the same word for
--- word become the same bytes. Bytes that are not UTF-8 stay as they are.
+--- A text in NFC with its case folded, so that texts which look the same to a reader become the same
+-- bytes. Bytes that are not UTF-8 stay as they are.
 -- @tparam string str
 -- @treturn string
 function text.fold(str)
