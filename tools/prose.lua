@@ -15,8 +15,12 @@ end
 
 local function not_a_noun(rest) return not after_training[rest:match "^%s+(%a+)" or ""] end
 
+local function not_there(_, before) return not before:find "there%s+$" end
+
+local function not_apart(rest) return not rest:find "^%s+apart" end
+
 -- Each rule: a pattern of lower-case text, what to write instead, and optionally a function of the text
--- after the match that confirms the find. A blank in a pattern matches any space between two words.
+-- after and before the match that confirms the find. A blank in a pattern matches any space.
 local rules = {
   { "an? training", "training run", not_a_noun },
   { "each training", "each training run", not_a_noun },
@@ -34,15 +38,15 @@ local rules = {
   { "of their own", "their own X, separate X" },
   { "of your own", "your own X" },
   { "of our own", "our own X" },
-  { "is told", "gets, is given, learns" },
-  { "are told", "get, are given, learn" },
+  { "is told", "gets, is given, learns", not_apart },
+  { "are told", "get, are given, learn", not_apart },
   { "was told", "got, was given" },
   { "tells", "says, shows, returns, reports" },
   { "what %a+ came to", "the result" },
   { "what there is", "name the thing" },
   { "that are there", "name them" },
-  { "is none", "no X exists, there is no X" },
-  { "are none", "no X exist, there are no X" },
+  { "is none", "is not an X, has no X", not_there },
+  { "are none", "are not Xs, have no X", not_there },
   { "another than", "different from" },
   { "dither%a*", "stochastic rounding" },
   { "ceilings?", "roofline, limit" },
@@ -98,7 +102,8 @@ local function check_words(path, text, line_at)
   text = text:lower():gsub("`[^`]*`", function(code) return (" "):rep(#code) end)
   for _, rule in ipairs(rules) do
     for first, last in text:gmatch(rule[1]) do
-      if not is_name(text, first, last) and (not rule[3] or rule[3](text:sub(last))) then
+      if not is_name(text, first, last) and (not rule[3]
+        or rule[3](text:sub(last), text:sub(1, first - 1))) then
         local word = text:sub(first, last - 1):gsub("%s+", " ")
         complain(path, line_at(first), text, word, rule[2])
       end
