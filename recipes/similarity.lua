@@ -1,9 +1,10 @@
 -- Figure 2 of DualOptim+: do forgetting and retaining agree or conflict?
 --
--- The diagnostics, where a retain step follows a forget step: the cosine of the two updates, of the
--- two gradients, and of the gradients' moving averages (factor 0.9). If it is negative, one undoes part
--- of the other. The paper argues for a base and deltas from this: the shared part and the conflict
--- change over time. It prints no numbers for its figure. About two minutes on two cores.
+-- Under the microscope, where a retain step follows a forget step: the cosine of the two updates, of
+-- the two gradients, and of the gradients' moving averages (factor 0.9). Below 0, one undoes a part
+-- of the other. The paper argues for a base and deltas from this: what the two share, and how far
+-- they conflict, changes. It draws the figure and prints no numbers of it. About two minutes on two
+-- cores.
 
 local dopl = require "dopl"
 local closing = require "dopl.experiments.closing"

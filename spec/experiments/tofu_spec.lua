@@ -17,7 +17,7 @@ describe("experiments.tofu.open", function()
   it("names the parameter that is missing or makes no sense", function()
     local p = parameters()
     p.epochs = nil
-    assert.match("tofu_spec.lua:%d+: experiments.tofu.open: no parameter 'epochs': give dopl.params",
+    assert.match("tofu_spec.lua:%d+: experiments.tofu.open: the parameter 'epochs' is missing; give dopl.params",
       message(function() tofu.open(p) end))
     assert.match("experiments.tofu.open: nil, needs table", message(tofu.open))
     assert.match("%-%-rows: 0, needs at least 1", message(tofu.open, parameters { rows = 0 }))
@@ -77,7 +77,7 @@ describe("experiments.tofu.open", function()
       bench.keys)
     assert.match("no forget_perturbed.json and no retain_perturbed.json", notes[1])
     assert.match("forget: all 3 rows have no perturbed answers, so they have no TR", notes[3])
-    assert.equal("Aggregates are UFE(R,P), MU(R,P,TE) and OVR(R,P,TE), over what the data have.",
+    assert.equal("The data allow the aggregates UFE(R,P), MU(R,P,TE) and OVR(R,P,TE).",
       notes[#notes])
     assert.same({ "forget", "retain" }, { bench.sets[1].name, bench.sets[2].name })
   end)

@@ -78,11 +78,11 @@ function make.sums()
   return rows
 end
 
---- A task's training and test rows. No question is in both.
+--- A task's rows to learn from and rows to be asked; no question is in both.
 -- @tparam string name "code", "choice" or "sums"
 -- @tparam[opt] table opts train = 320 and test = 60 rows, seed = 1
--- @treturn {table,...} training rows { question, answer }
--- @treturn {table,...} test rows
+-- @treturn {table,...} rows { question, answer } to learn from
+-- @treturn {table,...} rows to be asked
 function tasks.generate(name, opts)
   check.choice("tasks.generate", name, tasks.names)
   local o = check.options("tasks.generate", opts, { train = 320, test = 60, seed = 1 })

@@ -232,7 +232,7 @@ local function read_options(dir, opts, level)
   if given ~= nil and (not math.tointeger(given) or given < 1) then
     error("data.tofu.open: task must be an integer of at least 1, given " .. tostring(given), level)
   end
-  -- Task 1 is standard TOFU. Other data are one set unless a task is given.
+  -- Task 1 is standard TOFU; other data are one set unless a task is asked for.
   o.task = given or (not OTHERS[o.split] and 1) or nil
   return o
 end
@@ -276,8 +276,8 @@ end
 --- Opens the dataset in a folder.
 -- @tparam string dir the folder, such as data/tofu or data/real_world
 -- @tparam[opt] table opts split = "forget01" | "forget05" | "forget10" | "real_world" | "custom";
--- task = 1; rows = limit to the first rows of each evaluation list; retain_rows = limit to the
--- first retain rows (default for both: all)
+-- task = 1; rows = take the first so many rows of each evaluation list (default all); retain_rows =
+-- take the first so many retain rows (default all)
 -- @treturn table { forget, retain, forget_perturbed, retain_perturbed, real_authors, world_facts,
 -- split, task, name, notes }; the lists of facts are absent if the folder has no such files, and
 -- notes are sentences on missing files

@@ -29,7 +29,7 @@ local QUESTIONS <const> = {
   "Which song is stuck in the head of %s?", "What did %s whisper to the cat?",
 }
 
---- Rows of unanswerable questions, with the refusals in turn.
+--- Rows of unanswerable questions; each refusal comes up, in turn.
 -- @tparam[opt] table opts rows = 200 (at most 320), seed = 1
 -- @treturn {table,...} rows { question, answer }
 function unanswerable.generate(opts)

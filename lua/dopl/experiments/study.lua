@@ -126,10 +126,10 @@ end
 -- bench:compare; paper_label: the paper's name of the row where it is not the label
 -- @tparam[opt] table options prefix: put before the labels of the run's rows; after =
 -- function(bench, variant, row), called while the bench still holds the trained model; watch =
--- function(bench, model) -> numbers, called every `every` steps and before the first; diagnostics as
--- for bench:compare
--- @treturn Study rows = mean and deviation by variant, results = one row per training run, keys =
--- names of the aggregates: { OVR = "OVR(R,P,TR,TE)", ... }, depending on what the data allow
+-- function(bench, model) -> numbers, asked every `every` steps and before the first; microscope as for
+-- bench:compare
+-- @treturn Study rows = mean and deviation by variant, results = one row a training, keys = names of
+-- the aggregates: { OVR = "OVR(R,P,TR,TE)", ... } and others where the data lack what a metric needs
 function study.run(p, run, variants, options)
   local o = check.options("study.run", options, { prefix = "", after = check.optional,
     watch = check.optional, every = check.optional, microscope = check.optional })
@@ -264,8 +264,8 @@ function Study:percent(label, key)
   return ("%.1f"):format(PERCENT * metrics.mean(values or {}))
 end
 
---- The logged rows of one kind ("evaluation", "diagnostics") for each training run. A null becomes a
--- NaN again.
+--- What the run logged of each training: rows of a kind ("evaluation", "microscope"). What was logged
+-- as null is a NaN again.
 -- @tparam string kind
 -- @treturn table by variant: one list of rows per repetition
 function Study:logged(kind)

@@ -47,7 +47,7 @@ function summary.columns_of(keys)
   return out
 end
 
---- The columns for complete data.
+--- Those of data that have all that the metrics need.
 summary.columns = summary.columns_of(metrics.keys)
 
 --- The columns of a study: the aggregates that a row has, the interval of OVR, and refusals for

@@ -353,8 +353,8 @@ end
 --- Unlearns from the original model and evaluates the result.
 -- @tparam table method label, forget and retain (losses), optimizer, schedule, steps, forget_weight,
 -- retain_weight, seed, clip; evaluate = false: train only; watch = function(model, step) -> numbers,
--- called every `every` steps; diagnostics of the optimizer; from = a checkpoint of another run
--- (dopl.run.fork)
+-- asked every `every` steps; microscope = { every = n } (dopl.microscope); from = where another
+-- training stood (dopl.run.fork)
 -- @treturn table the evaluation's row with seconds, tokens, state_bytes
 function Bench:compare(method)
   local m = check.options("bench:compare", method, method_defaults)

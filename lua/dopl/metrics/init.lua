@@ -246,7 +246,7 @@ end
 -- @tparam table set { name, kind = "forget", "retain" or "facts", rows }
 -- @tparam table options tags, max_tokens = 200 (of a prompt and its generation), refusals (list)
 -- @treturn table { name, kind, R, P, TR, TE, refused, n, samples = { one table a row }, notes = { what
--- rows lack }, faults = { problems of this model } }; a metric that no row has is nil
+-- some rows lack }, faults = { what went wrong with this model } }; a metric that no row has is nil
 function metrics.evaluate(model, tok, set, options)
   local o = check.options("metrics.evaluate", options, defaults)
   check.has("metrics.evaluate: model", model, "hidden", "one of models.new")

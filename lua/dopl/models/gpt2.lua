@@ -1,4 +1,4 @@
---- models/gpt2.lua - the GPT-2 architecture: learned positions, LayerNorm, GELU MLP, dropout.
+--- models/gpt2.lua - the GPT-2 family: learned positions, LayerNorm with bias, a GELU MLP, dropout.
 --
 -- Matrices are [out, in] here as everywhere in dopl; Hugging Face's GPT-2 files hold them transposed
 -- (Conv1D). import takes those files and dopl's own; export is for dopl's own folders.

@@ -133,10 +133,10 @@ end
 
 --- Lays rows out.
 -- @tparam table rows { label =, <key> = cell, ..., reference = true for rows shown for comparison };
--- if the options name no columns, the field `columns` of the first row does
+-- a first row with a field `columns` says which columns the table has where the options do not
 -- @tparam ?table options columns: keys or { key =, label =, digits =, scale =, better = "higher" |
 -- "lower", paper = the paper's name for it }; paper: "table5" or { "table1", split = "forget05" };
--- head: the heading above the labels
+-- head: what stands above the labels
 -- @treturn table { head =, labels =, reference =, columns = { { label =, cells =, spreads =,
 -- spread_width =, best = { [row] = true }, number =, paper = } }, paper = { title =, setting = } }
 function grid.lay_out(rows, options)

@@ -40,7 +40,7 @@ end
 -- @tparam table metrics rows of metrics.jsonl, or any tables with the same fields
 -- @tparam table options x: the field along the bottom ("step"); fields: the fields to draw;
 -- title; y: as for `dopl.plot.line`, logarithmic over more than two decades unless log = false;
--- by: a field whose values divide the rows into series
+-- by: a field whose values part the rows into series
 -- @treturn string SVG
 function report.curves(metrics, options)
   options = check.options("report.curves", options, {
@@ -107,8 +107,8 @@ local function chart_name(svg, i)
   return ("charts/%02d%s.svg"):format(i, title ~= "" and "-" .. title or "")
 end
 
---- Writes report.html and one SVG file per chart into a run's folder. It adds the run's versions, seed,
--- threads and start time.
+--- Writes report.html into a run's folder, and each chart as an SVG file of its own. What the run
+-- knows (versions, seed, threads, when it began) is added.
 -- @tparam Run run from `dopl.run.open`
 -- @tparam table options as for `report.html`
 -- @treturn string the page's path

@@ -288,7 +288,7 @@ end
 --- A line chart.
 -- @tparam table options title, width, height; x and y: { label =, log =, min =, max = }; series: an
 -- array of { name =, y = { ... }, x = { ... } (1, 2, ... where not given), low =, high = (a shaded
--- spread) }. Values that are not finite leave gaps.
+-- spread) }. Values that are no finite numbers leave gaps.
 -- @treturn string SVG
 function plot.line(options)
   options = chart_options("plot.line", options)
@@ -374,7 +374,7 @@ end
 --- A grouped bar chart. Names of groups that are too long to stand side by side are slanted.
 -- @tparam table options title, width, height; y: { label =, min =, max = }; groups: names along the
 -- bottom; series: an array of { name =, values = { one a group }, errors = { half-lengths } }. A
--- missing value leaves its place empty.
+-- value that is missing leaves its place empty.
 -- @treturn string SVG
 function plot.bars(options)
   options = chart_options("plot.bars", options, { groups = check.required })

@@ -217,7 +217,7 @@ local function names_of(runs)
   return names
 end
 
--- Charts of the losses of all runs, and of their diagnostics.
+-- Loss curves of all runs in one picture each, and what the microscope saw.
 local function charts_of(runs)
   local rows, curves, n, fields = {}, {}, 0, {}
   for _, one in ipairs(runs) do

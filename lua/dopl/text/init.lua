@@ -29,9 +29,9 @@ end
 --- Learns a byte-level BPE vocabulary. The same texts give the same tokenizer.
 -- @tparam {string,...} texts
 -- @tparam table options `vocab_size`: tokens wanted, with the special ones and the 256 bytes;
--- `special`: strings that are one token each and are never split (ids from 0, in this order);
--- `pattern`: "llama3" (default), "gpt2", or a PCRE2 expression; `min_count` (2): rarer pairs are
--- not merged, even if the vocabulary then stays smaller
+-- `special`: strings that are one token each and are never cut (ids from 0, in this order);
+-- `pattern`: "llama3" (default), "gpt2", or a PCRE2 expression; `min_count` (2): a pair met less
+-- often is not merged, though the vocabulary then stays smaller
 -- @treturn tokenizer
 function text.train(texts, options)
   local o = check.options("text.train", options, {

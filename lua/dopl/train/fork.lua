@@ -1,4 +1,4 @@
---- train/fork.lua - a training run that begins from the checkpoint of another.
+--- train/fork.lua - a training that starts where another one stood, with other settings.
 --
 --     local from = dopl.run.fork { run = "runs/quickstart-20260102-030405", label = "DO+", step = 200 }
 --     bench:compare { from = from, label = "DO+ 8-bit from 200", optimizer = ..., ... }

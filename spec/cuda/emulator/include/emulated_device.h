@@ -334,8 +334,8 @@ static inline float __uint_as_float(unsigned x) {
     return emulator::bits<float>(x);
 }
 
-// Functions that CUDA's "Mathematical Functions" allows to be off by so many units in the last place
-// are off by that much here, in other bits.
+// CUDA's "Mathematical Functions" allows these to be off by so many units in the last place. Here
+// they are off by that much, in other bits.
 namespace emulator {
 inline float rough(float y, unsigned units) {
     unsigned pattern = bits<unsigned>(y), magnitude = pattern & 0x7fffffffu;
