@@ -1,6 +1,6 @@
 -- jit_spec.lua - compiled optimizer passes: their files, damaged ones, a GPU newer than the compiler.
 --
--- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (docs/cuda.md).
+-- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (spec/cuda/README.md).
 local core = require "dopl.core"
 local shell = require "spec.cli.shell"
 

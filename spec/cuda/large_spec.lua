@@ -1,6 +1,6 @@
 -- large_spec.lua - tensors of more than 2^32 elements: they end with what small ones end with.
 --
--- On a GPU with room for them, and on the emulator with DOPL_EMULATOR_SPARSE=1 (docs/cuda.md), which
+-- On a GPU with room for them, and on the emulator with DOPL_EMULATOR_SPARSE=1 (spec/cuda/README.md), which
 -- computes the ends of tensors alone and leaves out products of matrices: memory is full of 0 there.
 local core = require "dopl.core"
 local optim = require "dopl.optim"

@@ -1,6 +1,6 @@
 -- queue_spec.lua - work that repeats is launched by CUDA graphs, and nothing else changes by it.
 --
--- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (docs/cuda.md).
+-- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (spec/cuda/README.md).
 local core = require "dopl.core"
 local shell = require "spec.cli.shell"
 

@@ -1,4 +1,4 @@
--- fork_spec.lua - a run of a recipe, forked by another recipe as docs/recipes.md has it.
+-- fork_spec.lua - a run of a recipe, forked by another recipe as docs/resuming.md describes it.
 local json = require "dopl.util.json"
 local run = require "dopl.run"
 local shell = require "cli.shell"
