@@ -17,8 +17,8 @@ describe("experiments.tofu.open", function()
   it("names the parameter that is missing or makes no sense", function()
     local p = parameters()
     p.epochs = nil
-    assert.match("tofu_spec.lua:%d+: experiments.tofu.open: the parameter 'epochs' is missing; give dopl.params",
-      message(function() tofu.open(p) end))
+    assert.match("tofu_spec.lua:%d+: experiments.tofu.open: the parameter 'epochs' is missing; give "
+      .. "dopl.params", message(function() tofu.open(p) end))
     assert.match("experiments.tofu.open: nil, needs table", message(tofu.open))
     assert.match("%-%-rows: 0, needs at least 1", message(tofu.open, parameters { rows = 0 }))
     assert.match("%-%-split: 'forget1' %(did you mean 'forget01'", message(tofu.open,
