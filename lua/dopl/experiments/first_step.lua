@@ -54,9 +54,9 @@ end
 --- Takes a forget step and a retain step with AdamW and base_delta, no weight decay.
 -- @tparam table options model; objectives = { forget, retain } as for train.fit; lr, eps, betas; exact
 -- as for scheme.base_delta
--- @treturn table of the retain step: furthest = its longest step of a weight, in learning rates;
--- over_ten = weights that moved by more than ten; distance to the step in doubles, in its lengths
--- @treturn table the same for the step in doubles, from the same gradients
+-- @treturn table of the retain step: furthest = its longest move of a weight, in learning rates;
+-- over_ten = weights that moved by more than ten; distance to the step in doubles, over its length
+-- @treturn table the same of the step in doubles, from the same gradients
 function first_step.take(options)
   local o = check.options("first_step.take", options, { model = check.required,
     objectives = check.required, lr = 1e-3, eps = 1e-8, betas = { 0.9, 0.95 }, exact = true })

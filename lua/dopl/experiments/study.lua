@@ -171,7 +171,7 @@ end
 
 --- A study of existing results.
 -- @tparam table p resolved parameters
--- @tparam {table,...} results one row per training run, several with the same label
+-- @tparam {table,...} results one row a training, several with the same label
 -- @tparam table options repetitions of each label; parameters of the model
 -- @treturn Study
 function study.of(p, results, options)
@@ -388,10 +388,10 @@ function Study:paper_table(name)
   return paper.table(name, split), { name, split = split }
 end
 
---- A table of a report, with its chart and sentences on its order.
+--- A table of a report, with its picture and what its order says.
 -- @tparam table options title; paper = a table of a paper; columns: more of them, only: these and no
 -- others; order = { { key, paper, less, lower } }: figures to compare orders by (default: OVR), less:
--- less is better in ours, lower: in the paper's; chart: an SVG instead of bars of OVR
+-- less is better in ours, lower: in the paper's; chart: an SVG in place of bars of OVR
 -- @treturn table for `study.report`
 function Study:part(options)
   local o = check.options("study:part", options, part_defaults)
@@ -467,8 +467,8 @@ local CAVEAT <const> = "What this does not show: the model has %.2f M parameters
 -- @param run from dopl.run
 -- @tparam table p resolved parameters
 -- @tparam {table,...} parts from `Study:part`
--- @tparam table options title, lead; shows: the first closing sentence, on what the recipe shows;
--- notes, charts: further ones; note = text below every table; model = a clause on the model
+-- @tparam table options title, lead; shows: what the recipe shows, first of the closing sentences;
+-- notes, charts: more of them; note = text below every table; model = what there is to say of it
 function study.report(run, p, parts, options)
   local o = check.options("study.report", options, {
     title = check.required, lead = check.optional, shows = check.required, notes = {}, charts = {},

@@ -135,8 +135,8 @@ end
 
 --- Opens the bench for resolved parameters (`tofu.params`).
 -- @tparam table p
--- @tparam[opt] table options run = where metrics go; note = function(text) for messages
--- @treturn Bench keys = names of the aggregates that these data allow; notes = sentences on the data
+-- @tparam[opt] table options run = where metrics go; note = function(text) for what is going on
+-- @treturn Bench keys = names of the aggregates that these data allow; notes = what to know of them
 function tofu.open(p, options)
   local o = check.options("experiments.tofu.open", options, { run = check.optional, note = core.note })
   check.type("experiments.tofu.open", p, "table")

@@ -221,8 +221,8 @@ end
 -- @param tok tokenizer
 -- @tparam table set as for `metrics.evaluate`
 -- @tparam[opt] table options as for `metrics.evaluate`
--- @treturn table { name, kind, R, P, TR, TE (each true, or nil if no row has it), notes (how many
--- rows lack something) }, which `metrics.names` takes
+-- @treturn table { name, kind, R, P, TR, TE (each true, or nil where no row has it), notes (how many
+-- rows lack what) }, which `metrics.names` takes
 function metrics.inspect(tok, set, options)
   local o = check.options("metrics.inspect", options, defaults)
   check.type("metrics.inspect: max_tokens", o.max_tokens, "integer")
