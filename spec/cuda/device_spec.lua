@@ -1,6 +1,6 @@
 -- device_spec.lua - tensors on the device: where they are, how they move, what they cost.
 --
--- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (docs/cuda.md).
+-- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (spec/cuda/README.md).
 local array = require "op.array"
 local core = require "dopl.core"
 

@@ -329,8 +329,8 @@ describe("train.fit", function()
     end)
     core.note = note
     assert(ok, wrong)
-    assert.same({ "1 of 2 rows of 'retain' are rows of 'forget', too (compared without case, blanks "
-      .. "and Unicode normal forms)" }, notes)
+    assert.same({ "1 of 2 rows of 'retain' are also in 'forget' (ignoring case, blanks and Unicode "
+      .. "normal forms)" }, notes)
   end)
 
   it("leaves no gradient behind", function()

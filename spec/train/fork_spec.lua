@@ -114,8 +114,8 @@ describe("a fork", function()
         return from() and run.open { out = dir .. "/parent", params = {} }
       end,
     } do
-      assert.match("refused", (message(open):gsub("out: .*/parent is what this run goes on from, and "
-        .. "would be written over; name another folder", "refused")))
+      assert.match("refused", (message(open):gsub("out: .*/parent is the run that this one is "
+        .. "forked from, which would be overwritten; name another folder", "refused")))
       assert.equal(before, folder.content(dir .. "/parent"))
     end
   end)

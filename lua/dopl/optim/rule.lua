@@ -1,4 +1,4 @@
---- optim/rule.lua - rules: how moments are pushed and how theta moves, as plain Lua over symbolic values.
+--- optim/rule.lua - rules: how moments and theta move, as Lua over symbolic values.
 --
 --     optim.adamw = optim.rule {
 --       name      = "adamw",

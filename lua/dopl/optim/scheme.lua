@@ -1,4 +1,4 @@
---- optim/scheme.lua - state schemes: which copies of a rule's moments exist, and which of them enter the direction.
+--- optim/scheme.lua - state schemes: which copies of a rule's moments exist, and who reads them.
 --
 --     scheme.joint {}          one set; a step takes the gradient of the sum of all losses
 --     scheme.shared {}         one set, whichever objective the step has ("Alternate")

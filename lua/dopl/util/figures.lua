@@ -1,5 +1,5 @@
---- util/figures.lua - results that `print` shows by name and figures instead of a table's address. They stay plain
--- tables of fields.
+--- util/figures.lua - results that `print` shows by name and value.
+-- They stay plain tables of fields.
 -- @module dopl.util.figures
 
 local check = require "dopl.util.check"
