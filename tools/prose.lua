@@ -94,7 +94,7 @@ end
 local function is_name(text, first, last)
   local before, after = text:sub(first - 1, first - 1), text:sub(last, last + 1)
   return before:find "[%w_./'\"%-]" ~= nil and first > 1 or after:find "^[%w_('\"=]" ~= nil
-    or after:find "^%.%w" ~= nil
+    or after == " =" or after:find "^%.%w" ~= nil
 end
 
 -- Text that may span lines: `line_at` gives the line of a byte.

@@ -305,6 +305,6 @@ describe("a list of numbers", function()
       want = want + math.exp(-per_token(row.question, row.answer)) / #rows
     end
     assert.near(want, metrics.answer_probability(model, samples), 1e-5)
-    assert.match("number 1 is none", message(metrics.answer_probability, model, { 1 }))
+    assert.match("number 1 is not", message(metrics.answer_probability, model, { 1 }))
   end)
 end)

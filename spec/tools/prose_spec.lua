@@ -48,7 +48,7 @@ describe("tools/prose", function()
 
   it("accepts the same words in names and in code", function()
     for name, text in pairs {
-      ["a.lua"] = '-- batch.twin, "anew", `microscope` and twin_of\nf { data = "anew", twin = 1 }',
+      ["a.lua"] = '-- batch.twin, "anew", `microscope`, { twin = true }\nf { data = "anew", twin = 1 }',
       ["a.c"] = "int ceiling = twin(1); /* the twin_count */",
       ["a.md"] = "Use `data = \"anew\"` in a training run. A training step is one training run's.",
     } do

@@ -51,7 +51,7 @@ function metrics.likelihoods(model, samples, max_tokens)
   check.type("metrics: samples", samples, "table")
   for i, sample in ipairs(samples) do
     if not batch.is_sample(sample) then
-      error(("metrics: samples must be made by data.samples: number %d is none"):format(i), 2)
+      error(("metrics: samples must be made by data.samples; number %d is not"):format(i), 2)
     end
   end
   local _ <close> = core.no_grad()
