@@ -153,8 +153,9 @@ end
 -- schedule = one forget step to five retain steps, steps =, forget_weight =, retain_weight =,
 -- paper_label = the name of the row in a paper, evaluate = true }
 -- @tparam[opt] table options
--- @treturn Study rows = mean and deviation by variant, results = one row a training, keys = names of
--- the aggregates: { OVR = "OVR(R,P,TR,TE)", ... } and others where the data lack what a metric needs
+-- @treturn Study rows = mean and deviation by variant, results = one row per training run, keys =
+-- names of the aggregates: { OVR = "OVR(R,P,TR,TE)", ... } and others where the data lack what a metric
+-- needs
 function study.run(p, run, variants, options)
   fit_settings.refuse_old_name("study.run", options, 2)
   local o = check.options(RUN, options)
@@ -196,7 +197,7 @@ end
 
 --- A study of existing results.
 -- @tparam table p resolved parameters
--- @tparam {table,...} results one row a training, several with the same label
+-- @tparam {table,...} results one row per training run, several with the same label
 -- @tparam table options
 -- @treturn Study
 function study.of(p, results, options)
@@ -288,8 +289,8 @@ function Study:percent(label, key)
   return ("%.1f"):format(PERCENT * metrics.mean(values or {}))
 end
 
---- What the run logged of each training: rows of a kind ("evaluation", "diagnostics"). What was logged
--- as null is a NaN again.
+--- The rows of a kind ("evaluation", "diagnostics") that the run logged for each training run. A logged
+-- null is a NaN again.
 -- @tparam string kind
 -- @treturn table by variant: one list of rows per repetition
 function Study:logged(kind)

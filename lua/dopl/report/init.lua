@@ -116,7 +116,7 @@ local function chart_name(svg, i)
   return ("charts/%02d%s.svg"):format(i, title ~= "" and "-" .. title or "")
 end
 
---- Writes report.html into a run's folder, and each chart as an SVG file of its own. What the run
+--- Writes report.html into a run's folder, and each chart as a separate SVG file. What the run
 -- knows (versions, seed, threads, when it began) is added. While a recipe is measured for a plan,
 -- nothing is written.
 -- @tparam Run run from `dopl.run.open`
