@@ -51,14 +51,14 @@ end
 
 -- What the machine itself does: bytes a second of a copy, the driver's or a kernel's, whichever is
 -- faster; operations a second of a square product.
-local function ceilings()
+local function rooflines()
   local _ <close> = core.scope()
   local _ <close> = core.no_grad()
   local from, to = core.randn(p.seed, 1, 1.0, size.elements), core.randn(p.seed, 2, 1.0, size.elements)
   local n = size.side
   local a = core.randn(p.seed, 3, 1.0, n, n):to "bf16"
   local b = core.randn(p.seed, 4, 1.0, n, n):to "bf16"
-  local theirs = work.ask(p, "ceilings", { elements = size.elements, side = n })
+  local theirs = work.ask(p, "rooflines", { elements = size.elements, side = n })
   local copy = work.time(function() to:copy(from) end, p.rounds)
   local kernel = work.time(function() core.ops.scale(from, 0.5) end, p.rounds)
   local product = work.time(function() core.ops.linear(a, b) end, p.rounds)
@@ -76,14 +76,14 @@ print(("%s; %s"):format(described, p.python == "" and "no PyTorch beside it: --p
 if work.judges and not described:find("H200", 1, true) then
   print "the goals are for an H200; --datasheet names another GPU's rate"
 end
-print "ceilings"
-local ceiling = ceilings()
+print "rooflines"
+local roofline = rooflines()
 for _, name in ipairs(ORDER) do
   if wanted[name] then
     print(name)
     do
       local _ <close> = core.scope()
-      wanted[name](p, size, ceiling)
+      wanted[name](p, size, roofline)
     end
     collectgarbage()
     core.trim()

@@ -81,7 +81,7 @@ local function memory_loop(kinds, how)
     pool[taken[kind]] = pool[taken[kind]] or (core.optim.state(n, kind))
     list[i] = pool[taken[kind]]
   end
-  return function() core.optim.ceiling(list, how) end
+  return function() core.optim.roofline(list, how) end
 end
 
 local function seconds(f)

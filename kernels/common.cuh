@@ -6,6 +6,10 @@
 #ifndef DOPL_KERNELS_COMMON_CUH
 #define DOPL_KERNELS_COMMON_CUH
 
+#ifdef __CUDACC__
+#define DOPL_HOST_DEVICE __host__ __device__ // what core/rng.h says of its functions
+#endif
+
 #include "../runtime/cuda/cuda.h"
 
 #include <cuda_bf16.h>

@@ -68,8 +68,7 @@ typedef struct {
     bool prompt;
 } options;
 
-// --- messages
-// ----------------------------------------------------------------------------------------
+// ---- messages
 
 static void say(const char *message, size_t n) {
     fputs("dopl: ", stderr);
@@ -87,8 +86,7 @@ __attribute__((format(printf, 1, 2))) static void complain(const char *format, .
     say(text, strlen(text));
 }
 
-// --- options
-// -----------------------------------------------------------------------------------------
+// ---- options
 
 static void print_usage(void) {
     enum { COLUMN = 16 }; // of an option with its value
@@ -208,8 +206,7 @@ static bool read_options(options *o) {
     return true;
 }
 
-// --- running
-// -----------------------------------------------------------------------------------------
+// ---- running
 
 // Message handler: adds the Lua traceback, less the frames that are always there.
 static int traceback(lua_State *L) {
@@ -339,8 +336,7 @@ static int tell_profile(lua_State *L, int status) {
     return status ? status : told;
 }
 
-// --- the state
-// ---------------------------------------------------------------------------------------
+// ---- the state
 
 static bool find_root(char *root, size_t size) { // the directory that holds dopl/init.lua
     char exe[PATH_MAX];

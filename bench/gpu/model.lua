@@ -80,7 +80,7 @@ local function plain(batch)
   return { ids = batch.ids, offsets = batch.offsets, labels = labels }
 end
 
-local function step_of(p, size, ceiling, n_samples, goal)
+local function step_of(p, size, roofline, n_samples, goal)
   local batch = pack(samples(p.seed, size.vocab, n_samples))
   local theirs = work.ask(p, "step", { config = config_of(size), batch = plain(batch) })
   local _ <close> = core.scope()
@@ -100,7 +100,7 @@ local function step_of(p, size, ceiling, n_samples, goal)
   work.row(("step, %d tokens, %d labels, %.2f billion"):format(batch.n_tokens, batch.n_labels,
     m.parameters:numel() / 1e9), ("%.3f ms, %.0f tokens/s"):format(1e3 * seconds,
     batch.n_tokens / seconds))
-  work.row("  TFLOP/s", ("%.1f, %.2f of products"):format(rate / 1e12, rate / ceiling.rate))
+  work.row("  TFLOP/s", ("%.1f, %.2f of products"):format(rate / 1e12, rate / roofline.rate))
   work.row("  of the data sheet's rate", ("%.3f"):format(rate / p.datasheet / 1e12),
     rate / p.datasheet / 1e12, goal)
   work.row("  to queue it", ("%.3f ms, %.3f of it"):format(1e3 * queued, queued / seconds),
@@ -122,14 +122,14 @@ local function step_of(p, size, ceiling, n_samples, goal)
   batch:close()
 end
 
-function model.step(p, size, ceiling)
+function model.step(p, size, roofline)
   for i, goal in ipairs { 0.5, 0.25 } do
-    step_of(p, size, ceiling, size.samples[i], goal)
+    step_of(p, size, roofline, size.samples[i], goal)
     collectgarbage()
   end
 end
 
-function model.generation(p, size, ceiling)
+function model.generation(p, size, roofline)
   local prompts, longest, shortest, cached = {}, 0, math.huge, 0
   for i, sample in ipairs(samples(p.seed, size.vocab, size.prompts)) do
     prompts[i] = table.move(sample.ids, 1, sample.labels_from - 1, 1, {})
@@ -155,8 +155,8 @@ function model.generation(p, size, ceiling)
   local bytes = 2 * m.parameters:numel() * steps + cached * size.layers * 2 * size.width * 2
   work.row(("%d prompts, %d tokens"):format(#prompts, n_new),
     ("%.3f s, %.0f tokens/s"):format(seconds, n_new / seconds))
-  work.row("  of copy", ("%.3f"):format(bytes / seconds / ceiling.bandwidth),
-    bytes / seconds / ceiling.bandwidth, 0.6)
+  work.row("  of copy", ("%.3f"):format(bytes / seconds / roofline.bandwidth),
+    bytes / seconds / roofline.bandwidth, 0.6)
   graph_row(run)
   if theirs.seconds then -- of as many tokens
     work.versus("generate(), a token", seconds / n_new, theirs.seconds / theirs.tokens, 8)

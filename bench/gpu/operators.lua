@@ -32,7 +32,7 @@ local function both(apply, leaf, dy, rounds)
   return forward, whole - around - forward
 end
 
-local function norm(p, size, ceiling)
+local function norm(p, size, roofline)
   local _ <close> = core.scope()
   local rows, c = size.norm_rows, size.width
   local theirs = work.ask(p, "norm", { rows = rows, width = c })
@@ -42,14 +42,14 @@ local function norm(p, size, ceiling)
   for i, seconds in ipairs { forward, backward } do
     local bytes = (i + 1) * 2 * rows * c -- x and y; x, dy and dx
     work.row("rms_norm " .. (i == 1 and "forward" or "backward"), ("%.1f us, %.0f GB/s, %.2f of copy")
-      :format(1e6 * seconds, bytes / seconds / 1e9, bytes / seconds / ceiling.bandwidth))
+      :format(1e6 * seconds, bytes / seconds / 1e9, bytes / seconds / roofline.bandwidth))
   end
   work.versus("norm forward", forward, theirs.forward)
   work.versus("norm backward", backward, theirs.backward, 1.8)
 end
 
 -- Six products of the same size, and GELU between them: as part of products, and by itself.
-local function mlp(p, size, ceiling)
+local function mlp(p, size, roofline)
   local _ <close> = core.scope()
   local rows, c, f = size.rows, size.width, 4 * size.width
   local theirs = work.ask(p, "mlp", { rows = rows, width = c })
@@ -68,7 +68,7 @@ local function mlp(p, size, ceiling)
     return op.linear(op.gelu(op.linear(x, w1, b1)), w2, b2)
   end)
   work.row("GELU MLP, both ways", ("%.3f ms, %.2f of products"):format(1e3 * seconds,
-    12 * rows * c * f / seconds / ceiling.rate))
+    12 * rows * c * f / seconds / roofline.rate))
   work.row("  with GELU apart", ("%.3f ms, %.2f times that"):format(1e3 * apart, apart / seconds),
     apart / seconds, 1)
   work.versus("GELU MLP, both ways", seconds, theirs.seconds)
@@ -96,7 +96,7 @@ local function attention(p, size, head_dim, length)
   work.versus("attention, both ways", forward + backward, theirs.seconds)
 end
 
-local function head(p, size, ceiling)
+local function head(p, size, roofline)
   local _ <close> = core.scope()
   local batch = require("dopl.data.batch").pack(samples(p.seed, size.vocab, size.samples[1]))
   local n, longest = batch.n_labels, 0
@@ -121,7 +121,7 @@ local function head(p, size, ceiling)
   local bytes = core.memory("cuda").peak - before
   local flops = 6 * n * size.width * size.vocab
   work.row(("head and loss, both ways, %d rows"):format(n), ("%.3f ms, %.2f of products, %.2f GiB")
-    :format(1e3 * seconds, flops / seconds / ceiling.rate, bytes / 2 ^ 30))
+    :format(1e3 * seconds, flops / seconds / roofline.rate, bytes / 2 ^ 30))
   work.versus(("%d padded rows"):format(padded), seconds, theirs.seconds, 3)
   if theirs.bytes then
     work.row("  PyTorch's memory for it", ("%.2f GiB, %.1f times ours"):format(theirs.bytes / 2 ^ 30,
@@ -129,13 +129,13 @@ local function head(p, size, ceiling)
   end
 end
 
-return function(p, size, ceiling)
-  norm(p, size, ceiling)
-  mlp(p, size, ceiling)
+return function(p, size, roofline)
+  norm(p, size, roofline)
+  mlp(p, size, roofline)
   for _, head_dim in ipairs { 64, 128 } do
     for _, length in ipairs(size.rows < 512 and { 32 } or { 128, 256, 512 }) do
       attention(p, size, head_dim, length)
     end
   end
-  head(p, size, ceiling)
+  head(p, size, roofline)
 end

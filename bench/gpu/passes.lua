@@ -46,7 +46,7 @@ local function stepper(config, w)
   end, (traffic(compiled.listing))
 end
 
-return function(p, size, ceiling)
+return function(p, size, roofline)
   local COLUMNS <const> = 1024
   local rows = size.elements // COLUMNS
   local function fresh(stream, std) return core.randn(p.seed, stream, std, rows, COLUMNS) end
@@ -58,7 +58,7 @@ return function(p, size, ceiling)
     local _ <close> = core.scope()
     local step, bytes = stepper(s.config, s.weights)
     local seconds = work.time(step, p.rounds)
-    local share = bytes * rows * COLUMNS / seconds / ceiling.bandwidth
+    local share = bytes * rows * COLUMNS / seconds / roofline.bandwidth
     work.row(s.name, ("%.3f ms, %.2f B each, %.2f of copy"):format(1e3 * seconds, bytes, share), share,
       s.goal)
     work.versus("fused", seconds, theirs[s.name .. ", fused"])

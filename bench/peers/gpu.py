@@ -69,7 +69,7 @@ def peak_beyond(before):
 # ---- rooflines and optimizer passes
 
 
-def ceilings(rounds, elements, side):
+def rooflines(rounds, elements, side):
     a, b = torch.randn(elements), torch.randn(elements)
     x, y = random(side, side), random(side, side)
     return {
@@ -279,7 +279,7 @@ def head(rounds, rows, labelled, width, vocab):
     return {"seconds": median_time(run, rounds)} | peak_beyond(before)
 
 
-SECTIONS = {f.__name__: f for f in (ceilings, passes, step, generation, norm, mlp, attention, head)}
+SECTIONS = {f.__name__: f for f in (rooflines, passes, step, generation, norm, mlp, attention, head)}
 
 
 def main():

@@ -327,6 +327,107 @@ template <int N> struct kv_state {
     }
 };
 
+// Scores of DEPTH positions, `stride` from one to the next, against one query, whose columns the
+// lanes of a group have between them. Positions from `left` on are none. Returns the largest.
+template <class T, int DEPTH, int N>
+__device__ __forceinline__ float kv_scores(float (&s)[DEPTH], const float (&q)[N],
+                                           const pack<T> (&key)[DEPTH], int lanes, int stride,
+                                           int left) {
+    float x[N], high = -INFINITY;
+#pragma unroll
+    for (int u = 0; u < DEPTH; u++) {
+        s[u] = 0.0f;
+        unpack<T>(x, key[u]);
+        for (int c = 0; c < N; c++) s[u] += q[c] * x[c];
+#pragma unroll // and no branches: the sums of several positions go side by side
+        for (int i = WARP / 2; i; i /= 2) {
+            float other = __shfl_xor_sync(0xffffffffu, s[u], i);
+            s[u] += i < lanes ? other : 0.0f;
+        }
+        if (u * stride >= left) s[u] = -INFINITY;
+        high = fmaxf(high, s[u]);
+    }
+    return high;
+}
+
+// Adds DEPTH positions of those scores to a head's state.
+template <class T, int DEPTH, int N>
+__device__ __forceinline__ void kv_add(kv_state<N> &state, const float (&s)[DEPTH], float high,
+                                       const pack<T> (&value)[DEPTH]) {
+    float x[N], fade, base;
+    state.raise(high, &fade, &base);
+    state.sum *= fade;
+    for (int c = 0; c < N; c++) state.y[c] *= fade;
+#pragma unroll
+    for (int u = 0; u < DEPTH; u++) {
+        float weight = expf(s[u] - base);
+        state.sum += weight;
+        unpack<T>(x, value[u]);
+        for (int c = 0; c < N; c++) state.y[c] += weight * x[c];
+    }
+}
+
+// Merges the states of a warp's groups of lanes, and leaves them in its part of `merged`.
+template <int HEADS, int N>
+__device__ __forceinline__ void kv_merge_lanes(float *merged, kv_state<N> (&state)[HEADS],
+                                               int lanes, int cols) {
+    int lane = threadIdx.x % WARP, col = lane % lanes * N;
+    for (int i = lanes; i < WARP; i *= 2) {
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+            float top = __shfl_xor_sync(0xffffffffu, state[h].top, i), fade, base;
+            state[h].raise(top, &fade, &base);
+            float weight = expf(top - base);
+            state[h].sum =
+                state[h].sum * fade + __shfl_xor_sync(0xffffffffu, state[h].sum, i) * weight;
+            for (int c = 0; c < N; c++)
+                state[h].y[c] =
+                    state[h].y[c] * fade + __shfl_xor_sync(0xffffffffu, state[h].y[c], i) * weight;
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < HEADS; h++) {
+        float *to = merged + (threadIdx.x / WARP * HEADS + h) * (cols + 2);
+        if (lane < lanes && col < cols)
+            for (int c = 0; c < N; c++) to[col + c] = state[h].y[c];
+        if (lane == 0) {
+            to[cols] = state[h].top;
+            to[cols + 1] = state[h].sum;
+        }
+    }
+}
+
+// Merges the warps' states of heads `first` and on, `n` of them: the result of a row, or where
+// others have positions of it too, this block's part.
+template <class T, int HEADS>
+__device__ __forceinline__ void kv_merge_warps(T *out, float *partial, const float *merged,
+                                               int64_t first, int n, const kv_plan &p) {
+    for (int i = threadIdx.x; i < HEADS * p.cols; i += KV_THREADS) {
+        int h = i / p.cols, c = i % p.cols;
+        if (h >= n) continue;
+        float top = -INFINITY, sum = 0.0f, y = 0.0f;
+        for (int w = 0; w < KV_WARPS; w++)
+            top = fmaxf(top, merged[(w * HEADS + h) * (p.cols + 2) + p.cols]);
+        for (int w = 0; w < KV_WARPS; w++) {
+            const float *from = merged + (w * HEADS + h) * (p.cols + 2);
+            float weight = expf(from[p.cols] - top);
+            y += from[c] * weight;
+            sum += from[p.cols + 1] * weight;
+        }
+        int64_t at = first + h;
+        if (p.n_split == 1) {
+            out[at * p.cols + c] = from_float<T>(y / sum);
+            continue;
+        }
+        float *to = partial + (at * p.n_split + blockIdx.y) * (p.cols + 2);
+        to[c] = y;
+        if (c == 0) {
+            to[p.cols] = top;
+            to[p.cols + 1] = sum;
+        }
+    }
+}
+
 // Block: a row, a key/value head, up to HEADS heads of its group (which share the loads), and one
 // split of the positions. `lanes` lanes have a position between them, a pack of columns each; the
 // block's groups of lanes take positions in turn, DEPTH at a time so that as many loads are under
@@ -348,7 +449,7 @@ __global__ void __launch_bounds__(KV_THREADS, HEADS *pack<T>::N < 32 ? 4 : 2)
     int begin = blockIdx.y * p.split, end = where[p.rows + row] + 1;
     if (begin >= end) return;
     if (end > begin + p.split) end = begin + p.split;
-    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, col = lane % p.lanes * N;
+    int col = threadIdx.x % WARP % p.lanes * N;
     int stride = KV_THREADS / p.lanes, mine = threadIdx.x / p.lanes;
     const T *k = cache + where[row] * p.length * p.width + (int64_t)kv_head * p.cols + col;
     const T *v = k + (int64_t)p.kv_heads * p.cols;
@@ -368,7 +469,6 @@ __global__ void __launch_bounds__(KV_THREADS, HEADS *pack<T>::N < 32 ? 4 : 2)
     }
     for (int from = begin; from < end; from += stride * DEPTH) {
         pack<T> key[DEPTH], value[DEPTH];
-        float x[N];
 #pragma unroll
         for (int u = 0; u < DEPTH; u++) {
             int64_t at = from + u * stride + mine;
@@ -378,80 +478,16 @@ __global__ void __launch_bounds__(KV_THREADS, HEADS *pack<T>::N < 32 ? 4 : 2)
         }
 #pragma unroll
         for (int h = 0; h < HEADS; h++) {
-            float s[DEPTH], high = -INFINITY, fade, base;
-#pragma unroll
-            for (int u = 0; u < DEPTH; u++) {
-                s[u] = 0.0f;
-                unpack<T>(x, key[u]);
-                for (int c = 0; c < N; c++) s[u] += q[h][c] * x[c];
-#pragma unroll // and no branches: the sums of several positions go side by side
-                for (int i = WARP / 2; i; i /= 2) {
-                    float other = __shfl_xor_sync(0xffffffffu, s[u], i);
-                    s[u] += i < p.lanes ? other : 0.0f;
-                }
-                if (from + u * stride + mine >= end) s[u] = -INFINITY;
-                high = fmaxf(high, s[u]);
-            }
-            state[h].raise(high, &fade, &base);
-            state[h].sum *= fade;
-            for (int c = 0; c < N; c++) state[h].y[c] *= fade;
-#pragma unroll
-            for (int u = 0; u < DEPTH; u++) {
-                float weight = expf(s[u] - base);
-                state[h].sum += weight;
-                unpack<T>(x, value[u]);
-                for (int c = 0; c < N; c++) state[h].y[c] += weight * x[c];
-            }
+            float s[DEPTH];
+            float high = kv_scores<T>(s, q[h], key, p.lanes, stride, end - from - mine);
+            kv_add<T>(state[h], s, high, value);
         }
     }
-    for (int i = p.lanes; i < WARP; i *= 2) {
-#pragma unroll
-        for (int h = 0; h < HEADS; h++) {
-            float top = __shfl_xor_sync(0xffffffffu, state[h].top, i), fade, base;
-            state[h].raise(top, &fade, &base);
-            float weight = expf(top - base);
-            state[h].sum =
-                state[h].sum * fade + __shfl_xor_sync(0xffffffffu, state[h].sum, i) * weight;
-            for (int c = 0; c < N; c++)
-                state[h].y[c] =
-                    state[h].y[c] * fade + __shfl_xor_sync(0xffffffffu, state[h].y[c], i) * weight;
-        }
-    }
-#pragma unroll
-    for (int h = 0; h < HEADS; h++) {
-        float *to = merged + (warp * HEADS + h) * (p.cols + 2);
-        if (lane < p.lanes && col < p.cols)
-            for (int c = 0; c < N; c++) to[col + c] = state[h].y[c];
-        if (lane == 0) {
-            to[p.cols] = state[h].top;
-            to[p.cols + 1] = state[h].sum;
-        }
-    }
+    kv_merge_lanes(merged, state, p.lanes, p.cols);
     __syncthreads();
-    for (int i = threadIdx.x; i < HEADS * p.cols; i += KV_THREADS) {
-        int h = i / p.cols, c = i % p.cols;
-        if (first + h >= p.group) continue;
-        float top = -INFINITY, sum = 0.0f, y = 0.0f;
-        for (int w = 0; w < KV_WARPS; w++)
-            top = fmaxf(top, merged[(w * HEADS + h) * (p.cols + 2) + p.cols]);
-        for (int w = 0; w < KV_WARPS; w++) {
-            const float *from = merged + (w * HEADS + h) * (p.cols + 2);
-            float weight = expf(from[p.cols] - top);
-            y += from[c] * weight;
-            sum += from[p.cols + 1] * weight;
-        }
-        int64_t at = row * p.heads + kv_head * p.group + first + h;
-        if (p.n_split == 1) {
-            out[at * p.cols + c] = from_float<T>(y / sum);
-            continue;
-        }
-        float *to = partial + (at * p.n_split + blockIdx.y) * (p.cols + 2);
-        to[c] = y;
-        if (c == 0) {
-            to[p.cols] = top;
-            to[p.cols + 1] = sum;
-        }
-    }
+    kv_merge_warps<T, HEADS>(out, partial, merged,
+                             row * p.heads + (int64_t)kv_head * p.group + first, p.group - first,
+                             p);
 }
 
 // Merges the splits of a row's head. A thread has a column.

@@ -219,8 +219,8 @@ static dopl_status gelu_layer_grad(dopl_rt *rt, const dopl_tensor *dpre, dopl_no
 extern "C" dopl_status op_mlp_cuda(dopl_rt *rt, dopl_op_call *c) {
     dopl_tensor *pre = &c->saved[0], *h = &c->saved[1];
     int64_t dim[] = { c->out->dim[0], c->in[1]->dim[0] };
-    if (c->record) DOPL_TRY(dopl_tensor_new_on(rt, pre, DOPL_CUDA, c->dtype, 2, dim));
-    DOPL_TRY(dopl_tensor_new_on(rt, h, DOPL_CUDA, c->dtype, 2, dim));
+    if (c->record) DOPL_TRY(dopl_tensor_new_on(rt, pre, DOPL_GPU, c->dtype, 2, dim));
+    DOPL_TRY(dopl_tensor_new_on(rt, h, DOPL_GPU, c->dtype, 2, dim));
     DOPL_TRY(gelu_layer(rt, h, c->record ? pre : NULL, c));
     dopl_cuda_product p =
         product_of(matrix_of(c->out), matrix_of(h), transposed(matrix_of(c->in[3])), 0.0f);

@@ -138,6 +138,41 @@ dopl_status op_layer_norm_cuda(dopl_rt *rt, dopl_op_call *c) {
 //
 // where RMSNorm has no mean of x and no mean(e).
 
+// Adds up the sums of a block's warps, one warp after the other, and leaves them to the first, for
+// which it is true.
+template <int SUMS, int COUNT>
+__device__ __forceinline__ bool add_warps(float (&sums)[SUMS][COUNT]) {
+    __shared__ float total[SUMS * COUNT * WARP];
+    for (int turn = 0; turn < ROW_THREADS / WARP; turn++) {
+        if ((int)threadIdx.x / WARP == turn)
+            for (int s = 0; s < SUMS; s++)
+                for (int k = 0; k < COUNT; k++) {
+                    float *t = total + (s * COUNT + k) * WARP + threadIdx.x % WARP;
+                    *t = turn ? *t + sums[s][k] : sums[s][k];
+                }
+        __syncthreads();
+    }
+    if (threadIdx.x >= WARP) return false;
+    for (int s = 0; s < SUMS; s++)
+        for (int k = 0; k < COUNT; k++) sums[s][k] = total[(s * COUNT + k) * WARP + threadIdx.x];
+    return true;
+}
+
+// Writes a thread's sums to their columns of the block's rows of `partial`.
+template <class T, int PACKS, int THREADS, int SUMS>
+__device__ __forceinline__ void
+store_sums(float *partial, const float (&sums)[SUMS][PACKS * pack<T>::N], int cols) {
+    constexpr int N = pack<T>::N;
+    for (int s = 0; s < SUMS; s++)
+        for (int p = 0; p < PACKS; p++) {
+            int c = pack_column<T, THREADS>(p);
+            if (c >= cols) continue;
+            float of_pack[N];
+            for (int i = 0; i < N; i++) of_pack[i] = sums[s][p * N + i];
+            store_elements<N>(partial + s * cols + c, of_pack);
+        }
+}
+
 // A block has `share` rows from blockIdx.x * share on, its warps turn by turn where a row is a
 // warp's. A thread has the same columns of each: the weights and their gradients stay in registers,
 // and the next row is on its way while the sums of this one are made. Bound by memory.
@@ -205,31 +240,10 @@ __global__ void __launch_bounds__(ROW_THREADS, 4 / PACKS)
         }
     }
     if (!partial) return;
-    partial += (int64_t)blockIdx.x * SUMS * cols;
-    if constexpr (THREADS == WARP) { // add up the warps' sums, one warp after the other
-        __shared__ float total[SUMS * PACKS * N * WARP];
-        for (int turn = 0; turn < STEP; turn++) {
-            if ((int)threadIdx.x / WARP == turn)
-                for (int s = 0; s < SUMS; s++)
-                    for (int k = 0; k < PACKS * N; k++) {
-                        float *t = total + (s * PACKS * N + k) * WARP + threadIdx.x % WARP;
-                        *t = turn ? *t + sums[s][k] : sums[s][k];
-                    }
-            __syncthreads();
-        }
-        if (threadIdx.x >= WARP) return;
-        for (int s = 0; s < SUMS; s++)
-            for (int k = 0; k < PACKS * N; k++)
-                sums[s][k] = total[(s * PACKS * N + k) * WARP + threadIdx.x];
+    if constexpr (THREADS == WARP) {
+        if (!add_warps<SUMS, PACKS * N>(sums)) return;
     }
-    for (int s = 0; s < SUMS; s++)
-        for (int p = 0; p < PACKS; p++) {
-            int c = pack_column<T, THREADS>(p);
-            if (c >= cols) continue;
-            float of_pack[N];
-            for (int i = 0; i < N; i++) of_pack[i] = sums[s][p * N + i];
-            store_elements<N>(partial + s * cols + c, of_pack);
-        }
+    store_sums<T, PACKS, THREADS>(partial + (int64_t)blockIdx.x * SUMS * cols, sums, cols);
 }
 
 // Any row, and gradients of another type than x: a block reads each row of its share twice. Its

@@ -1,6 +1,6 @@
 // vocab.cu - the vocabulary head and everything losses read off it, in chunks of logits.
 //
-// As on the CPU (runtime/op/vocab.c): logits are made for rt->vocab_chunk_bytes of labelled rows at
+// As on the CPU (runtime/op/vocab.c): logits are made for rt->chunk_bytes of labelled rows at
 // a time, in f32 whatever the type of the operands, and reduced at once. Losses weigh the rows by
 // what the statistics of all rows say, so the gradient cannot start before backward; there the last
 // chunk's logits still stand, and the others are multiplied anew. One kernel reads a chunk for the

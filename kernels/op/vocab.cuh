@@ -73,7 +73,7 @@ static dopl_status chunk_logits(dopl_rt *rt, const pass *p, int64_t first, int64
 // is room.
 static int64_t chunk_rows(const dopl_rt *rt, int64_t n, int64_t row_bytes) {
     enum { TILE = 64 };
-    int64_t most = (int64_t)rt->vocab_chunk_bytes / row_bytes;
+    int64_t most = (int64_t)rt->chunk_bytes / row_bytes;
     if (most < 1) most = 1;
     int64_t chunks = ceil_div(n, most);
     if (chunks <= 1) return n;

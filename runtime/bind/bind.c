@@ -64,7 +64,7 @@ static void open_runtime(lua_State *L) {
     memcpy(lua_getextraspace(L), &s, sizeof s);
 }
 
-int luaopen_dopl_core(lua_State *L) {
+__attribute__((visibility("default"))) int luaopen_dopl_core(lua_State *L) {
     open_runtime(L);
     lua_newtable(L);
     lua_pushliteral(L, DOPL_VERSION);

@@ -16,7 +16,8 @@
 #define DOPL_BINDINGS(BIND)                                                                        \
     BIND(tensor)                                                                                   \
     BIND(op)                                                                                       \
-    BIND(tape)                                                                                     \
+    BIND(autograd)                                                                                 \
+    BIND(runtime)                                                                                  \
     BIND(profile)                                                                                  \
     BIND(terminal)                                                                                 \
     BIND(io)                                                                                       \

@@ -7,8 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-// --- stack
-// ---------------------------------------------------------------------------------------------
+// ---- stack
 
 // Lua allows 200 calls of C inside each other, and begins anew in each coroutine.close inside
 // another (lua_stop.c counts those). A call of string.gsub takes 2.3 KB.
@@ -26,8 +25,7 @@ bool dopl_take_stack(void) {
     return false;
 }
 
-// --- memory
-// --------------------------------------------------------------------------------------------
+// ---- memory
 //
 // Where an allocation fails, Lua collects garbage in the middle of what it does and tries again.
 // Lua 5.4.4 is not ready for that while an assignment through __newindex makes the table grow that

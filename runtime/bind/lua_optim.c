@@ -12,10 +12,10 @@
 //   decode(tensor, nil, "bf16") -> tensor
 //   state(n, "q8") -> what holds a state     isa(["avx2"]) -> the instruction set in use
 //   transpose(matrix) -> its transpose       for transforms written in Lua
-//   ceiling({ tensors }, "ru")               one pass at the memory's own speed, for a bench
+//   roofline({ tensors }, "ru")              one pass at the memory's own speed, for a bench
 #include "state.h"
 #include "../core/device.h"
-#include "../optim/ceiling.h"
+#include "../optim/roofline.h"
 #include "../optim/cuda_source.h"
 #include "../optim/pass.h"
 #include "../optim/transpose.h"
@@ -333,11 +333,12 @@ static const dopl_codec *codec_of(int kind) {
 
 // Arguments 3 .. 5: seed, stream, draw; without them, to the nearest.
 static int encode_bf16(lua_State *L, dopl_rt *rt, const dopl_tensor *x) {
-    bool dithered = !lua_isnoneornil(L, 3);
-    dopl_dither key = { { 0 } };
-    if (dithered)
-        key = dopl_dither_key((uint64_t)luaL_checkinteger(L, 3), (uint64_t)luaL_checkinteger(L, 4),
-                              (uint64_t)luaL_checkinteger(L, 5));
+    bool stochastic = !lua_isnoneornil(L, 3);
+    dopl_rounding_key key = { { 0 } };
+    if (stochastic)
+        key = dopl_rounding_key_of((uint64_t)luaL_checkinteger(L, 3),
+                                   (uint64_t)luaL_checkinteger(L, 4),
+                                   (uint64_t)luaL_checkinteger(L, 5));
     const float *from = dopl_f32(dopl_host_tensor(L, x));
     dopl_tensor *y = dopl_push_tensor(L);
     if (dopl_tensor_new(rt, y, DOPL_BF16, x->n_dim, x->dim) != DOPL_OK) return dopl_raise(L, rt);
@@ -345,10 +346,10 @@ static int encode_bf16(lua_State *L, dopl_rt *rt, const dopl_tensor *x) {
     uint16_t *to = dopl_bf16(y);
     for (int64_t i = 0, n = dopl_tensor_numel(x); i < n; i += DOPL_TILE) {
         int count = n - i < DOPL_TILE ? (int)(n - i) : DOPL_TILE;
-        if (dithered)
-            isa->dither(to + i, from + i, count, key, (uint32_t)(i / DOPL_TILE));
+        if (stochastic)
+            isa->round_stochastic(to + i, from + i, count, key, (uint32_t)(i / DOPL_TILE));
         else
-            isa->narrow(to + i, from + i, count);
+            isa->round_nearest(to + i, from + i, count);
     }
     dopl_settle_tensor(L, y);
     return 1;
@@ -473,23 +474,23 @@ static int transpose(lua_State *L) {
     return 1;
 }
 
-// ceiling({ tensor, ... }, "rwu"): one pass at the memory's own speed over tensors with as many
+// roofline({ tensor, ... }, "rwu"): one pass at the memory's own speed over tensors with as many
 // elements; of each it says whether it is read, written or updated (both)
-static int ceiling(lua_State *L) {
+static int roofline(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
     size_t count = 0;
     const char *how = luaL_checklstring(L, 2, &count);
-    dopl_stream stream[DOPL_CEILING_STREAMS];
+    dopl_stream stream[DOPL_ROOFLINE_STREAMS];
     int64_t n = -1;
-    if (count < 1 || count > DOPL_CEILING_STREAMS || lua_rawlen(L, 1) != count)
-        return dopl_raise_text(L, "optim.ceiling: %d tensors and %d letters, need 1 to %d of each",
-                               (int)lua_rawlen(L, 1), (int)count, DOPL_CEILING_STREAMS);
+    if (count < 1 || count > DOPL_ROOFLINE_STREAMS || lua_rawlen(L, 1) != count)
+        return dopl_raise_text(L, "optim.roofline: %d tensors and %d letters, need 1 to %d of each",
+                               (int)lua_rawlen(L, 1), (int)count, DOPL_ROOFLINE_STREAMS);
     for (size_t i = 0; i < count; i++) {
         lua_rawgeti(L, 1, (lua_Integer)i + 1);
         dopl_tensor *t = dopl_check_tensor(L, lua_gettop(L));
         if (n < 0) n = dopl_tensor_numel(t);
         if (dopl_tensor_numel(t) != n || t->device != DOPL_CPU || t->offset % (int)sizeof(uint32_t))
-            return dopl_raise_text(L, "optim.ceiling: need tensors of one size on the CPU that "
+            return dopl_raise_text(L, "optim.roofline: need tensors of one size on the CPU that "
                                       "begin at whole words");
         if (how[i] != 'r') dopl_tensor_will_change(dopl_check_rt(L), t);
         stream[i] = (dopl_stream){ .data = (char *)dopl_data(t),
@@ -498,7 +499,7 @@ static int ceiling(lua_State *L) {
                                    .written = how[i] != 'r' };
         lua_pop(L, 1);
     }
-    dopl_ceiling_pass(dopl_check_rt(L), stream, (int)count, n);
+    dopl_roofline_pass(dopl_check_rt(L), stream, (int)count, n);
     return 0;
 }
 
@@ -536,7 +537,7 @@ void dopl_bind_optim(lua_State *L) {
         { "encode", encode },
         { "decode", decode },
         { "state", state },
-        { "ceiling", ceiling },
+        { "roofline", roofline },
         { "codec_table", codec_table },
         { "isa", isa },
         { "transpose", transpose },

@@ -33,8 +33,7 @@ typedef struct {
     bool told_locals;
 } prompt;
 
-// --- lines
-// -------------------------------------------------------------------------------------------
+// ---- lines
 
 static char *show_text(EditLine *el) {
     prompt *p;
@@ -103,8 +102,7 @@ static bool push_line(prompt *p, const char *text) {
     return true;
 }
 
-// --- completion
-// --------------------------------------------------------------------------------------
+// ---- completion
 
 static int raw_metatable(lua_State *L) { // __metatable hides nothing from the Tab key
     luaL_checkany(L, 1);
@@ -150,8 +148,7 @@ static unsigned char complete(EditLine *el, int key) {
     return result;
 }
 
-// --- reading a chunk
-// -----------------------------------------------------------------------------------
+// ---- reading a chunk
 
 static bool incomplete(lua_State *L) { // whether the syntax error on top is only a missing rest
     size_t n;
@@ -206,8 +203,7 @@ static void tell_locals(prompt *p, const char *text) {
     puts("(a local lives until the end of its line; leave out 'local' to keep a value)");
 }
 
-// --- set-up
-// ------------------------------------------------------------------------------------------
+// ---- set-up
 
 static void find_history(prompt *p) { // $XDG_STATE_HOME/dopl/history
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");

@@ -148,8 +148,7 @@ static int safe_require(lua_State *L) {
     return 2;
 }
 
-// --- the allow list
-// ----------------------------------------------------------------------------------
+// ---- the allow list
 
 typedef struct {
     const char *name;
@@ -314,8 +313,7 @@ static void open_trusted(lua_State *L, const char *root, const char *beside) {
     lua_pop(L, 3);
 }
 
-// --- undefined globals
-// -------------------------------------------------------------------------------
+// ---- undefined globals
 
 // Whether the code that read the undefined global is dopl's, a recipe's or typed in; with --trust
 // other people's libraries may look for globals that are not there. Upvalue 1: trusted, 2: the

@@ -123,8 +123,7 @@ void dopl_check_stop(lua_State *L) {
     if (stop.rt && stop.rt->stop) raise_stop(L);
 }
 
-// --- holding a stop back
-// -----------------------------------------------------------------------------
+// ---- holding a stop back
 
 #define HOLD "dopl.stop.hold"
 
@@ -171,8 +170,7 @@ void dopl_stop_bind(lua_State *L) {
     lua_pop(L, 2);
 }
 
-// --- pcall, xpcall
-// -----------------------------------------------------------------------------------
+// ---- pcall, xpcall
 
 static int finish_pcall(lua_State *L, int status, lua_KContext extra) {
     if (status != LUA_OK && status != LUA_YIELD) {
@@ -213,8 +211,7 @@ int dopl_lua_xpcall(lua_State *L) {
     return finish_pcall(L, status, 2);
 }
 
-// --- coroutines
-// --------------------------------------------------------------------------------------
+// ---- coroutines
 
 static lua_State *check_coroutine(lua_State *L) {
     lua_State *co = lua_tothread(L, 1);

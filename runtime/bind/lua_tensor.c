@@ -487,7 +487,7 @@ static int tensor_to(lua_State *L) {
     dopl_dtype dtype = target == 2 ? DOPL_F32 : target == 3 ? DOPL_BF16 : t->dtype;
     lua_settop(L, 1);
     if (device == t->device && dtype == t->dtype) return 1;
-    if (device == DOPL_CUDA && !rt->backend)
+    if (device == DOPL_GPU && !rt->backend)
         return dopl_raise_text(L, "to: no device cuda is in use: start with --device cuda");
     return dopl_result(L, rt, dopl_tape_to(rt, dopl_push_tensor(L), t, device, dtype), 1);
 }

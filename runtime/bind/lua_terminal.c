@@ -1,22 +1,22 @@
 // lua_terminal.c - what is written to the terminal: lines of text, and the progress line, which is
-// one line on stderr that is written over. Text goes out as io/visible.h shows it.
+// one line on stderr that is written over. Text goes out as io/escape.h shows it.
 #include "bind.h"
 
-#include "../io/visible.h"
+#include "../io/escape.h"
 
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-static void put_visible(FILE *to, const char *text, size_t n, unsigned keep) {
-    dopl_visible v = { .text = text, .n = n, .keep = keep };
+static void put_escaped(FILE *to, const char *text, size_t n, unsigned keep) {
+    dopl_escape v = { .text = text, .n = n, .keep = keep };
     const char *piece;
     size_t length;
-    while (dopl_visible_next(&v, &piece, &length)) fwrite(piece, 1, length, to);
+    while (dopl_escape_next(&v, &piece, &length)) fwrite(piece, 1, length, to);
 }
 
 void dopl_put_text(FILE *to, const char *text, size_t n) {
-    put_visible(to, text, n, DOPL_VISIBLE_LINES);
+    put_escaped(to, text, n, DOPL_ESCAPE_KEEP_LINES);
 }
 
 int dopl_lua_print(lua_State *L) {
@@ -37,17 +37,17 @@ int dopl_lua_print(lua_State *L) {
 // feeds and tabs are spelled out, too, for text that must stay on one line.
 static int visible(lua_State *L) {
     size_t n, length;
-    dopl_visible v = { .text = luaL_checklstring(L, 1, &n) };
+    dopl_escape v = { .text = luaL_checklstring(L, 1, &n) };
     v.n = n;
     if (!lua_isnoneornil(L, 2)) {
         luaL_checktype(L, 2, LUA_TTABLE);
         lua_getfield(L, 2, "lines");
-        v.keep = lua_toboolean(L, -1) ? DOPL_VISIBLE_LINES : 0;
+        v.keep = lua_toboolean(L, -1) ? DOPL_ESCAPE_KEEP_LINES : 0;
     }
     luaL_Buffer out;
     const char *piece;
     luaL_buffinit(L, &out);
-    while (dopl_visible_next(&v, &piece, &length)) luaL_addlstring(&out, piece, length);
+    while (dopl_escape_next(&v, &piece, &length)) luaL_addlstring(&out, piece, length);
     luaL_pushresult(&out);
     return 1;
 }
@@ -56,7 +56,7 @@ static int visible(lua_State *L) {
 static int print_coloured(lua_State *L) {
     size_t n;
     const char *text = luaL_checklstring(L, 1, &n);
-    put_visible(stdout, text, n, DOPL_VISIBLE_LINES | DOPL_VISIBLE_COLOURS);
+    put_escaped(stdout, text, n, DOPL_ESCAPE_KEEP_LINES | DOPL_ESCAPE_KEEP_COLOURS);
     putchar('\n');
     return 0;
 }
@@ -77,7 +77,7 @@ static int status(lua_State *L) {
     const char *text = luaL_checklstring(L, 1, &n);
     if (!isatty(STDERR_FILENO)) return 0;
     fputs("\r\033[K", stderr);
-    put_visible(stderr, text, n, 0);
+    put_escaped(stderr, text, n, 0);
     fflush(stderr);
     return 0;
 }

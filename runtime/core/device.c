@@ -10,31 +10,26 @@
 #include <unistd.h>
 
 const char *dopl_device_name(dopl_device device) {
-    static const char *const names[] = { "cpu", "cuda" };
-    return names[device];
+    return device == DOPL_CPU ? "cpu" : dopl_gpu_plugin.name;
 }
 
 // ---- the plug-in
 
-// Fills `path` with the plug-in's file: the one the environment names, or the first that exists
-// beside the program or the module this function is part of. False: there is none.
+// Fills `path` with the plug-in's file: the one the environment names, or the one beside the core
+// library (an installation) or in the folder above it (a build folder). False: there is none.
 static bool find_plugin(char path[PATH_MAX]) {
-    static const char *const beside[] = { ".", "..", "../..", "../lib/dopl", "../../../dopl" };
-    const char *named = getenv("DOPL_CUDA_PLUGIN");
+    static const char *const beside[] = { ".", ".." };
+    const char *named = getenv(dopl_gpu_plugin.variable);
     if (named && *named) {
         snprintf(path, PATH_MAX, "%s", named);
         return true;
     }
     Dl_info info;
     char self[PATH_MAX];
-    if (!dladdr((void *)dopl_device_name, &info) || !realpath(info.dli_fname, self)) {
-        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-        if (n < 0) return false;
-        self[n] = '\0';
-    }
+    if (!dladdr((void *)dopl_device_name, &info) || !realpath(info.dli_fname, self)) return false;
     *strrchr(self, '/') = '\0';
     for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
-        int n = snprintf(path, PATH_MAX, "%s/%s/libdopl_cuda.so", self, beside[i]);
+        int n = snprintf(path, PATH_MAX, "%s/%s/%s", self, beside[i], dopl_gpu_plugin.file);
         if (n < PATH_MAX && access(path, R_OK) == 0) return true;
     }
     return false;
@@ -42,24 +37,24 @@ static bool find_plugin(char path[PATH_MAX]) {
 
 static dopl_status open_backend(dopl_rt *rt) {
     char path[PATH_MAX];
+    const char *name = dopl_gpu_plugin.name;
     if (!find_plugin(path))
-        return dopl_fail(rt, DOPL_EDEVICE,
-                         "device cuda: this dopl has no libdopl_cuda.so: build it where nvcc is "
-                         "found (docs/cuda.md)");
+        return dopl_fail(rt, DOPL_EDEVICE, "device %s: this dopl has no %s: %s", name,
+                         dopl_gpu_plugin.file, dopl_gpu_plugin.missing);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!library) return dopl_fail(rt, DOPL_EDEVICE, "device cuda: %s", dlerror());
+    if (!library) return dopl_fail(rt, DOPL_EDEVICE, "device %s: %s", name, dlerror());
     union { // a function pointer out of an object pointer, as POSIX wants it
         void *object;
         dopl_backend_open_fn *function;
     } open = { .object = dlsym(library, "dopl_backend_open") };
     dopl_status status = DOPL_EDEVICE;
     if (!open.object)
-        dopl_fail(rt, status, "device cuda: %s is no dopl plug-in", path);
+        dopl_fail(rt, status, "device %s: %s is no dopl plug-in", name, path);
     else
         status = open.function(rt, &rt->backend, DOPL_BACKEND_ABI);
     if (status != DOPL_OK) rt->backend = NULL;
     if (status == DOPL_OK && rt->profile) status = rt->backend->watch(rt);
-    return status; // the library stays, whatever came of it: CUDA does not unload cleanly
+    return status; // the library stays, whatever came of it: drivers do not unload cleanly
 }
 
 dopl_status dopl_device_use(dopl_rt *rt, dopl_device device) {
@@ -68,17 +63,18 @@ dopl_status dopl_device_use(dopl_rt *rt, dopl_device device) {
     return DOPL_OK;
 }
 
-// Reads "cpu", "cuda" or "cuda:N". *ordinal: N, or -1 where none is given.
+// Reads "cpu", NAME or NAME:N, of the plug-in. *ordinal: N, or -1 where none is given.
 static bool read_name(const char *name, dopl_device *device, int *ordinal) {
     *ordinal = -1;
     *device = DOPL_CPU;
     if (!strcmp(name, "cpu")) return true;
-    *device = DOPL_CUDA;
-    if (strncmp(name, "cuda", 4) != 0) return false;
-    if (!name[4]) return true;
+    *device = DOPL_GPU;
+    size_t n = strlen(dopl_gpu_plugin.name);
+    if (strncmp(name, dopl_gpu_plugin.name, n) != 0) return false;
+    if (!name[n]) return true;
     *ordinal = 0;
-    const char *digit = name + 5;
-    if (name[4] != ':' || !*digit) return false;
+    const char *digit = name + n + 1;
+    if (name[n] != ':' || !*digit) return false;
     for (; *digit >= '0' && *digit <= '9' && *ordinal < 1000; digit++)
         *ordinal = 10 * *ordinal + *digit - '0';
     return !*digit;
@@ -94,15 +90,15 @@ dopl_status dopl_device_choose(dopl_rt *rt, const char *name) {
     dopl_device device;
     int ordinal;
     if (!strcmp(name, "auto")) {
-        dopl_status status = dopl_device_use(rt, DOPL_CUDA);
+        dopl_status status = dopl_device_use(rt, DOPL_GPU);
         return status == DOPL_EDEVICE ? dopl_device_use(rt, DOPL_CPU) : status;
     }
     if (!read_name(name, &device, &ordinal))
-        return dopl_fail(rt, DOPL_EARG, "device: '%.40s' given, cpu, cuda, cuda:N or auto needed",
-                         name);
+        return dopl_fail(rt, DOPL_EARG, "device: '%.40s' given, cpu, %s, %s:N or auto needed", name,
+                         dopl_gpu_plugin.name, dopl_gpu_plugin.name);
     if (ordinal >= 0 && rt->backend && ordinal != rt->ordinal)
-        return dopl_fail(rt, DOPL_EDEVICE, "device %s: cuda:%d is in use, and a process uses one",
-                         name, rt->ordinal);
+        return dopl_fail(rt, DOPL_EDEVICE, "device %s: %s:%d is in use, and a process uses one",
+                         name, dopl_gpu_plugin.name, rt->ordinal);
     if (ordinal >= 0) rt->ordinal = ordinal;
     return dopl_device_use(rt, device);
 }

@@ -4,8 +4,8 @@
 // host memory, so that shape rules can check them without waiting for a device. A back end keeps a
 // copy of an index tensor next to its storage (dopl_storage.mirror), made when it is first used.
 //
-// A back end is a plug-in: a shared object beside the program, opened when a device is asked for.
-// It fills one dopl_backend; nothing else of it is visible to the runtime.
+// A back end is a plug-in: a shared object that links the core library and is opened when a device
+// is asked for. It fills one dopl_backend; nothing else of it is visible to the runtime.
 #ifndef DOPL_CORE_DEVICE_H
 #define DOPL_CORE_DEVICE_H
 
@@ -65,7 +65,7 @@ typedef struct dopl_backend {
 
     const struct dopl_dist_engine *collectives; // dist/dist.h; NULL: built without
 
-    const char *(*describe)(dopl_rt *rt); // "NVIDIA H200, 139 GiB, CUDA 12.8"
+    const char *(*describe)(dopl_rt *rt); // "NVIDIA H200, 139 GiB"
     // A line on the i-th kind of matrix product met so far, from 0; false: there are no more.
     bool (*tell_product)(dopl_rt *rt, int64_t i, char *text, size_t bytes);
     void (*close)(dopl_rt *rt);
@@ -81,14 +81,24 @@ enum {
 // What a plug-in exports as "dopl_backend_open": fills rt->backend_data and returns its table.
 typedef dopl_status dopl_backend_open_fn(dopl_rt *rt, const dopl_backend **out, int abi);
 
-const char *dopl_device_name(dopl_device device); // "cpu", "cuda"
+// A back end as users know it. plugins.c, above the core, has the one there is for DOPL_GPU.
+typedef struct {
+    const char *name;     // of its device, in options and messages
+    const char *file;     // of the plug-in, beside the core library or in the folder above it
+    const char *variable; // of the environment, that names another file
+    const char *missing;  // what to do where there is no such file
+} dopl_plugin;
+extern const dopl_plugin dopl_gpu_plugin;
+
+const char *dopl_device_name(dopl_device device); // "cpu", or that of the plug-in
 
 // Makes `device` the place where new tensors of numbers go, opening its back end first: that of
 // device number rt->ordinal.
 DOPL_CHECKED dopl_status dopl_device_use(dopl_rt *rt, dopl_device device);
 void dopl_device_close(dopl_rt *rt); // idempotent; no tensor may be left there
 
-// The same by name: "cpu", "cuda", "cuda:1" (the second), or "auto": cuda where it opens, else cpu.
+// The same by name: "cpu", NAME, NAME:1 (the second), or "auto": the plug-in's where it opens, else
+// the CPU.
 DOPL_CHECKED dopl_status dopl_device_choose(dopl_rt *rt, const char *name);
 bool dopl_device_named(const char *name); // whether it is such a name
 

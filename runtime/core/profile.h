@@ -3,7 +3,7 @@
 // dopl_op_apply, backward and optimizer passes tell where a range begins and ends. Ranges nest, and
 // time belongs to the innermost. On the CPU it is the clock's; on a device it is that of the pieces
 // of work queued meanwhile (kernels, products, copies), which the back end times and reports here
-// (runtime/cuda/events.c). With nobody listening a range costs one branch that is never taken; with
+// (device.h). With nobody listening a range costs one branch that is never taken; with
 // a profile open it allocates nothing.
 //
 //     int outer = dopl_range_enter(rt, "softmax", DOPL_PART_FORWARD, DOPL_CPU);

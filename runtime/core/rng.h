@@ -7,9 +7,7 @@
 
 #include <stdint.h>
 
-#ifdef __CUDACC__ // kernels draw the same numbers
-#define DOPL_HOST_DEVICE __host__ __device__
-#else
+#ifndef DOPL_HOST_DEVICE // kernels draw the same numbers, and mark functions for their compiler
 #define DOPL_HOST_DEVICE
 #endif
 

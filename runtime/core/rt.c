@@ -24,7 +24,7 @@ dopl_status dopl_rt_init(dopl_rt *rt) {
     rt->pool = dopl_pool_new();
     if (!rt->pool) return dopl_fail(rt, DOPL_ENOMEM, "runtime: no memory for the allocator");
     rt->grad_enabled = true;
-    rt->vocab_chunk_bytes = (size_t)128 << 20;
+    rt->chunk_bytes = (size_t)128 << 20;
 #ifndef NDEBUG
     rt->poison = true;
 #endif

@@ -34,7 +34,7 @@ typedef enum {
     } while (0)
 
 // Where a tensor lives (device.h).
-typedef enum { DOPL_CPU, DOPL_CUDA, DOPL_N_DEVICE } dopl_device;
+typedef enum { DOPL_CPU, DOPL_GPU, DOPL_N_DEVICE } dopl_device;
 
 // What memory is for: the one list. A report of memory has a line for each.
 #define DOPL_MEMORY_KINDS(X)                                                                       \
@@ -67,15 +67,15 @@ typedef struct dopl_roots dopl_roots;
 typedef struct dopl_rt {
     char error[1024]; // text of the last failure, without a trailing newline
     dopl_pool *pool;
-    size_t bytes_live;        // handed out and not freed
-    size_t bytes_peak;        // largest bytes_live since dopl_rt_reset_peak
-    size_t bytes_allocated;   // total ever handed out: the bindings pace the collector with it
-    size_t bytes_limit;       // 0: none
-    bool memory_limited;      // allocations can fail: the process has a limit (room.c)
-    int64_t n_blocks;         // blocks handed out and not freed; the specs' leak count
-    int64_t fail_at;          // the allocation, counted from now, that fails; 0: none (for specs)
-    bool poison;              // fill fresh and freed memory with NaN
-    size_t vocab_chunk_bytes; // logits that exist at a time (op/vocab.c)
+    size_t bytes_live;      // handed out and not freed
+    size_t bytes_peak;      // largest bytes_live since dopl_rt_reset_peak
+    size_t bytes_allocated; // total ever handed out: the bindings pace the collector with it
+    size_t bytes_limit;     // 0: none
+    bool memory_limited;    // allocations can fail: the process has a limit (limits.c)
+    int64_t n_blocks;       // blocks handed out and not freed; the specs' leak count
+    int64_t fail_at;        // the allocation, counted from now, that fails; 0: none (for specs)
+    bool poison;            // fill fresh and freed memory with NaN
+    size_t chunk_bytes;     // most that an operator which works in chunks makes at a time
     int n_threads;
     dopl_device device;                 // where new tensors of numbers go
     int ordinal;                        // which of its kind, counted from 0
@@ -120,7 +120,7 @@ void dopl_rt_reset_peak(dopl_rt *rt); // of memory on every device
 // n < 1: all cores this process may use; fewer where the system starts fewer.
 void dopl_rt_set_threads(dopl_rt *rt, int n_threads);
 
-// For libraries that must not run out of memory (room.c). Sets rt->memory_limited.
+// For libraries that must not run out of memory (limits.c). Sets rt->memory_limited.
 void dopl_rt_find_limits(dopl_rt *rt);
 // Whether `bytes` could be had now, after freeing what is cached or garbage. True without a limit.
 DOPL_CHECKED bool dopl_rt_has_room(dopl_rt *rt, size_t bytes);

@@ -92,12 +92,12 @@ static void discount(dopl_rt *rt, const dopl_storage *s) {
     dopl_memory_count(rt, s->device, s->kind, -(int64_t)s->bytes);
 }
 
-// What the back end has made of indices: counted where it lies (see cuda/memory.c).
+// What the back end has made of indices, counted where it lies.
 static void drop(dopl_rt *rt, void **data, size_t bytes) {
     if (!*data || !rt->backend) return;
     rt->backend->free(rt, *data);
     *data = NULL;
-    dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_OTHER, -(int64_t)bytes);
+    dopl_memory_count(rt, DOPL_GPU, DOPL_MEMORY_OTHER, -(int64_t)bytes);
 }
 
 static void drop_mirror(dopl_rt *rt, dopl_storage *s) {

@@ -36,7 +36,7 @@ typedef struct dopl_storage {
     size_t bytes;
     void *data;
     void *mirror; // of indices: the back end's copy, NULL until it is needed
-    struct {      // what it made of some of them beside that (cuda/memory.c)
+    struct {      // what it made of some of them beside that
         void *data;
         dopl_table_fn *make; // what it was made by, ...
         size_t bytes;

@@ -89,7 +89,7 @@ static dopl_status choose(dopl_rt *rt) {
         return dopl_fail(rt, DOPL_EDEVICE,
                          "device cuda: %s has compute capability %d.%d, needs 8.0 or newer",
                          about.name, about.major, about.minor);
-    rt->vocab_chunk_bytes = chunk_bytes(about.totalGlobalMem);
+    rt->chunk_bytes = chunk_bytes(about.totalGlobalMem);
     int runtime = 0;
     DOPL_TRY(dopl_cuda_result(rt, cudaRuntimeGetVersion(&runtime), "device cuda"));
     snprintf(cuda->description, sizeof cuda->description, "%.96s, %.0f GiB, CUDA %d.%d", about.name,

@@ -87,7 +87,7 @@ void dopl_cuda_event_begin(dopl_rt *rt, const char *name) {
     dopl_profile *p = rt->profile;
     if (e->n == PIECES) (void)read_pieces(rt);
     e->piece[e->n].row =
-        dopl_profile_row_of(p, name ? name : e->name, DOPL_PART_LAUNCH, DOPL_CUDA, p->current);
+        dopl_profile_row_of(p, name ? name : e->name, DOPL_PART_LAUNCH, DOPL_GPU, p->current);
     (void)cudaEventRecord(e->piece[e->n].begin, dopl_cuda_stream(rt));
 }
 

@@ -214,7 +214,7 @@ static const char *advice(const dopl_rt *rt, size_t bytes) {
     size_t most = 0;
     const char *text = by_kind[rt->kind];
     for (int k = 0; k < DOPL_N_MEMORY; k++) {
-        size_t held = rt->memory[DOPL_CUDA].by_kind[k] + (k == (int)rt->kind ? bytes : 0);
+        size_t held = rt->memory[DOPL_GPU].by_kind[k] + (k == (int)rt->kind ? bytes : 0);
         if (held <= most) continue;
         most = held;
         text = by_kind[k];
@@ -228,7 +228,7 @@ static dopl_status out_of_memory(dopl_rt *rt, size_t bytes) {
         DOPL_MEMORY_KINDS(X)
 #undef X
     };
-    const dopl_memory *m = &rt->memory[DOPL_CUDA];
+    const dopl_memory *m = &rt->memory[DOPL_GPU];
     char held[256] = "";
     size_t at = 0;
     for (int k = 0; k < DOPL_N_MEMORY; k++)
@@ -308,7 +308,7 @@ static dopl_status take_for(dopl_rt *rt, void **out, size_t bytes, bool is_scrat
     DOPL_TRY(status);
     rt->n_blocks++;
     pool->block[i].is_scratch = is_scratch;
-    if (is_scratch) dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_SCRATCH, (int64_t)bytes);
+    if (is_scratch) dopl_memory_count(rt, DOPL_GPU, DOPL_MEMORY_SCRATCH, (int64_t)bytes);
     *out = pool->block[i].data;
     if (!rt->poison) return DOPL_OK;
     status = dopl_cuda_set(rt, *out, 0xff, pool->block[i].bytes);
@@ -332,7 +332,7 @@ void dopl_cuda_free(dopl_rt *rt, void *data) {
     if (!data) return;
     int i = find_block(pool, data);
     if (pool->block[i].is_scratch)
-        dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_SCRATCH, -(int64_t)pool->block[i].asked);
+        dopl_memory_count(rt, DOPL_GPU, DOPL_MEMORY_SCRATCH, -(int64_t)pool->block[i].asked);
     rt->n_blocks--;
     keep(pool, i);
     if (!pool->direct) return;
@@ -345,7 +345,7 @@ dopl_status dopl_cuda_tensor(dopl_rt *rt, dopl_tensor *out, dopl_dtype dtype, in
                              const int64_t *dim) {
     dopl_memory_kind kind = rt->kind;
     rt->kind = DOPL_MEMORY_SCRATCH;
-    dopl_status status = dopl_tensor_new_on(rt, out, DOPL_CUDA, dtype, n_dim, dim);
+    dopl_status status = dopl_tensor_new_on(rt, out, DOPL_GPU, dtype, n_dim, dim);
     rt->kind = kind;
     return status;
 }
@@ -362,7 +362,7 @@ static dopl_status send_copy(dopl_rt *rt, void **out, const void *from, size_t b
         return status;
     }
     *out = copy;
-    dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_OTHER, (int64_t)bytes);
+    dopl_memory_count(rt, DOPL_GPU, DOPL_MEMORY_OTHER, (int64_t)bytes);
     return DOPL_OK;
 }
 
@@ -387,7 +387,7 @@ dopl_status dopl_cuda_table(dopl_rt *rt, const dopl_tensor *t, dopl_table_fn *ma
         if (status != DOPL_OK) return status;
         if (s->derived.data) { // another table, or of other indices in the same storage
             dopl_cuda_free(rt, s->derived.data);
-            dopl_memory_count(rt, DOPL_CUDA, DOPL_MEMORY_OTHER, -(int64_t)s->derived.bytes);
+            dopl_memory_count(rt, DOPL_GPU, DOPL_MEMORY_OTHER, -(int64_t)s->derived.bytes);
         }
         s->derived.data = copy;
         s->derived.make = make;

@@ -88,7 +88,7 @@ static ncclDataType_t type_of(const dopl_tensor *t) {
 
 static dopl_status check_device(dopl_rt *rt, dopl_tensor *const *tensor, int n) {
     for (int i = 0; i < n; i++)
-        if (tensor[i]->device != DOPL_CUDA)
+        if (tensor[i]->device != DOPL_GPU)
             return dopl_fail(rt, DOPL_EDEVICE, "dist: tensor %d is on the CPU, nccl needs cuda",
                              i + 1);
     return DOPL_OK;

@@ -117,7 +117,8 @@ static uint64_t *write_job(uint64_t *to, const dopl_program *p, const dopl_job *
         bool random = p->kind[s] == DOPL_OPERAND_BF16;
         to[s] = (uint64_t)(uintptr_t)job->data[s];
         to[n + s] = (uint64_t)(uintptr_t)job->scale[s];
-        to[2 * n + s] = random ? job->dither[s].v[0] | (uint64_t)job->dither[s].v[1] << 32 : 0;
+        to[2 * n + s] =
+            random ? job->rounding_key[s].v[0] | (uint64_t)job->rounding_key[s].v[1] << 32 : 0;
     }
     return to + 3 * n;
 }

@@ -5,7 +5,7 @@
 // twentieth to a third faster there, the most where rows are long (the second layer of feed-forward
 // networks).
 #include "gemm.h"
-#include "few.h"
+#include "gemm_skinny.h"
 #include "onednn.h"
 
 #include <omp.h>
@@ -128,7 +128,7 @@ int op_gemm(dopl_rt *rt, bool trans_a, bool trans_b, int64_t m, int64_t n, int64
     }
     bool primitive = alpha == 1.0f && worth_a_primitive(trans_b, m, n, k);
     if (!primitive && alpha == 1.0f && are_few_rows(trans_a, trans_b, m)) {
-        op_few_rows(m, n, k, a, lda, b, ldb, beta, c, ldc);
+        op_gemm_skinny(m, n, k, a, lda, b, ldb, beta, c, ldc);
         return 0;
     }
     dnnl_status_t s = rt ? (dnnl_status_t)op_gemm_room(rt) : dnnl_success;

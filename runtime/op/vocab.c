@@ -1,6 +1,6 @@
 // vocab.c - the vocabulary head and everything losses read off it, fused.
 //
-// Logits are computed only for labelled positions, rt->vocab_chunk_bytes of them at a time, reduced
+// Logits are computed only for labelled positions, rt->chunk_bytes of them at a time, reduced
 // at once to four numbers a row, and never exist for a whole batch. The backward needs softmax
 // again: it uses the logits of the last chunk, which are still there, and recomputes the others
 // (2 C V of 6 C V operations a row). With the default of 128 MiB, a micro-batch of up to 680
@@ -25,7 +25,7 @@ typedef struct {
 } pass;
 
 static int64_t chunk_rows(const dopl_rt *rt, int64_t n, int64_t V) {
-    int64_t most = (int64_t)(rt->vocab_chunk_bytes / sizeof(float)) / V; // V > 0: check_head
+    int64_t most = (int64_t)(rt->chunk_bytes / sizeof(float)) / V; // V > 0: check_head
     most = most < 1 ? 1 : most;
     int64_t chunks = (n + most - 1) / most;
     return chunks ? (n + chunks - 1) / chunks : 1; // even chunks

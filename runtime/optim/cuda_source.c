@@ -12,8 +12,8 @@
 // What is not memory is to stay well below it: with 8-bit states a multiprocessor has time for some
 // 110 instructions an element. So nothing branches but on what a whole tile has in common, codes
 // are packed by byte permutations, and the codec's tables lie in shared memory, values 16 times.
-// The arithmetic is that of codec.c, narrow.h and optim.def, so that codes and stochastic rounding
-// are the CPU's.
+// The arithmetic is that of codec.c, rounding.h and optim.def, so that codes and roundings are the
+// CPU's. What is the same in every pass is in kernels/optim/pass*.cuh.
 #include "cuda_source.h"
 
 #include <stdarg.h>
@@ -21,171 +21,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char prologue[] =
-    "// One pass of an optimizer, generated. See runtime/optim/cuda_source.h.\n"
-    "#define TILE 256\n"
-    "#define E 8 // elements of a lane\n"
-    "typedef unsigned char u8;\n"
-    "typedef unsigned short u16;\n"
-    "typedef unsigned int u32;\n"
-    "typedef unsigned long long u64;\n"
-    "#define EACH _Pragma(\"unroll\") for (int i = 0; i < E; i++)\n"
-    "#define HALF _Pragma(\"unroll\") for (int i = 0; i < E; i += 2)\n"
-    "#define ROLL _Pragma(\"unroll 1\") for (int i = 0; i < E; i++)\n"
-    "#define FN static __device__ __forceinline__\n"
-    "\n"
-    "// Where element i lies, from the lane's first on. left: how far the tile goes on from "
-    "there.\n"
-    "FN int place(int i) { return (i >> 2) * 128 + (i & 3); }\n"
-    "\n"
-    "template <bool full> FN void load(float (&x)[E], const float *p, int left) {\n"
-    "    if (full) {\n"
-    "        float4 a = *(const float4 *)p, b = *(const float4 *)(p + 128);\n"
-    "        x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w;\n"
-    "        x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;\n"
-    "    } else\n"
-    "        EACH x[i] = place(i) < left ? p[place(i)] : 0.0f;\n"
-    "}\n"
-    "template <bool full> FN void store(float *p, const float (&x)[E], int left) {\n"
-    "    if (full) {\n"
-    "        *(float4 *)p = make_float4(x[0], x[1], x[2], x[3]);\n"
-    "        *(float4 *)(p + 128) = make_float4(x[4], x[5], x[6], x[7]);\n"
-    "    } else\n"
-    "        EACH if (place(i) < left) p[place(i)] = x[i];\n"
-    "}\n";
+static const char prelude[] =
+#include "kernels/optim/pass.cuh.inc"
+    ;
 
 static const char codec_functions[] =
-    "\n"
-    "// Lines by the upper byte of a magnitude; what is in no group reads as 0, as group 0 does.\n"
-    "// copy: lanes 16 apart share one, so that no more than two want the same bank.\n"
-    "struct __align__(8) line { float slope, last; };\n"
-    "struct codec { float copy[256][16]; line lines[257]; float join[257]; };\n"
-    "FN float as_float(u32 bits) { return __uint_as_float(bits); }\n"
-    "FN u32 as_bits(float x) { return __float_as_uint(x); }\n"
-    "FN void fill(codec &q, const u32 *words) {\n"
-    "    for (int i = (int)threadIdx.x; i < 256 * 16; i += (int)blockDim.x)\n"
-    "        q.copy[i / 16][i % 16] = as_float(words[i / 16]);\n"
-    "    for (int i = (int)threadIdx.x; i < 257; i += (int)blockDim.x) {\n"
-    "        int group = i / 16 == 3 ? i % 16 : 0;\n"
-    "        q.join[i] = as_float(words[256 + group]);\n"
-    "        q.lines[i].slope = as_float(words[272 + group]);\n"
-    "        q.lines[i].last = as_float(words[288 + group]);\n"
-    "    }\n"
-    "}\n"
-    "struct codes { u32 low, high; }; // a byte an element, the first the lowest\n"
-    "FN u32 code(const codes &c, int i) { return (i < 4 ? c.low : c.high) >> 8 * (i & 3) & 255; }\n"
-    "FN u32 pack(u32 a, u32 b, u32 c, u32 d) { // the lowest byte of each\n"
-    "    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);\n"
-    "}\n"
-    "template <bool full> FN void load_codes(codes &c, const u8 *p, int left) {\n"
-    "    c.low = c.high = 0;\n"
-    "    if (full) {\n"
-    "        c.low = *(const u32 *)p;\n"
-    "        c.high = *(const u32 *)(p + 128);\n"
-    "    } else\n"
-    "        ROLL if (place(i) < left) {\n"
-    "            (i < 4 ? c.low : c.high) |= (u32)p[place(i)] << 8 * (i & 3);\n"
-    "        }\n"
-    "}\n"
-    "template <bool full> FN void store_codes(u8 *p, const codes &c, int left) {\n"
-    "    if (full) {\n"
-    "        *(u32 *)p = c.low;\n"
-    "        *(u32 *)(p + 128) = c.high;\n"
-    "    } else\n"
-    "        ROLL if (place(i) < left) p[place(i)] = (u8)code(c, i);\n"
-    "}\n"
-    "FN u32 copies(const codes &c, int i) { // where those of element i's value begin, in bytes\n"
-    "    u32 word = i < 4 ? c.low : c.high;\n"
-    "    return (i & 3 ? word >> (8 * (i & 3) - 6) : word << 6) & 0x3fc0;\n"
-    "}\n"
-    "FN void decode(float (&x)[E], const codes &c, float scale, const codec &q, int lane) {\n"
-    "    const char *all = (const char *)q.copy;\n"
-    "    const u32 own = __byte_perm(4 * (u32)lane % 64, 0, 0x4440); // or the mask is made anew\n"
-    "    EACH x[i] = *(const float *)(all + (copies(c, i) | own)) * scale;\n"
-    "}\n"
-    "// In the lowest byte the code of x, or 127 - it. A line's shift follows from its last rank.\n"
-    "// The product is rounded before anything is done with it, as the CPU's is.\n"
-    "template <bool is_signed> FN u32 code_of(float x, float inverse, const codec &q) {\n"
-    "    float a = __fmul_rn(is_signed ? fabsf(x) : x, inverse);\n"
-    "    u32 at = as_bits(a) >> 24;\n"
-    "    at += as_bits(q.join[at] - a) >> 31; // a > join, without a branch\n"
-    "    line l = q.lines[at];\n"
-    "    float shift = fmaf(l.last, RISE, is_signed ? SIGNED_START : UNSIGNED_START);\n"
-    "    float rank = fminf(fmaf(a, l.slope, shift), l.last);\n"
-    "    if (!is_signed) return (u32)rank;\n"
-    "    float down = as_float(as_bits(rank) | (~as_bits(x) & 0x80000000u));\n"
-    "    return (u32)(int)fminf(down, 127.0f);\n"
-    "}\n"
-    "template <bool is_signed>\n"
-    "FN void encode(codes &c, float *scale, const float (&x)[E], float unit, const codec &q, int "
-    "lane,\n"
-    "               int left, bool whole) {\n"
-    "    float y[E], most = 0.0f;\n"
-    "    EACH y[i] = x[i];\n"
-    "    if (!whole) EACH y[i] = place(i) < left ? y[i] : 0.0f;\n"
-    "    EACH most = fmaxf(most, fabsf(y[i]));\n"
-    "    most = as_float(__reduce_max_sync(0xffffffffu, as_bits(most)));\n"
-    "    if (lane == 0) *scale = most;\n"
-    "    if (most < as_float(0x0d800000u)) { // 2^-100: its reciprocal could overflow\n"
-    "        EACH y[i] *= as_float(0x71800000u); // 2^100\n"
-    "        most *= as_float(0x71800000u);\n"
-    "    }\n"
-    "    float inverse = most > 0.0f ? __fdiv_rn(unit, most) : 0.0f;\n"
-    "    u32 b[E];\n"
-    "    EACH b[i] = code_of<is_signed>(y[i], inverse, q);\n"
-    "    const u32 turn = is_signed ? 0x7f7f7f7fu : 0;\n"
-    "    c.low = pack(b[0], b[1], b[2], b[3]) ^ turn;\n"
-    "    c.high = pack(b[4], b[5], b[6], b[7]) ^ turn;\n"
-    "}\n";
+#include "kernels/optim/pass_codec.cuh.inc"
+    ;
 
 static const char half_functions[] =
-    "\n"
-    "struct halves { u32 pair[E / 2]; }; // the first of a pair the lower\n"
-    "template <bool full> FN void load_halves(halves &h, const u16 *p, int left) {\n"
-    "    if (full) {\n"
-    "        uint2 a = *(const uint2 *)p, b = *(const uint2 *)(p + 128);\n"
-    "        h.pair[0] = a.x, h.pair[1] = a.y, h.pair[2] = b.x, h.pair[3] = b.y;\n"
-    "    } else\n"
-    "        HALF {\n"
-    "            u32 low = place(i) < left ? p[place(i)] : 0;\n"
-    "            u32 high = place(i + 1) < left ? p[place(i + 1)] : 0;\n"
-    "            h.pair[i / 2] = low | high << 16;\n"
-    "        }\n"
-    "}\n"
-    "template <bool full> FN void store_halves(u16 *p, const halves &h, int left) {\n"
-    "    if (full) {\n"
-    "        *(uint2 *)p = make_uint2(h.pair[0], h.pair[1]);\n"
-    "        *(uint2 *)(p + 128) = make_uint2(h.pair[2], h.pair[3]);\n"
-    "    } else\n"
-    "        EACH if (place(i) < left) p[place(i)] = (u16)(h.pair[i / 2] >> 16 * (i & 1));\n"
-    "}\n"
-    "FN void widen(float (&x)[E], const halves &h) {\n"
-    "    HALF {\n"
-    "        x[i] = __uint_as_float(h.pair[i / 2] << 16);\n"
-    "        x[i + 1] = __uint_as_float(h.pair[i / 2] & 0xffff0000u);\n"
-    "    }\n"
-    "}\n"
-    "// The bits of x, of which the upper half stays, with something added to the lower half.\n"
-    "FN u32 raised(float x, u32 extra) { return __float_as_uint(x) + (x == x ? extra : 0); }\n"
-    "FN u32 to_even(float x) { return raised(x, 0x7fffu + (__float_as_uint(x) >> 16 & 1)); }\n"
-    "FN void narrow(halves &h, const float (&x)[E]) {\n"
-    "    HALF h.pair[i / 2] = __byte_perm(to_even(x[i]), to_even(x[i + 1]), 0x7632);\n"
-    "}\n"
-    "FN u32 dither_word(u64 key, u32 pair) {\n"
-    "    u32 x = pair ^ (u32)key;\n"
-    "    x = (x ^ x >> 16) * 0x7feb352du;\n"
-    "    x = (x ^ x >> 15 ^ (u32)(key >> 32)) * 0x846ca68bu;\n"
-    "    return x ^ x >> 16;\n"
-    "}\n"
-    "FN void dither(halves &h, const float (&x)[E], u64 key, u32 tile, int lane) {\n"
-    "    u32 bits[E];\n"
-    "    _Pragma(\"unroll\") for (int i = 0; i < E / 2; i++) {\n"
-    "        u32 word = dither_word(key, 128 * tile + 4 * (u32)lane + (u32)i);\n"
-    "        bits[i] = raised(x[i], word & 0xffffu);\n"
-    "        bits[i + 4] = raised(x[i + 4], word >> 16);\n"
-    "    }\n"
-    "    HALF h.pair[i / 2] = __byte_perm(bits[i], bits[i + 1], 0x7632);\n"
-    "}\n";
+#include "kernels/optim/pass_bf16.cuh.inc"
+    ;
 
 __attribute__((format(printf, 2, 3))) static void put(FILE *f, const char *format, ...) {
     va_list args;
@@ -342,10 +188,11 @@ static void write_instr(FILE *f, const dopl_program *p, const dopl_instr *in) {
             codec_of(p, to));
         return;
     case DOPL_PRIM_store16:
-    case DOPL_PRIM_dither16:
-        put(f, "%s(s%d, ", in->op == DOPL_PRIM_store16 ? "narrow" : "dither", to);
+    case DOPL_PRIM_stochastic16:
+        put(f, "%s(s%d, ", in->op == DOPL_PRIM_store16 ? "round_nearest" : "round_stochastic", to);
         write_place(f, p, in->in[0]);
-        if (in->op == DOPL_PRIM_dither16) put(f, ", job[HEAD + 2 * N + %d], (u32)tile, lane", to);
+        if (in->op == DOPL_PRIM_stochastic16)
+            put(f, ", job[HEAD + 2 * N + %d], (u32)tile, lane", to);
         put(f, ");\n");
         return;
     default:
@@ -424,7 +271,7 @@ dopl_status dopl_program_cuda_source(dopl_rt *rt, char **out, const dopl_program
     size_t n = 0;
     FILE *f = open_memstream(&text, &n); // the program's text grows as it is written
     if (f) {
-        fputs(prologue, f);
+        fputs(prelude, f);
         write_parts(f, p);
         write_kernel(f, p);
     }

@@ -6,7 +6,7 @@
 //   dopl_pass(jobs, n_job, n_tile, clip, scalars)  blocks of DOPL_CUDA_THREADS threads, any grid
 //     jobs     [n_job] of dopl_cuda_job_words(program) 64-bit words each, in device memory:
 //              elements; tiles of the jobs before it; 1 where every pointer allows vector access;
-//              then for each operand its address, that of its scales, and its dither key
+//              then for each operand its address, that of its scales, and its rounding key
 //     clip     a float the gradient is multiplied with, or null; NaN: nothing is changed
 //     scalars  struct { float k[n_scalar]; } by value
 #ifndef DOPL_OPTIM_CUDA_SOURCE_H

@@ -146,10 +146,11 @@ static void store(const dopl_isa *isa, const dopl_program *p, const dopl_job *jo
     int s = in->y - p->n_reg;
     const float *x = place[in->in[0]];
     int64_t block = first / DOPL_CODEC_BLOCK;
-    if (in->op == DOPL_PRIM_dither16) {
-        isa->dither(tile_at(p, job, s, first), x, n, job->dither[s], (uint32_t)(first / DOPL_TILE));
+    if (in->op == DOPL_PRIM_stochastic16) {
+        isa->round_stochastic(tile_at(p, job, s, first), x, n, job->rounding_key[s],
+                              (uint32_t)(first / DOPL_TILE));
     } else if (in->op == DOPL_PRIM_store16) {
-        isa->narrow(tile_at(p, job, s, first), x, n);
+        isa->round_nearest(tile_at(p, job, s, first), x, n);
     } else {
         if (in == p->instr || in[-1].op != DOPL_PRIM_store8) // the scales of all stores in a row
             for (const dopl_instr *to = in, *end = p->instr + p->n_instr;

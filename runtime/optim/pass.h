@@ -23,8 +23,8 @@ typedef struct {
     dopl_operand *operand;        // [n_operand]: [0] is theta, [1] the gradient's place
     char *data[DOPL_MAX_OPERAND]; // of this run
     float *scale[DOPL_MAX_OPERAND];
-    dopl_dither dither[DOPL_MAX_OPERAND]; // of operands that are rounded stochastically
-    int64_t first_tile;                   // of this run: tiles of the jobs before it
+    dopl_rounding_key rounding_key[DOPL_MAX_OPERAND]; // of operands that are rounded stochastically
+    int64_t first_tile;                               // of this run: tiles of the jobs before it
 } dopl_job;
 
 typedef struct {
@@ -65,7 +65,7 @@ static inline bool dopl_plan_bind(const dopl_plan *plan, dopl_job *job) {
         job->data[s] = (char *)dopl_data(p->has_grad && s == 1 ? grad : &o->value);
         job->scale[s] = o->scales.storage ? dopl_f32(&o->scales) : NULL;
         if (p->kind[s] == DOPL_OPERAND_BF16)
-            job->dither[s] = dopl_dither_key(plan->seed, o->stream, plan->draw);
+            job->rounding_key[s] = dopl_rounding_key_of(plan->seed, o->stream, plan->draw);
     }
     return true;
 }

@@ -64,7 +64,8 @@ enum { STRIP = 64 }; // elements between two looks ahead: four cache lines
 static const dopl_isa portable = {
     .name = "portable", .scale = dopl_scale_portable,
     .encode = dopl_encode_portable, .decode = dopl_decode_portable,
-    .widen = dopl_widen_portable, .narrow = dopl_narrow_portable, .dither = dopl_dither_portable,
+    .widen = dopl_widen_portable,
+    .round_nearest = dopl_round_nearest_portable, .round_stochastic = dopl_round_stochastic_portable,
     .prim = {
 #define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_portable,
 #include "optim.def"
@@ -74,7 +75,8 @@ static const dopl_isa portable = {
 static const dopl_isa avx2 = {
     .name = "avx2", .scale = dopl_scale_avx2,
     .encode = dopl_encode_avx2, .decode = dopl_decode_avx2,
-    .widen = dopl_widen_avx2, .narrow = dopl_narrow_avx2, .dither = dopl_dither_avx2,
+    .widen = dopl_widen_avx2,
+    .round_nearest = dopl_round_nearest_avx2, .round_stochastic = dopl_round_stochastic_avx2,
     .prim = {
 #define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_avx2,
 #include "optim.def"
@@ -83,7 +85,8 @@ static const dopl_isa avx2 = {
 static const dopl_isa avx512 = {
     .name = "avx512", .scale = dopl_scale_avx2,
     .encode = dopl_encode_avx2, .decode = dopl_decode_avx2,
-    .widen = dopl_widen_avx512, .narrow = dopl_narrow_avx512, .dither = dopl_dither_avx512,
+    .widen = dopl_widen_avx512,
+    .round_nearest = dopl_round_nearest_avx512, .round_stochastic = dopl_round_stochastic_avx512,
     .prim = {
 #define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_avx512,
 #include "optim.def"
@@ -92,7 +95,8 @@ static const dopl_isa avx512 = {
 static const dopl_isa avx512_vbmi = { // the same, with byte permutations for the codec
     .name = "avx512", .scale = dopl_scale_avx512,
     .encode = dopl_encode_avx512, .decode = dopl_decode_avx512,
-    .widen = dopl_widen_avx512, .narrow = dopl_narrow_avx512, .dither = dopl_dither_avx512,
+    .widen = dopl_widen_avx512,
+    .round_nearest = dopl_round_nearest_avx512, .round_stochastic = dopl_round_stochastic_avx512,
     .prim = {
 #define PRIM(id, n_in, n_k, expression) [DOPL_PRIM_##id] = id##_avx512,
 #include "optim.def"

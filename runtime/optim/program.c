@@ -10,8 +10,10 @@ const dopl_prim dopl_prim_table[DOPL_N_PRIM] = {
     [DOPL_PRIM_load8] = { .name = "load8", .text = "decode(a)", .n_tile = 1 },
     [DOPL_PRIM_store8] = { .name = "store8", .text = "encode(a)", .n_tile = 1 },
     [DOPL_PRIM_load16] = { .name = "load16", .text = "widen(a)", .n_tile = 1 },
-    [DOPL_PRIM_store16] = { .name = "store16", .text = "narrow(a)", .n_tile = 1 },
-    [DOPL_PRIM_dither16] = { .name = "dither16", .text = "dither(a)", .n_tile = 1 },
+    [DOPL_PRIM_store16] = { .name = "store16", .text = "round_nearest(a)", .n_tile = 1 },
+    [DOPL_PRIM_stochastic16] = { .name = "stochastic16",
+                                 .text = "round_stochastic(a)",
+                                 .n_tile = 1 },
 };
 
 int dopl_prim_find(const char *name) {
@@ -40,7 +42,7 @@ static layout reads(dopl_prim_id op) {
 
 static layout writes(dopl_prim_id op) {
     if (op == DOPL_PRIM_store8) return CODES;
-    return op == DOPL_PRIM_store16 || op == DOPL_PRIM_dither16 ? HALVES : TILES;
+    return op == DOPL_PRIM_store16 || op == DOPL_PRIM_stochastic16 ? HALVES : TILES;
 }
 
 // An f32 operand lies in memory and is ready at once; an 8-bit one only load8 may read, a bf16 one

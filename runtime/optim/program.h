@@ -3,14 +3,14 @@
 // A place is a number: 0 .. n_reg - 1 are temporary tiles, n_reg + s is operand s of a parameter
 // (theta, its gradient, its states). An f32 operand is used where it lies, so reading and writing
 // memory costs no instruction; an 8-bit operand is unpacked and packed by `load8` and `store8`, a
-// bf16 one by `load16` and `store16` (to the nearest) or `dither16` (stochastically: narrow.h).
+// bf16 one by `load16` and `store16` (to the nearest) or `stochastic16` (rounding.h).
 // Scalars (learning rate, decays, bias corrections) are numbers of the step: see pass.h.
 #ifndef DOPL_OPTIM_PROGRAM_H
 #define DOPL_OPTIM_PROGRAM_H
 
 #include "../core/rt.h"
 #include "codec.h"
-#include "narrow.h"
+#include "rounding.h"
 
 enum {
     DOPL_MAX_REG = 24,     // temporary tiles
@@ -22,11 +22,11 @@ enum {
 typedef enum {
 #define PRIM(id, n_tile, n_scalar, expression) DOPL_PRIM_##id,
 #include "optim.def"
-    DOPL_PRIM_load8,    // y = the values of 8-bit operand a
-    DOPL_PRIM_store8,   // 8-bit operand y = a
-    DOPL_PRIM_load16,   // y = the values of bf16 operand a
-    DOPL_PRIM_store16,  // bf16 operand y = a, rounded to the nearest
-    DOPL_PRIM_dither16, // bf16 operand y = a, rounded stochastically
+    DOPL_PRIM_load8,        // y = the values of 8-bit operand a
+    DOPL_PRIM_store8,       // 8-bit operand y = a
+    DOPL_PRIM_load16,       // y = the values of bf16 operand a
+    DOPL_PRIM_store16,      // bf16 operand y = a, rounded to the nearest
+    DOPL_PRIM_stochastic16, // bf16 operand y = a, rounded stochastically
     DOPL_N_PRIM
 } dopl_prim_id;
 
@@ -47,8 +47,8 @@ typedef struct {
     dopl_encode_fn *encode;
     dopl_decode_fn *decode;
     dopl_widen_fn *widen;
-    dopl_narrow_fn *narrow;
-    dopl_dither_fn *dither;
+    dopl_round_nearest_fn *round_nearest;
+    dopl_round_stochastic_fn *round_stochastic;
 } dopl_isa;
 
 typedef struct {

@@ -11,7 +11,7 @@ describe("the launcher", function()
   setup(function()
     os.remove(tree)
     assert(os.execute(([[
-      mkdir -p %s/runtime %s/bin && cp dopl %s/dopl && echo 'int x;' >%s/runtime/a.c
+      mkdir -p %s/runtime %s/kernels/optim %s/bin && cp dopl %s/dopl && echo 'int x;' >%s/runtime/a.c
       : >%s/CMakeLists.txt
     ]]):gsub("%%s", tree)))
     -- stand-ins for cmake and ninja that leave a program printing its arguments, and a log

@@ -10,7 +10,7 @@ local drive = require "spec.optim.drive"
 
 local function normalised(source)
   return (source:gsub("k%[%d+%]", "k[]")
-    :gsub("dither%((s0, %w+), job%b[], %(u32%)tile, lane%)", "narrow(%1)"))
+    :gsub("round_stochastic%((s0, %w+), job%b[], %(u32%)tile, lane%)", "round_nearest(%1)"))
 end
 
 local seen = {}

@@ -29,7 +29,7 @@ for name, p in pairs(core.optim.primitives) do
   if name == "sign" then text = "a > 0 and 1.0 or a < 0 and -1.0 or 0.0" end
   local code = "local sqrt, fabs, pow, exp, log, tanh = ...\n"
     .. "local function same(x) return x end\n"
-    .. "local decode, encode, widen, narrow, dither = same, same, same, same, same\n"
+    .. "local decode, encode, widen, round_nearest, round_stochastic = same, same, same, same, same\n"
     .. "return function(t, k) local a, b, c, d, e = t[1], t[2], t[3], t[4], t[5]\n"
     .. "local k0, k1, k2, k3, k4, k5 = k[1], k[2], k[3], k[4], k[5], k[6]\nreturn " .. text .. " end"
   local f = expr.fold

@@ -87,14 +87,14 @@ describe("a gradient", function()
   end)
 end)
 
-describe("ceiling", function()
+describe("roofline", function()
   it("counts as a change of what it writes, and wants whole words", function()
     local ids = core.i32 { 0, 1 }
     local loss = core.ops.embedding(core.zeros(2, 2):requires_grad(true), ids):sum()
-    o.ceiling({ ids }, "w")
+    o.roofline({ ids }, "w")
     assert.error_matches(function() loss:backward() end, "input 2 of embedding")
     local odd = core.zeros(5):to("bf16"):slice(1, 2)
-    assert.error_matches(function() o.ceiling({ odd }, "u") end, "begin at whole words")
+    assert.error_matches(function() o.roofline({ odd }, "u") end, "begin at whole words")
   end)
 end)
 

@@ -2,7 +2,7 @@
 --
 -- Independent of the compiler: it follows docs/optimizers.md step by step and calls the rule's own
 -- functions on numbers. States and bf16 weights are rounded to what their storage keeps, with the
--- random bits that runtime/optim/narrow.h describes; nothing else is.
+-- random bits that runtime/optim/rounding.h describes; nothing else is.
 local rng = require "dopl.util.rng"
 local reference = {}
 
@@ -100,7 +100,7 @@ local function philox(seed, stream, counter)
 end
 
 -- The random bits of element i (from 0).
-local function dither(v0, v1, i)
+local function rounding_bits(v0, v1, i)
   local e = i % 256
   local x = (i // 256 * 128 + e % 128 & LOW) ~ v0
   x = (x ~ x >> 16) * 0x7feb352d & LOW
@@ -116,7 +116,7 @@ function reference.bf16(values, seed, stream, draw)
   if seed then v0, v1 = philox(seed, stream, draw) end
   for i, v in ipairs(values) do
     local bits = string.unpack("<I4", string.pack("<f", v))
-    local more = v0 and dither(v0, v1, i - 1) or 0x7fff + (bits >> 16 & 1)
+    local more = v0 and rounding_bits(v0, v1, i - 1) or 0x7fff + (bits >> 16 & 1)
     out[i] = string.unpack("<f", string.pack("<I4", bits + more & 0xffff0000))
   end
   return out

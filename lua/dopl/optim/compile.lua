@@ -249,7 +249,7 @@ end
 
 -- The instructions that read and write what is not stored as f32.
 local loads = { q8 = "load8", u8 = "load8", bf16 = "load16" }
-local stores = { q8 = "store8", u8 = "store8", bf16 = "dither16" }
+local stores = { q8 = "store8", u8 = "store8", bf16 = "stochastic16" }
 
 -- The value of vector node `x`, computed on first need.
 function lower:value(x)

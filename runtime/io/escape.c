@@ -1,5 +1,5 @@
-// visible.c - text as it may be written to a terminal or a log.
-#include "visible.h"
+// escape.c - text as it may be written to a terminal or a log.
+#include "escape.h"
 #include "../text/utf8.h"
 
 #include <stdio.h>
@@ -18,14 +18,14 @@ static size_t colour_length(const char *s, size_t n) {
 }
 
 // Bytes at the start of the text that stand for themselves.
-static size_t plain_length(const dopl_visible *v) {
+static size_t plain_length(const dopl_escape *v) {
     size_t i = 0, length;
     uint32_t code;
     while (i < v->n) {
         char c = v->text[i];
-        if ((v->keep & DOPL_VISIBLE_LINES) && (c == '\n' || c == '\t'))
+        if ((v->keep & DOPL_ESCAPE_KEEP_LINES) && (c == '\n' || c == '\t'))
             length = 1;
-        else if ((v->keep & DOPL_VISIBLE_COLOURS) && c == 27)
+        else if ((v->keep & DOPL_ESCAPE_KEEP_COLOURS) && c == 27)
             length = colour_length(v->text + i, v->n - i);
         else if ((length = dopl_utf8_decode(v->text + i, v->n - i, &code)) && is_hidden(code))
             length = 0;
@@ -35,7 +35,7 @@ static size_t plain_length(const dopl_visible *v) {
     return i;
 }
 
-bool dopl_visible_next(dopl_visible *v, const char **piece, size_t *n) {
+bool dopl_escape_next(dopl_escape *v, const char **piece, size_t *n) {
     if (!v->n) return false;
     size_t taken = plain_length(v);
     *piece = v->text;

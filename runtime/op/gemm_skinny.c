@@ -1,9 +1,9 @@
-// few.c - y = x W^T for a few rows of x.
+// gemm_skinny.c - y = x W^T for a few rows of x.
 //
 // The bytes of W are most of the time here. A library's product copies W to a layout of its own
 // first, which doubles them; this one reads each row of W once, where it lies, against all rows of
 // x, which stay in the cache. So there is nothing that packing W beforehand could save.
-#include "few.h"
+#include "gemm_skinny.h"
 #include "op.h"
 #include "../core/simd.h"
 
@@ -69,8 +69,8 @@ DOPL_SIMD static void one_column(int64_t m, int64_t k, const float *a, int64_t l
     all_rows(1, m, k, a, lda, b, ldb, beta, c, ldc);
 }
 
-void op_few_rows(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
-                 int64_t ldb, float beta, float *c, int64_t ldc) {
+void op_gemm_skinny(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
+                    int64_t ldb, float beta, float *c, int64_t ldc) {
 #pragma omp parallel for schedule(static) if (m * n * k > OP_GRAIN && !omp_in_parallel())
     for (int64_t j = 0; j < n; j += COLS) {
         if (n - j >= COLS)

@@ -1,10 +1,10 @@
-// ceiling.h - what this machine's memory can do: the bandwidth an optimizer pass is judged by.
-#ifndef DOPL_OPTIM_CEILING_H
-#define DOPL_OPTIM_CEILING_H
+// roofline.h - what this machine's memory can do: the bandwidth an optimizer pass is judged by.
+#ifndef DOPL_OPTIM_ROOFLINE_H
+#define DOPL_OPTIM_ROOFLINE_H
 
 #include "../core/rt.h"
 
-enum { DOPL_CEILING_STREAMS = 40 };
+enum { DOPL_ROOFLINE_STREAMS = 40 };
 
 typedef struct {
     char *data;
@@ -15,6 +15,6 @@ typedef struct {
 // One pass over streams of n elements each: those that are read are summed, those that are written
 // take the sum, added to what they held where they are read too. The streams of a pass, and next to
 // no arithmetic. A remainder of n below 64 is left out.
-void dopl_ceiling_pass(const dopl_rt *rt, const dopl_stream *stream, int n_stream, int64_t n);
+void dopl_roofline_pass(const dopl_rt *rt, const dopl_stream *stream, int n_stream, int64_t n);
 
 #endif

@@ -1,4 +1,4 @@
-// room.c - whether memory and threads could be had, for libraries that do not survive their
+// limits.c - whether memory and threads could be had, for libraries that do not survive their
 // absence.
 //
 // oneDNN dereferences what it failed to allocate while it compiles a kernel, and throws through C;

@@ -1,8 +1,8 @@
-// ceiling.c - reading and writing several streams at once, as fast as a plain loop goes.
+// roofline.c - reading and writing several streams at once, as fast as a plain loop goes.
 //
 // A step takes STEP elements of each stream, whole cache lines, so that streams advance together
 // whatever the size of their elements.
-#include "ceiling.h"
+#include "roofline.h"
 #include "../core/simd.h"
 
 #include <string.h>
@@ -30,7 +30,7 @@ DOPL_SIMD static void pass(const dopl_stream *stream, int n_stream, int64_t from
     if (sum[0] == 1) __asm__ volatile("" ::"r"(&sum) : "memory");
 }
 
-void dopl_ceiling_pass(const dopl_rt *rt, const dopl_stream *stream, int n_stream, int64_t n) {
+void dopl_roofline_pass(const dopl_rt *rt, const dopl_stream *stream, int n_stream, int64_t n) {
 #pragma omp parallel for num_threads(rt->n_threads) schedule(static)
     for (int64_t i = 0; i < n; i += CHUNK) pass(stream, n_stream, i, i + CHUNK < n ? i + CHUNK : n);
 }

@@ -128,6 +128,6 @@ describe("bf16 weights", function()
     local names = {}
     for i, s in ipairs(o:states()) do names[i] = s.name end
     assert.are.same({ "a.m", "a.master", "a.v", "b.m", "b.v" }, names)
-    assert.is_truthy(o:listing():find("plain, bf16 weights, master:.-theta += narrow"))
+    assert.is_truthy(o:listing():find("plain, bf16 weights, master:.-theta += round_nearest"))
   end)
 end)

@@ -1,6 +1,6 @@
-// narrow.c - one loop each, built for three instruction sets. Integer arithmetic all through, so
+// rounding.c - one loop each, built for three instruction sets. Integer arithmetic all through, so
 // every set gives the same bits.
-#include "narrow.h"
+#include "rounding.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -8,25 +8,25 @@ INLINE void widen(float *restrict y, const uint16_t *restrict x, int n) {
     for (int i = 0; i < n; i++) y[i] = dopl_float_of_bf16(x[i]);
 }
 
-INLINE void narrow(uint16_t *restrict y, const float *restrict x, int n) {
+INLINE void round_nearest(uint16_t *restrict y, const float *restrict x, int n) {
     for (int i = 0; i < n; i++) y[i] = dopl_bf16_nearest(x[i]);
 }
 
-INLINE void dither(uint16_t *restrict y, const float *restrict x, int n, dopl_dither key,
-                   uint32_t tile) {
+INLINE void round_stochastic(uint16_t *restrict y, const float *restrict x, int n,
+                             dopl_rounding_key key, uint32_t tile) {
     enum { HALF = DOPL_TILE / 2 };
     uint32_t first = tile * HALF;
     if (n == DOPL_TILE) {
         for (uint32_t i = 0; i < HALF; i++) {
-            uint32_t word = dopl_dither_word(key, first + i);
-            y[i] = dopl_bf16_dithered(x[i], word & 0xffff);
-            y[i + HALF] = dopl_bf16_dithered(x[i + HALF], word >> 16);
+            uint32_t word = dopl_rounding_bits(key, first + i);
+            y[i] = dopl_bf16_rounded(x[i], word & 0xffff);
+            y[i + HALF] = dopl_bf16_rounded(x[i + HALF], word >> 16);
         }
         return;
     }
     for (int i = 0; i < n; i++) {
-        uint32_t word = dopl_dither_word(key, first + (uint32_t)(i % HALF));
-        y[i] = dopl_bf16_dithered(x[i], i < HALF ? word & 0xffff : word >> 16);
+        uint32_t word = dopl_rounding_bits(key, first + (uint32_t)(i % HALF));
+        y[i] = dopl_bf16_rounded(x[i], i < HALF ? word & 0xffff : word >> 16);
     }
 }
 
@@ -37,15 +37,15 @@ INLINE void dither(uint16_t *restrict y, const float *restrict x, int n, dopl_di
         else                                                                                       \
             widen(y, x, n);                                                                        \
     }                                                                                              \
-    TARGET void dopl_narrow_##set(uint16_t *y, const float *x, int n) {                            \
+    TARGET void dopl_round_nearest_##set(uint16_t *y, const float *x, int n) {                     \
         if (n == DOPL_TILE)                                                                        \
-            narrow(y, x, DOPL_TILE);                                                               \
+            round_nearest(y, x, DOPL_TILE);                                                        \
         else                                                                                       \
-            narrow(y, x, n);                                                                       \
+            round_nearest(y, x, n);                                                                \
     }                                                                                              \
-    TARGET void dopl_dither_##set(uint16_t *y, const float *x, int n, dopl_dither key,             \
-                                  uint32_t tile) {                                                 \
-        dither(y, x, n, key, tile);                                                                \
+    TARGET void dopl_round_stochastic_##set(uint16_t *y, const float *x, int n,                    \
+                                            dopl_rounding_key key, uint32_t tile) {                \
+        round_stochastic(y, x, n, key, tile);                                                      \
     }
 
 BUILD(portable, )
