@@ -1,8 +1,8 @@
 --- Does a token ever cost more in a larger batch of generation? Goal: nowhere. (~2 min)
 --
--- Decoding steps of a random model of GPT-2's 124M shape, batches of 1 to 32 sequences in turn, the
--- fastest of the rounds. Time is what the thread that runs Lua computes (with --threads 1, all of
--- the step), so that other work on the machine counts less.
+-- Decoding steps of a random model of GPT-2's 124M shape, with batches of 1 to 32 sequences in turn.
+-- The fastest round counts. The time is that of the thread that runs Lua (with --threads 1, all of the
+-- step), so other work on the machine counts less.
 
 local dopl = require "dopl"
 local core = dopl.core

@@ -1,15 +1,15 @@
---- How fast is a GPU at what dopl asks of it, held against that GPU's own measured speeds, and against
--- PyTorch on it? (Some minutes; sections alone: --only passes,step)
+--- How fast is a GPU at dopl's work, compared with that GPU's measured speeds and with PyTorch?
+-- (Some minutes; sections alone: --only passes,step)
 --
 -- Rooflines, optimizer passes, training steps of a model of 1.3 billion random parameters on batches of
--- TOFU's lengths, generation, memory by kind, operators, compilation while the program runs. Goals and
--- how each figure comes about: docs/bench.md. PyTorch's sections run in turn with ours:
+-- TOFU's lengths, generation, memory by kind, operators, and compilation while the program runs.
+-- docs/performance.md explains goals and figures. PyTorch's sections run in turn with ours:
 --
 --   build/dopl --trust --device cuda bench/gpu.lua --python venv/bin/python
 --
 -- `--size tiny` shows on the emulator that everything runs. Its figures mean nothing. With
--- DOPL_EMULATOR_IDLE=1 DOPL_EMULATOR_LATE=1, whose device does nothing when it is waited for,
--- `--size deep --only step` tells what the host takes to queue a step, the driver's part left out.
+-- DOPL_EMULATOR_IDLE=1 DOPL_EMULATOR_LATE=1 the device does nothing, and `--size deep --only step`
+-- measures the host's time to queue a step, without the driver.
 
 local dopl = require "dopl"
 local core = dopl.core

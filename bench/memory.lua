@@ -1,7 +1,7 @@
---- Does a training stay within the memory that was planned? Goal: resident at most 1.1 of the plan.
+--- Does a training run stay within its planned memory? Goal: resident at most 1.1 of the plan.
 --
--- A random model of GPT-2's 124M shape is trained with DualOptim+ on questions and answers of TOFU's
--- lengths, so that no two steps ask for the same memory. (200 steps: about 10 min, 3 GiB)
+-- DualOptim+ trains a random model of GPT-2's 124M shape on questions and answers of TOFU's lengths, so
+-- no two steps ask for the same memory. (200 steps: about 10 min, 3 GiB)
 --
 --   ./dopl --plan bench/memory.lua --states 8bit
 --   ./dopl --trust bench/memory.lua --states 8bit

@@ -1,7 +1,7 @@
--- How close does each optimizer pass come to the memory's own speed, and what holds the others back?
--- Every rule under every scheme in every storage, the pass of a period's end, and Muon's matrix step
--- against plain products; prints tables that docs/bench.md says how to read. Goal: 0.85.
--- Cost: 1 minute and 0.6 GB at the default size.
+-- How close does each optimizer pass come to the speed of memory, and what limits the others? Goal:
+-- 0.85. It runs every rule under every scheme in every storage, the pass at the end of a period, and
+-- Muon's matrix step compared with plain products. docs/performance.md explains the tables that it
+-- prints. Cost: 1 minute and 0.6 GB at the default size.
 --
 --   build/dopl --trust --threads 2 bench/optimizer.lua [--rules adamw --schemes base_delta,shared]
 local compile = require "dopl.optim.compile"

@@ -1,12 +1,12 @@
--- Which learning rate, eps and forget weight does each method take? The search of docs/bench.md.
+-- Which learning rate, eps and forget weight suit each method? The search of docs/bench.md.
 --
--- Every method gets the same budget, on forget sets that no recipe reports. With IDK: a grid of
--- learning rate and eps on one forget set, then its best points on two more; the best mean OVR is
--- taken. With the other losses: a grid of forget weight and learning rate (IDK's and half of it) on the
--- first set, at the eps found with IDK; an 8-bit method takes what its f32 twin found. The choice
--- printed at the end is `methods` of lua/dopl/experiments/settings.lua, the tables are those of
--- docs/bench.md. About a quarter of an hour on two cores; --resume goes on with a search that was
--- stopped, --losses idk makes the first table alone.
+-- Every method gets the same budget, on forget sets that no recipe reports. With IDK it is a grid of
+-- learning rate and eps on one forget set. The best two points then run on two more sets, and the best
+-- mean OVR wins. With the other losses it is a grid of forget weight and learning rate (IDK's and half
+-- of it) on the first set, at the eps found with IDK. An 8-bit method takes the settings of its f32
+-- counterpart. The choice printed at the end is `methods` of lua/dopl/experiments/settings.lua, and the
+-- tables are those of docs/bench.md. About a quarter of an hour on two cores. --resume resumes a
+-- stopped search, and --losses idk computes only the first table.
 
 local dopl = require "dopl"
 local tofu = require "dopl.experiments.tofu"
@@ -24,7 +24,7 @@ local declared = tofu.params {
   factors = { 0.5, 1.0 },
   weights = { 0.1, 1.0 },
 }
-declared.task, declared.checkpoint = nil, nil -- many forget sets; a training is made again whole
+declared.task, declared.checkpoint = nil, nil -- many forget sets; a training run is repeated as a whole
 local p = dopl.params(declared)
 local run <close> = dopl.run.open {}
 

@@ -1,4 +1,4 @@
---- traffic.lua - what an optimizer pass moves, for the benches that hold it against memory's speed.
+--- traffic.lua - the bytes that an optimizer pass moves, for benchmarks against the speed of memory.
 
 local core = require "dopl.core"
 

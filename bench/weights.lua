@@ -1,9 +1,9 @@
--- What do weights in bf16 lose, and what gives it back? Unlearns (IDK + GD, DO+) with f32 weights
--- and with bf16 ones written from an f32 master, rounded stochastically, rounded to the nearest.
--- Activations and gradients stay f32 in all four, so that only the weights' storage differs.
--- `kept`: the length of the way theta went, of f32's; `apart`: the distance from where f32 came, over
--- that length. A learning rate small against the spacing of bf16 (2^-8 of a weight) is the case to
--- look at. Cost: some 20 s a training.
+-- What do bf16 weights lose, and what restores it? The benchmark unlearns (IDK + GD, DO+) with f32
+-- weights and with bf16 weights written from an f32 master, rounded stochastically, or rounded to
+-- nearest. Activations and gradients stay f32 in all four, so only the storage of the weights differs.
+-- `kept` is the length of theta's path relative to f32, `apart` the distance from f32's end point
+-- relative to that length. The interesting case is a learning rate that is small compared with the
+-- spacing of bf16 (2^-8 of a weight). Cost: about 20 s per training run.
 --
 --   build/dopl --trust bench/weights.lua --steps 150 --lr 1e-5,1e-4,1e-3
 local core = require "dopl.core"
@@ -21,20 +21,20 @@ local bench = tofu.open(p, {})
 local function to_bf16(t) return core.optim.encode(t, "bf16") end
 local function to_f32(t) return core.optim.decode(t, nil, "bf16") end
 
--- The optimizer over bf16 twins of the parameters; after a step the parameters are their values.
-local function over_twins(config)
+-- An optimizer over bf16 copies of the parameters. After a step the parameters take their values.
+local function over_copies(config)
   local object = { scheme = config.scheme }
   function object.attach(_, parameters, options)
-    local twins = {}
+    local copies = {}
     for i, q in ipairs(parameters) do
-      twins[i] = { name = q.name, kind = q.kind, tensor = to_bf16(q.tensor):requires_grad(true) }
+      copies[i] = { name = q.name, kind = q.kind, tensor = to_bf16(q.tensor):requires_grad(true) }
     end
-    local inner = config:attach(twins, options)
+    local inner = config:attach(copies, options)
     return setmetatable({ step = function(_, o)
       local scope <close> = core.scope()
-      for i, q in ipairs(parameters) do twins[i].tensor:set_grad(q.tensor:grad()) end
+      for i, q in ipairs(parameters) do copies[i].tensor:set_grad(q.tensor:grad()) end
       local result = inner:step(o)
-      for i, q in ipairs(parameters) do q.tensor:copy(to_f32(twins[i].tensor)) end
+      for i, q in ipairs(parameters) do q.tensor:copy(to_f32(copies[i].tensor)) end
       return result
     end }, { __index = inner })
   end
@@ -45,7 +45,7 @@ local function train(lr, weights)
   local config = optim.adamw { lr = lr, betas = { 0.9, 0.95 }, eps = 1e-8 }
     :with(scheme.base_delta { floor = 0.1, weights = weights })
   return bench:compare { label = ("%g %s"):format(lr, weights or "f32"), evaluate = false,
-    optimizer = weights and over_twins(config) or config, forget = loss.idk(), retain = loss.gd(),
+    optimizer = weights and over_copies(config) or config, forget = loss.idk(), retain = loss.gd(),
     schedule = schedule.alternate { forget = 1, retain = 5 }, steps = p.steps, clip = 1.0 }
 end
 

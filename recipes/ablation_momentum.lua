@@ -1,7 +1,7 @@
--- Table 7 of DualOptim+: should base and delta remember for as long?
+-- Table 7 of DualOptim+: how long should base and delta remember?
 --
--- fast: betas (0.9, 0.95), slow: (0.99, 0.999); a label names the delta's, then the base's. The paper
--- finds both fast best, both slow worst. About three minutes on two cores.
+-- fast: betas (0.9, 0.95), slow: (0.99, 0.999). A label names the delta's, then the base's. In the
+-- paper both fast is best and both slow is worst. About three minutes on two cores.
 
 local dopl = require "dopl"
 local study = require "dopl.experiments.study"
@@ -27,5 +27,5 @@ study.report(run, p, {
   study.run(p, run, variants):part { title = "Decays of delta, base", paper = "table7" },
 }, {
   title = "Decays of delta and base (Table 7)",
-  shows = "What this shows: whether DO+ is better off with a long memory in its base or its deltas.",
+  shows = "What this shows: whether a long memory helps DO+ in its base or in its deltas.",
 })

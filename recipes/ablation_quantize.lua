@@ -1,11 +1,11 @@
 -- Table 8 of DualOptim+: which states can be kept in 8 bits?
 --
--- None, the base, the deltas, or both; beside the results, the bytes of state of each. The paper loses
--- up to one point of OVR. Small tensors and embeddings stay f32 (--quantize_min 0 and
--- --quantize_embeddings quantize them too), so a small model saves less than a large one.
--- About three minutes on two cores.
+-- None, the base, the deltas, or both, with the bytes of state of each. The paper loses up to one point
+-- of OVR. Small tensors and embeddings stay f32, so a small model saves less than a large one.
+-- --quantize_min 0 and --quantize_embeddings quantize them too. About three minutes on two cores.
 
 local dopl = require "dopl"
+local closing = require "dopl.experiments.closing"
 local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params {
@@ -30,7 +30,6 @@ study.report(run, p, {
   } },
 }, {
   title = "Which states are kept in 8 bits (Table 8)",
-  shows = ("What this shows: what 8-bit states cost in accuracy, and that they take %.2f bytes a "
-    .. "parameter in place of %.2f."):format(compared.rows[4].bytes_per_parameter,
-      compared.rows[1].bytes_per_parameter),
+  shows = closing.quantize(compared.rows[4].bytes_per_parameter,
+    compared.rows[1].bytes_per_parameter),
 })

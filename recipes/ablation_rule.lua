@@ -1,7 +1,7 @@
--- Table 6 of DualOptim+: what should feed the base state?
+-- Table 6 of DualOptim+: which signal should update the base state?
 --
--- g: each gradient as it is; g-delta: less what the objective's own delta already holds. The paper
--- finds g ahead by half a point of OVR. About two minutes on two cores.
+-- g: each gradient unchanged. g-delta: the gradient minus the objective's delta. In the paper g leads
+-- by half a point of OVR. About two minutes on two cores.
 
 local dopl = require "dopl"
 local study = require "dopl.experiments.study"
@@ -19,5 +19,5 @@ study.report(run, p, {
   study.run(p, run, variants):part { title = "What feeds the base state", paper = "table6" },
 }, {
   title = "What feeds the base state (Table 6)",
-  shows = "What this shows: whether DO+ does better with a base of gradients or of their remainders.",
+  shows = "What this shows: whether the base of DO+ should average gradients or their remainders.",
 })

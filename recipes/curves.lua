@@ -1,11 +1,12 @@
--- Figure 3 of DualOptim+: how do the methods get to where they end?
+-- Figure 3 of DualOptim+: how do the metrics develop during unlearning?
 --
--- UFE, TFE, MU and OVR every few steps, on a part of each evaluation set (--glance rows), from the
--- model before unlearning on. The paper draws the figure and prints no numbers of it; beside our
--- figures at the end, on the whole sets, stand those of its Table 1: the same losses and methods.
+-- UFE, TFE, MU and OVR every few steps, on a part of each evaluation set (--glance rows), starting with
+-- the model before unlearning. The paper prints no numbers for its figure. Our final figures, on the
+-- whole sets, stand beside its Table 1, which has the same losses and methods.
 -- About three minutes on two cores.
 
 local dopl = require "dopl"
+local closing = require "dopl.experiments.closing"
 local methods = require "dopl.experiments.methods"
 local study = require "dopl.experiments.study"
 local summary = require "dopl.experiments.summary"
@@ -55,6 +56,5 @@ study.report(run, p, { compared:part { title = "At the end, and on the way", pap
   title = "Metrics over the course of unlearning (Figure 3)",
   charts = { { svg = curve(keys.UFE), caption = caption },
     { svg = curve(keys.TFE), caption = caption }, { svg = curve(keys.MU), caption = caption } },
-  shows = ("What this shows: how steadily each method gets there. %s falls least from one point to "
-    .. "the next: by %.1f points of OVR at most."):format(calm.label, 100 * calm.fall.mean),
+  shows = closing.curves(calm.label, 100 * calm.fall.mean),
 })

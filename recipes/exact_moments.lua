@@ -1,9 +1,9 @@
--- What does a step of DualOptim+ lose when base and delta are added in f32 as they are written?
+-- What does a step of DualOptim+ lose if base and delta are added in f32 as written?
 --
--- The first retain step after a forget step, three times from the same weights: base + delta as they
--- are written, collected (docs/exact-moments.md), and the formula in doubles. As written, a second
--- moment that is small beside the base comes out as 0, and eps alone divides. Under a minute on two
--- cores.
+-- The first retain step after a forget step, three times from the same weights: base + delta as
+-- written, collected (docs/exact-moments.md), and the formula in doubles. As written, a second moment
+-- that is much smaller than the base becomes 0, and only eps is left in the denominator. Under a minute
+-- on two cores.
 
 local dopl = require "dopl"
 local first_step = require "dopl.experiments.first_step"
@@ -44,8 +44,8 @@ local title <const>, columns <const> = "The first retain step of DualOptim+", {
   { key = "over_ten", label = "weights over 10", digits = 0 },
   { key = "retain", label = "P(answer) on retain, after", digits = 1, scale = 100 },
 }
-local lead <const> = "Distances are in lengths of the step in doubles, steps of a weight in learning "
-  .. "rates."
+local lead <const> = "Distances are relative to the length of the step in doubles, steps of a weight "
+  .. "to the learning rate."
 report.table(rows, { columns = columns })
 print(lead)
 print("report: " .. report.write(run, { title = title, lead = lead, params = p,

@@ -1,8 +1,8 @@
--- Does the order of methods hang on the learning rate?
+-- Does the order of the methods depend on the learning rate?
 --
--- Six methods with IDK + GD at a range of rates, all else alike: Adam's eps is 1e-8, 200 steps,
--- the same forget sets. At the best rate of each they end about a point of OVR apart. At one rate for
--- all they do not, and which one is first changes with the rate. (About ten minutes)
+-- Six methods with IDK + GD at a range of rates, with the same forget sets, 200 steps and Adam's eps
+-- of 1e-8. With the best rate for each, they end about a point of OVR apart. With one rate for all,
+-- they lie further apart, and the first one changes with the rate. (About ten minutes)
 
 local dopl = require "dopl"
 local methods = require "dopl.experiments.methods"
@@ -37,6 +37,6 @@ study.report(run, p, { rates:part { title = "OVR by learning rate", paper = "tab
   lead = ("Mean, ± half its 95%% interval over %d forget sets."):format(p.tasks),
   charts = { { svg = rates:curves(rates.keys.MU, "Model utility by learning rate"),
     caption = "Shaded: the 95% interval over forget sets." } },
-  shows = "What this shows: how high a learning rate each method stands. It does not show that one "
-    .. "method is better at the rate that suits it.",
+  shows = "What this shows: the range of learning rates at which each method works. It does not show "
+    .. "that one method is better at its best rate.",
 })

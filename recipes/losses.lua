@@ -1,11 +1,12 @@
 -- Tables 1 and 12 of DualOptim+: six methods under four losses.
 --
--- IDK + GD and DPO + GD aim at refusals, ME + GD and NPO + GD only away from the answers; OVR weighs
--- TFE in for the first two. One table a loss, with the paper's figures for Phi 1.5. Every method has
--- the learning rate, eps and forget weight that the same search found for it, on other forget sets
--- (docs/bench.md). About five minutes on two cores; methods.lua has one loss over five forget sets.
+-- IDK + GD and DPO + GD aim at refusals, ME + GD and NPO + GD only away from the answers. OVR includes
+-- TFE for the first two. One table per loss, beside the paper's figures for Phi 1.5. Every method has
+-- the learning rate, eps and forget weight that the same search found for it on other forget sets
+-- (docs/bench.md). About five minutes on two cores. methods.lua runs one loss over five forget sets.
 
 local dopl = require "dopl"
+local closing = require "dopl.experiments.closing"
 local methods = require "dopl.experiments.methods"
 local study = require "dopl.experiments.study"
 
@@ -14,7 +15,7 @@ local declared = study.params {
   losses = { "idk", "me", "dpo", "npo" },
   lr_factor = { 1.0, "multiplies every method's learning rate" },
 }
-declared.adamw = nil -- each method has settings of its own
+declared.adamw = nil -- each method has separate settings
 local p = dopl.params(declared)
 local run <close> = dopl.run.open {}
 
@@ -39,6 +40,5 @@ local means = {}
 for k, label in ipairs(methods.names) do means[k] = ("%s %.1f"):format(label, places[k]) end
 study.report(run, p, parts, {
   title = "Methods by loss (Tables 1 and 12)",
-  shows = ("What this shows: whether the methods keep their order from loss to loss. First: %s. Mean "
-    .. "place over the losses: %s."):format(table.concat(first, ", "), table.concat(means, ", ")),
+  shows = closing.losses(table.concat(first, ", "), table.concat(means, ", ")),
 })

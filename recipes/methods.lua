@@ -1,12 +1,13 @@
 -- Table 1 of DualOptim+, IDK + GD: which method unlearns best, over five forget sets?
 --
 -- Six methods, each with the learning rate and eps that the same search found for it on other forget
--- sets (docs/bench.md). Mean OVR with its 95% interval over forget sets; the differences to Joint and
--- to Alternate in pairs, which is what makes five sets tell anything. The paper (Phi 1.5) has DO+
--- first and Joint far behind. --loss dpo, me or npo: another forget loss. About four minutes on two
--- cores.
+-- sets (docs/bench.md). Mean OVR with its 95% interval over forget sets, and the paired differences to
+-- Joint and to Alternate, because with five sets only pairs show differences. In the paper (Phi 1.5)
+-- DO+ is first and Joint far behind. --loss dpo, me or npo chooses another forget loss. About four
+-- minutes on two cores.
 
 local dopl = require "dopl"
+local closing = require "dopl.experiments.closing"
 local methods = require "dopl.experiments.methods"
 local study = require "dopl.experiments.study"
 
@@ -15,7 +16,7 @@ local declared = study.params {
   loss = { "idk", "forget loss: idk, dpo, me, npo" },
   lr_factor = { 1.0, "multiplies every method's learning rate" },
 }
-declared.adamw = nil -- each method has settings of its own
+declared.adamw = nil -- each method has separate settings
 local p = dopl.params(declared)
 local run <close> = dopl.run.open {}
 
@@ -28,7 +29,5 @@ study.report(run, p, {
   compared:paired("Differences in OVR", { "Joint", "Alternate" }),
 }, {
   title = "Methods over forget sets (Table 1)",
-  shows = ("What this shows: with the same search for each, %s has the highest mean OVR, %.1f; which "
-    .. "differences are more than chance stands below."):format(best.label,
-      100 * best[compared.keys.OVR].mean),
+  shows = closing.methods(best.label, 100 * best[compared.keys.OVR].mean),
 })

@@ -1,11 +1,12 @@
--- Table 6 of DualOptim: which rule to forget (F), which to retain (R)?
+-- Table 6 of DualOptim: which rule should forget (F), and which should retain (R)?
 --
--- One optimizer for both, or a rule of its own for each objective: SGD, Adam, Lion, Muon (what is no
--- hidden matrix then follows AdamW). The paper's figures are gaps to the retrained model and
--- deviations on CIFAR-10, smaller is better; ours are OVR and its deviation. The paper finds Adam to
--- forget and SGD to retain best. About five minutes on two cores.
+-- One optimizer for both objectives, or a separate rule for each: SGD, Adam, Lion, Muon (whose other
+-- parameters follow AdamW). The paper's figures are gaps to the retrained model and deviations on
+-- CIFAR-10, where smaller is better. Ours are OVR and its deviation. In the paper Adam to forget and
+-- SGD to retain is best. About five minutes on two cores.
 
 local dopl = require "dopl"
+local closing = require "dopl.experiments.closing"
 local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params {
@@ -40,7 +41,6 @@ study.report(run, p, {
     paper = "dualoptim_table6", only = found:gap_columns(), order = found:gap_order() },
 }, {
   title = "Pairs of optimizers (DualOptim, Table 6)",
-  shows = ("What this shows: how much the rule matters that forgets, and the one that retains. Largest "
-    .. "mean OVR: %s, %s; Adam to forget and SGD to retain: %s."):format(best.label,
-      found:percent(best.label), found:percent "Adam (F) + SGD (R)"),
+  shows = closing.optimizer_pairs(best.label, found:percent(best.label),
+    found:percent "Adam (F) + SGD (R)"),
 })

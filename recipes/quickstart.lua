@@ -1,13 +1,14 @@
 -- Which optimizer lets a model say "I don't know" about two authors and forget nothing else?
 --
--- Trains a small model until it knows a set of authors by heart (or takes it from the cache), and one
--- that never saw the authors to be forgotten; then unlearns with IDK + GD under five optimizers. Each
--- has the learning rate and eps that the same search found for it on other forget sets (docs/bench.md).
--- Expect every method to refuse on the forget set, and no winner: at their best rates the methods are
--- about a point of OVR apart. Over a range of rates they are not: recipes/learning_rates.lua.
--- About two minutes on two cores; the second time half of it.
+-- The recipe trains a small model until it knows a set of authors by heart (or takes it from the
+-- cache), and a second model that never saw the authors to forget. Then it unlearns with IDK + GD under
+-- five optimizers, each with the learning rate and eps that the same search found for it on other
+-- forget sets (docs/bench.md). Expect every method to refuse on the forget set, and no winner: at their
+-- best rates the methods lie about a point of OVR apart. Over a range of rates they differ more
+-- (recipes/learning_rates.lua). About two minutes on two cores, half of that the second time.
 
 local dopl = require "dopl"
+local closing = require "dopl.experiments.closing"
 local tofu = require "dopl.experiments.tofu"
 local methods = require "dopl.experiments.methods"
 
@@ -37,8 +38,5 @@ bench:report(rows, {
   lead = ("%d of %d rows are to be forgotten; every method starts from the same model and takes "
     .. "%d steps."):format(#bench.forget, #bench.forget + #bench.retain, p.steps),
   questions = { forget = 2, retain = 1 },
-  notes = { "What this shows: that each method, at the learning rate and eps that the same search "
-    .. "found for it on other forget sets, forgets two authors. What it does not show: which method "
-    .. "is better. Another forget set changes more than another method does. recipes/methods.lua "
-    .. "compares them over five forget sets, recipes/learning_rates.lua over learning rates." },
+  notes = { closing.quickstart() },
 })

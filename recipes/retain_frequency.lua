@@ -1,7 +1,7 @@
--- Table 9 of DualOptim+: how many retain steps for each forget step?
+-- Table 9 of DualOptim+: how many retain steps should follow each forget step?
 --
--- The steps in all stay the same, so more retain steps leave fewer to forget. The paper finds five best
--- for DO+, which leads at every frequency. About four minutes on two cores.
+-- The total number of steps stays the same, so more retain steps leave fewer forget steps. In the paper
+-- five is best for DO+, which leads at every frequency. About four minutes on two cores.
 
 local dopl = require "dopl"
 local methods = require "dopl.experiments.methods"
@@ -35,7 +35,7 @@ study.report(run, p, {
   compared:part { title = "Retain steps for one forget step", paper = "table9",
     chart = frequencies:curves(compared.keys.OVR, "OVR by retain steps") },
 }, {
-  title = "How often to retain (Table 9)",
-  shows = "What this shows: how each method stands fewer or more retain steps. Best number of them by "
-    .. "mean OVR: " .. table.concat(best, ", ") .. ".",
+  title = "Frequency of retain steps (Table 9)",
+  shows = "What this shows: how the number of retain steps affects each method. Best number by mean "
+    .. "OVR: " .. table.concat(best, ", ") .. ".",
 })

@@ -1,4 +1,4 @@
--- Figure 2 of DualOptim+: do forgetting and retaining pull together or apart?
+-- Figure 2 of DualOptim+: do forgetting and retaining agree or conflict?
 --
 -- The diagnostics, where a retain step follows a forget step: the cosine of the two updates, of the
 -- two gradients, and of the gradients' moving averages (factor 0.9). Below 0, one undoes a part
@@ -7,11 +7,12 @@
 -- cores.
 
 local dopl = require "dopl"
+local closing = require "dopl.experiments.closing"
 local methods = require "dopl.experiments.methods"
 local study = require "dopl.experiments.study"
 
 local p = dopl.params(study.params {
-  every = { 6, "steps between looks; a period has six", least = 1 },
+  every = { 6, "steps between comparisons; a period has six", least = 1 },
 })
 local run <close> = dopl.run.open {}
 
@@ -51,11 +52,9 @@ end
 study.report(run, p, {
   compared:part { title = "Cosine of forgetting and retaining", only = columns, order = {} },
 }, {
-  title = "How forgetting and retaining pull (Figure 2)", charts = charts,
-  lead = ("Mean over %d looks, ± standard deviation over %d forget sets."):format(
+  title = "Similarity of forget and retain steps (Figure 2)", charts = charts,
+  lead = ("Mean over %d comparisons, ± standard deviation over %d forget sets."):format(
     p.steps // p.every, p.tasks * p.seeds),
-  note = "Of a forget step and the retain step after it; 1: the same direction, -1: the opposite.",
-  shows = ("What this shows: how far a retain step repeats the forget step before it (cosine of "
-    .. "updates: %s), and how often the two conflict: the cosine is below 0, all methods taken "
-    .. "together, %s of the looks."):format(table.concat(updates, ", "), table.concat(below, ", ")),
+  note = "Cosines of a forget step and the retain step after it. 1: same direction, -1: opposite.",
+  shows = closing.similarity(table.concat(updates, ", "), table.concat(below, ", ")),
 })

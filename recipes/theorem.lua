@@ -1,6 +1,6 @@
--- Does the base state converge where Theorem 3.2 of DualOptim+ says? Constant gradients m G to forget
--- and n G to retain, one moment. Expected: simulation through the real optimizer and closed form
--- agree to 1e-5. (~1 s)
+-- Does the base state converge to the value of Theorem 3.2 of DualOptim+? Constant gradients m G to
+-- forget and n G to retain, one moment. Expected: the simulation with the real optimizer and the closed
+-- form agree to 1e-5. (~1 s)
 local dopl = require "dopl"
 local optim, scheme = dopl.optim, dopl.scheme
 
@@ -56,5 +56,5 @@ for _, frequency in ipairs { { 1, 1 }, { 1, 5 }, { 2, 3 }, { 1, 10 }, { 5, 1 } }
     print(("%d, %-6d %-7s %12.8f %12.8f %10.1e"):format(f, r, name, simulated[i], theorem[i], apart))
   end
 end
-assert(worst <= 1e-5, "theorem: the simulation is off") -- which no NaN is either
+assert(worst <= 1e-5, "theorem: the simulation differs from the closed form") -- so does a NaN
 print(("largest difference %.1e: the theorem holds"):format(worst))

@@ -1,4 +1,4 @@
---- compile.lua - the first step of a rule that nobody has compiled, and the same by the next program.
+--- compile.lua - the first step of a rule without a compiled kernel, and again in the next program.
 --
 -- Two programs in turn, first_step.lua, share an empty folder for compiled kernels.
 

@@ -1,5 +1,5 @@
--- What does the first step of a new rule cost beyond the second? compile.lua runs this and reads the
--- answer. Rules of the library come first, so that neither device nor compiler is new to it.
+-- How much longer does the first step of a new rule take than the second? compile.lua runs this and
+-- reads the answer. Rules of the library come first, so that device and compiler are already warm.
 local dopl = require "dopl"
 local core, optim, scheme = dopl.core, dopl.optim, dopl.scheme
 local json = require "dopl.util.json"
@@ -22,7 +22,7 @@ local function beyond(config)
   return first - seconds_of(o)
 end
 
--- AdamW with the root taken of something else: a kernel of its own.
+-- AdamW with another root, which needs a new kernel.
 local new = optim.rule {
   name = "new", hyper = { lr = 1e-5, beta1 = 0.9, beta2 = 0.95, eps = 1e-8 },
   moments = {

@@ -1,4 +1,5 @@
---- memory.lua - peak memory by kind, of one forget and one retain step; what 8 billion parameters take.
+--- memory.lua - peak memory by kind of one forget and one retain step; an estimate for 8 billion
+-- parameters.
 
 local core = require "dopl.core"
 local optim = require "dopl.optim"

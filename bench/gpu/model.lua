@@ -1,4 +1,4 @@
---- model.lua - a training step and batched generation, as shares of what the machine can.
+--- model.lua - a training step and batched generation, as shares of the machine's roofline.
 
 local dopl = require "dopl"
 local core = dopl.core

@@ -1,7 +1,7 @@
 --- operators.lua - single operators: the norm, a GELU MLP, attention, the head with its loss.
 --
--- An operator's gradient is timed with an input that is no parameter, as inside a model: what the graph
--- without the operator takes is subtracted.
+-- The gradient of an operator is timed with an input that is not a parameter, as inside a model. The
+-- time of the graph without the operator is subtracted.
 
 local core = require "dopl.core"
 local samples = require "samples"

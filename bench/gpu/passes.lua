@@ -1,6 +1,6 @@
 --- passes.lua - optimizer passes as a share of the speed of a copy.
 --
--- One parameter of 2^28 elements; bytes are what the compiled program reads and writes.
+-- One parameter of 2^28 elements. The bytes are those that the compiled program reads and writes.
 
 local core = require "dopl.core"
 local optim = require "dopl.optim"

@@ -1,4 +1,4 @@
---- work.lua - what the sections of gpu.lua share: sizes, batches, clock, table, PyTorch's answers.
+--- work.lua - shared parts of gpu.lua's sections: sizes, batches, clock, table, PyTorch's answers.
 
 local dopl = require "dopl"
 local core, json = dopl.core, require "dopl.util.json"

@@ -1,4 +1,4 @@
-"""dopl beside PyTorch on one training step: same weights, batches and threads, in turn, medians.
+"""Compares dopl with PyTorch on one training step: same weights, batches and threads, in turn, medians.
 
     python compare.py [--dopl ../../build/dopl] [--debian /usr/bin/python3] [--threads 2]
                       [--rounds 7] [--only qa|qa500|dense] [--modes default tuned ...]
@@ -140,7 +140,7 @@ def believe_in_the_processor(folder):
 def debian_environments(python, folder):
     """Environment of Debian's PyTorch as installed, and as tuned; or None, with the reason printed.
 
-    As installed, OpenBLAS starts threads of its own beside OpenMP's, and may take a processor newer
+    As installed, OpenBLAS starts more threads beside OpenMP's, and may take a processor newer
     than itself for an old one. safetensors, which Debian does not have, is lent from here: its
     wheel serves any CPython.
     """

@@ -54,7 +54,7 @@ def random(*shape, std=1.0, dtype=torch.bfloat16):
 
 
 def reset_peak():
-    """Bytes in use now; peak_beyond tells the most there were since, beyond them."""
+    """Bytes in use now; peak_beyond returns the peak since then, beyond them."""
     if not CUDA:
         return 0
     wait()

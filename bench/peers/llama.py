@@ -1,4 +1,4 @@
-"""The Llama architecture in plain PyTorch: what dopl's speed and numbers are held against.
+"""The Llama architecture in plain PyTorch: the model that dopl's speed and numbers are compared with.
 
 Weights carry Hugging Face names in a flat dict, so a safetensors file loads as it is. Rotary
 embedding in the rotate-half convention. `Llama` takes any dtype, float64 included (transformers'

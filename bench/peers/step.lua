@@ -1,7 +1,7 @@
---- step.lua - dopl's side of the comparison with PyTorch: answers requests, one JSON object a line.
+--- step.lua - dopl's side of the comparison with PyTorch: answers requests, one JSON object per line.
 --
--- compare.py starts it (with --trust, for standard input) and documents the requests. A batch is
--- laid out as dopl does it: packed, without each sample's last token where no label follows it.
+-- compare.py starts it (with --trust, for standard input) and documents the requests. A batch has
+-- dopl's layout: packed, without each sample's last token if no label follows it.
 
 local dopl = require "dopl"
 local core, json, op = dopl.core, require "dopl.util.json", dopl.core.ops

@@ -2,7 +2,7 @@
 --
 -- `dopl.text` is the module `text` of dopl.modules, and so on; each module is loaded when it is first
 -- used. Operators (`dopl.add`, `dopl.softmax`, ...) come from the C core; `dopl.help "softmax"`
--- tells what one does.
+-- describes one.
 -- @module dopl
 
 local core = require "dopl.core"
@@ -62,7 +62,7 @@ end
 
 local function missing(t, name)
   local module = dopl.modules[name]
-  local value = module and require(module.path) -- core has an `optim` of its own
+  local value = module and require(module.path) -- core has its own `optim`
   if not value then value = core[name] end
   if value == nil then value = core.ops[name] end
   if value == nil then

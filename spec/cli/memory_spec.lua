@@ -1,5 +1,5 @@
--- memory_spec.lua - recipes that try to corrupt memory, in processes of their own: each ends by
--- itself, in an error or not, and never by a signal.
+-- memory_spec.lua - recipes that try to corrupt memory, in separate processes. Each ends by itself,
+-- with an error or without, and never by a signal.
 local shell = require "cli.shell"
 
 local sanitized = os.getenv "DOPL_SPEC" == "sanitized" -- which needs address space, and no small stack
@@ -94,7 +94,7 @@ describe("a recipe that", function()
     end)
   end
 
-  it("asks for the metatables of the library's values is told nothing", function()
+  it("cannot get the metatables of the library's values", function()
     local status, out, err = run [[
       local c, run = dopl.core, dopl.run.open { params = {} }
       for _, x in ipairs { dopl.zeros(1), c.scope(), c.no_grad(), c.files.append(run.path .. "/x"),

@@ -42,7 +42,7 @@ describe("dopl's options", function()
     end
   end)
 
-  it("asks which recipe to plan or to go on with, status 2", function()
+  it("asks which recipe to plan or to resume, status 2", function()
     for _, words in ipairs { { "--plan" }, { "--resume", "runs/x" } } do
       local r = outcome(table.unpack(words))
       assert.equal(2, r.status)
@@ -181,7 +181,7 @@ describe("a recipe's parameters", function()
     end
   end)
 
-  it("are lists of numbers, or of texts: two of these in braces of their own", function()
+  it("are lists of numbers or of texts, where two texts need a second pair of braces", function()
     local recipe = [[
       local p = dopl.params { a = { "x", "y" }, b = { { "x", "y" } }, c = { { "x", "y" }, "letters" },
         d = { "x", "y", "z" }, e = { 1, 0.5 }, f = { { 8 }, "sizes" } }

@@ -38,7 +38,7 @@ function shell.run(...)
   return shell.sh(table.concat(words, " ") .. " </dev/null")
 end
 
--- Runs Lua text as a recipe in a file of its own, with arguments.
+-- Runs Lua text as a recipe in a temporary file, with arguments.
 function shell.recipe(text, ...)
   local path = os.tmpname()
   shell.write(path, text)

@@ -5,7 +5,7 @@ local op = core.ops
 
 local function leaf(values) return core.tensor(values):requires_grad(true) end
 
--- Sums with weights 1, 2, 3 ..., so that each element has a gradient of its own, exact in bf16 too.
+-- Sums with weights 1, 2, 3 ..., so that each element has its own gradient, exact in bf16 too.
 local function weighted(t)
   local weights = {}
   for i = 1, t:numel() do weights[i] = i end
@@ -14,7 +14,7 @@ local function weighted(t)
 end
 
 describe("a clone", function()
-  it("has memory of its own and hands its gradient on", function()
+  it("has its own memory and hands its gradient on", function()
     local x = leaf { 1, 2, 3 }
     local copy = x:clone()
     weighted(copy * 2):backward()

@@ -34,7 +34,7 @@ local EXPECTED <const> = { ["linear forward"] = STEPS, ["gelu forward"] = STEPS,
   ["sum backward"] = STEPS, ["adamw pass"] = STEPS, ["gradient norm pass"] = STEPS }
 
 describe("a profile", function()
-  it("has each operator of a training, as often as it ran", function()
+  it("has each operator of a training run, as often as it ran", function()
     local p <close> = dopl.profile()
     train()
     p:close()
@@ -118,7 +118,7 @@ describe("a profile", function()
     assert.near(1.0, sum(p:rows(), "share"), 1e-9)
   end)
 
-  it("tells what there is so far", function()
+  it("shows the times so far", function()
     local p <close> = dopl.profile()
     local x = core.zeros(3)
     core.ops.exp(x)
@@ -152,8 +152,8 @@ describe("a profile", function()
     end)() -- never resumed: lost, profile and all
     assert.error_matches(function()
       local q <close> = dopl.profile() -- luacheck: ignore q
-      error "an error of its own"
-    end, "an error of its own")
+      error "another error"
+    end, "another error")
     dopl.profile():close()
   end)
 

@@ -102,7 +102,7 @@ static void keeps_no_more_than_the_peak(void **state) {
             most = now > most ? now : most;
         }
     size_t peak = rt->bytes_peak - live, bound = peak + peak / 16 + (12 << 20);
-#ifndef __SANITIZE_ADDRESS__ // which keeps a map of its own
+#ifndef __SANITIZE_ADDRESS__ // which keeps its own map
     assert_true(most <= bound);
 #endif
     assert_true(dopl_rt_cached(rt) <= bound);

@@ -20,7 +20,7 @@ describe("a scope", function()
     t:close() -- again: nothing happens
   end)
 
-  it("keeps what it is told to, in the scope around it", function()
+  it("keeps what `keep` names, in the scope around it", function()
     local kept, lost
     do
       local outer <close> = core.scope() -- luacheck: ignore outer

@@ -52,7 +52,7 @@ describe("--device cuda", function()
     assert.near(sums[1], sums[2], 1e-4 * sums[1])
   end)
 
-  it("goes on with a run that began on the CPU", function()
+  it("resumes a run that began on the CPU", function()
     local out = folder()
     local path = os.tmpname()
     shell.write(path, RECIPE)

@@ -1,6 +1,6 @@
 -- device_spec.lua - tensors on the device: where they are, how they move, what they cost.
 --
--- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (docs/cuda.md).
+-- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (spec/cuda/README.md).
 local array = require "op.array"
 local core = require "dopl.core"
 
@@ -113,7 +113,7 @@ describe("memory of the device", function()
     assert.equal(before.live, held().live)
   end)
 
-  it("tells its peak, and what was held then", function()
+  it("reports its peak, and what was held then", function()
     core.reset_peak()
     local before = held()
     core.zeros(1000):close()
@@ -226,7 +226,7 @@ describe("memory of the device", function()
 end)
 
 describe("products of matrices", function()
-  it("are told by kind, with the algorithm that was chosen", function()
+  it("are listed by kind, with the algorithm that was chosen", function()
     local scope <close> = core.scope() -- luacheck: ignore scope
     core.ops.matmul(core.zeros(24, 6), core.zeros(6, 10))
     local found = 0

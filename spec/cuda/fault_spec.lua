@@ -1,7 +1,7 @@
 -- fault_spec.lua - a kernel that faults: what is said, and that the program ends; work that is late.
 --
--- On the emulator alone, which is told to fault (spec/cuda/emulator/emulator.cpp): a GPU has no such
--- wish, and a fault leaves it to nobody else in the process.
+-- Only on the emulator, which can be made to fault (spec/cuda/emulator/emulator.cpp). A fault leaves a
+-- GPU unusable for the rest of the process.
 local core = require "dopl.core"
 local shell = require "spec.cli.shell"
 

@@ -1,4 +1,4 @@
--- first_gpu_run_spec.lua - tools/first_gpu_run, on the emulator, with one or two specs of its own.
+-- first_gpu_run_spec.lua - tools/first_gpu_run, on the emulator, with one or two small specs.
 local core = require "dopl.core"
 local shell = require "spec.cli.shell"
 

@@ -1,7 +1,7 @@
 // gemm_spec.c - the choice of a product's algorithm, over the emulated cuBLASLt.
 //
 // The emulated library has two algorithms and refuses what emulator/cublaslt.cpp says. Every
-// operand is a block of its own, so that its bounds are seen.
+// operand is a separate block, so that accesses out of bounds are seen.
 #include "product_device.h"
 #include "../../runtime/core/bf16.h"
 

@@ -1,6 +1,6 @@
 -- jit_spec.lua - compiled optimizer passes: their files, damaged ones, a GPU newer than the compiler.
 --
--- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (docs/cuda.md).
+-- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (spec/cuda/README.md).
 local core = require "dopl.core"
 local shell = require "spec.cli.shell"
 
@@ -51,7 +51,7 @@ describe("compiled passes", function()
     assert.equal(time, unchanged)
   end)
 
-  it("are compiled anew where a file is damaged", function()
+  it("are compiled again if a file is damaged", function()
     step()
     local path, text = only_file()
     local middle = #text // 2

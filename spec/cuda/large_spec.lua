@@ -1,7 +1,7 @@
--- large_spec.lua - tensors of more than 2^32 elements: they end with what small ones end with.
+-- large_spec.lua - tensors of more than 2^32 elements have the same ends as small ones.
 --
--- On a GPU with room for them, and on the emulator with DOPL_EMULATOR_SPARSE=1 (docs/cuda.md), which
--- computes the ends of tensors alone and leaves out products of matrices: memory is full of 0 there.
+-- On a GPU with room for them, and on the emulator with DOPL_EMULATOR_SPARSE=1 (spec/cuda/README.md).
+-- That mode computes only the ends of tensors, and no products of matrices. Other memory is 0 there.
 local core = require "dopl.core"
 local optim = require "dopl.optim"
 local scheme = require "dopl.optim.scheme"

@@ -1,7 +1,7 @@
--- profile_spec.lua - time on a device by operator and by kernel. What the times are only a GPU tells:
+-- profile_spec.lua - time on a device by operator and by kernel. Only a GPU shows real times:
 -- on the emulator every launch takes one millisecond.
 --
--- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (docs/cuda.md).
+-- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (spec/cuda/README.md).
 local dopl = require "dopl"
 local core = dopl.core
 local shell = require "spec.cli.shell"

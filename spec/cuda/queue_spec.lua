@@ -1,6 +1,6 @@
 -- queue_spec.lua - work that repeats is launched by CUDA graphs, and nothing else changes by it.
 --
--- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (docs/cuda.md).
+-- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (spec/cuda/README.md).
 local core = require "dopl.core"
 local shell = require "spec.cli.shell"
 
@@ -140,7 +140,7 @@ describe("a batch that CUDA makes no graph of", function()
   end)
 end)
 
-describe("a training on a device", function()
+describe("a training run on a device", function()
   local source <const> = [[
     local core, dopl = require "dopl.core", require "dopl"
     local chat, loader = require "dopl.data.chat", require "dopl.data.loader"

@@ -1,6 +1,6 @@
 -- train_spec.lua - training on a device: the CPU's numbers, and no wait in the middle of a step.
 --
--- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (docs/cuda.md).
+-- Runs with DOPL_DEVICE=cuda, on a GPU or on the emulator (spec/cuda/README.md).
 local chat = require "dopl.data.chat"
 local core = require "dopl.core"
 local loader = require "dopl.data.loader"

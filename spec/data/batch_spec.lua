@@ -116,11 +116,11 @@ describe("data.batch", function()
     assert.same(b.ids, b:tensors().ids:tolist())
   end)
 
-  it("refuses empty batches, missing twins and senseless splits", function()
+  it("refuses empty batches, missing refusal pairs and senseless splits", function()
     assert.error_matches(function() batch.pack {} end, "at least one sample")
     local samples = chat.encode_all(tok, rows(2))
     assert.error_matches(function() batch.pack(samples, { twins = {} }) end,
-      "2 samples and 0 twins")
+      "2 samples and 0 in 'twins'")
     local b = batch.pack(samples)
     for _, how in ipairs { {}, { n = 0 }, { n = 1.5 }, { max_tokens = -1 },
                            { n = 1, max_tokens = 5 } } do
@@ -129,7 +129,7 @@ describe("data.batch", function()
     assert.error_matches(function() b:split() end, "max_tokens or n")
     assert.error_matches(function() b:split(3) end, "max_tokens or n")
     assert.error_matches(function() batch.pack { samples[1], 1 } end,
-      "samples must be made by data.samples: number 2 is none")
+      "samples must be made by data.samples; number 2 is not")
     assert.error_matches(function() batch.pack(samples, { tags = "x" }) end, "'tags' %(did you mean")
   end)
 end)

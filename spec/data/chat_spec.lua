@@ -143,7 +143,7 @@ describe("data.chat", function()
 
   it("refuses unknown tags, masks, fields, rows and tokenizers", function()
     assert.error_matches(function() chat.encode_all({ ROW }) end,
-      "chat: the tokenizer is a table that is none")
+      "chat: the tokenizer is a table without encode")
     assert.error_matches(function() chat.encode(nil, ROW) end, "the tokenizer is a nil")
     assert.error_matches(function() chat.encode_all(tok) end, "data.samples: rows: nil, needs table")
     assert.error_matches(function() chat.encode(tok, ROW, { tags = "llama3" }) end, "llama%-3")

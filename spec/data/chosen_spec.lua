@@ -1,4 +1,4 @@
--- chosen_spec.lua - chosen samples in parts, by cost and by number, twins beside them.
+-- chosen_spec.lua - chosen samples in parts, by cost and by number, refusal pairs beside them.
 local chosen = require "dopl.data.chosen"
 
 local function samples(costs, mark)
@@ -28,7 +28,7 @@ describe("chosen samples", function()
     assert.equal(all, all:split { max = 18, cost = cost }[1])
   end)
 
-  it("cost what they and their twins cost", function()
+  it("cost what they and their refusal pairs cost", function()
     local all = chosen.new(samples({ 1, 1, 1 }, "s"), { twins = samples({ 1, 3, 1 }, "t") })
     local parts, costs = all:split { max = 4, cost = cost }
     assert.same({ "s1", "s2", "s3" }, keys_of(parts))

@@ -118,7 +118,7 @@ describe("data.loader", function()
     for k = 1, #REFUSALS do assert.is_true(used[k]) end
   end)
 
-  it("keeps the answer and adds a refused twin where asked", function()
+  it("keeps the answer and adds a refusal if asked", function()
     local list = samples(6)
     local l = loader.new { samples = list, batch_size = 4, refusals = REFUSALS, refuse = "twin" }
     local b = l:next()

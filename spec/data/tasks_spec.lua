@@ -25,7 +25,7 @@ describe("dopl.data.tasks", function()
     end
   end)
 
-  it("says what there is", function()
+  it("names the tasks", function()
     assert.error_matches(function() tasks.generate "sum" end, "did you mean 'sums'")
     assert.error_matches(function() tasks.generate("sums", { train = 700 }) end, "which has 625")
   end)

@@ -237,17 +237,17 @@ describe("data.tofu", function()
     assert.same({ "K1?", "K2?" }, questions(set.retain_perturbed))
     assert.is_nil(set.real_authors)
     assert.same({
-      "The folder has no forget_perturbed.json and no retain_perturbed.json: evaluations ask rows to "
-        .. "forget and to retain as they are trained on.",
-      "The folder has no real_authors_perturbed.json and no world_facts_perturbed.json: MU is over "
-        .. "retain alone.",
+      "The folder has no forget_perturbed.json and no retain_perturbed.json, so the evaluation uses "
+        .. "the rows to forget and to retain themselves.",
+      "The folder has no real_authors_perturbed.json and no world_facts_perturbed.json, so MU covers "
+        .. "only retain.",
     }, set.notes)
     put("forget_perturbed.json", plain_lines("F", 3, true))
     put("world_facts_perturbed.json", fact_lines(2))
     set = tofu.open(dir, { split = "custom" })
     assert.equal("P.", set.forget_perturbed[1].paraphrased_answer)
-    assert.match("no retain_perturbed.json: evaluations ask rows to retain as", set.notes[1])
-    assert.match("MU is over retain and world_facts alone", set.notes[2])
+    assert.match("no retain_perturbed.json, so the evaluation uses the rows to retain", set.notes[1])
+    assert.match("MU covers only retain and world_facts", set.notes[2])
   end)
 
   it("wants a field of the perturbed answers in all rows of a file, or in none", function()

@@ -26,7 +26,7 @@ describe("a world of one", function()
       assert.same({ { 4, 5 } }, b:tolist())
     end)
 
-    it("leaves a training as it is, over " .. engine, function()
+    it("leaves a training run unchanged, over " .. engine, function()
       local function train(world)
         local w = dopl.full(0.5, 3)
         local optimizer = dopl.optim.sgd { lr = 0.1 }

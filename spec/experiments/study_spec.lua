@@ -90,7 +90,7 @@ describe("study", function()
     end
     local sentence = order.sentence { what = "OVR", labels = { "a", "b", "c" }, ours = { 0 / 0, 1, 2 },
       theirs = { 3, 2, 1 } }
-    assert.match("first here: c, first in the paper: a", sentence)
+    assert.match("First here: c. First in the paper: a", sentence)
   end)
 
   it("goes by the names that its results have", function()

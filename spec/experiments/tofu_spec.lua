@@ -17,8 +17,8 @@ describe("experiments.tofu.open", function()
   it("names the parameter that is missing or makes no sense", function()
     local p = parameters()
     p.epochs = nil
-    assert.match("tofu_spec.lua:%d+: experiments.tofu.open: no parameter 'epochs': give dopl.params",
-      message(function() tofu.open(p) end))
+    assert.match("tofu_spec.lua:%d+: experiments.tofu.open: the parameter 'epochs' is missing; give "
+      .. "dopl.params", message(function() tofu.open(p) end))
     assert.match("experiments.tofu.open: nil, needs table", message(tofu.open))
     assert.match("%-%-rows: 0, needs at least 1", message(tofu.open, parameters { rows = 0 }))
     assert.match("%-%-split: 'forget1' %(did you mean 'forget01'", message(tofu.open,
@@ -27,7 +27,7 @@ describe("experiments.tofu.open", function()
     assert.match("there are at most 2 tasks", message(tofu.open, parameters { task = 3 }))
   end)
 
-  it("tells of rows to be forgotten and retained at once", function()
+  it("notes rows that are both forgotten and retained", function()
     local data, notes = require "dopl.data", {}
     local open = data.authors.open
     data.authors.open = function(options)
@@ -39,8 +39,8 @@ describe("experiments.tofu.open", function()
       { note = function(text) notes[#notes + 1] = text end })
     data.authors.open = open
     assert(ok, message_or_bench)
-    assert.same({ "1 of 5 rows of 'retain' are rows of 'forget', too (compared without case, blanks "
-      .. "and Unicode normal forms)" }, notes)
+    assert.same({ "1 of 5 rows of 'retain' are also in 'forget' (ignoring case, blanks and Unicode "
+      .. "normal forms)" }, notes)
     tofu.open(parameters(), { note = function() error "nothing to tell" end })
   end)
 
@@ -77,7 +77,7 @@ describe("experiments.tofu.open", function()
       bench.keys)
     assert.match("no forget_perturbed.json and no retain_perturbed.json", notes[1])
     assert.match("forget: all 3 rows have no perturbed answers, so they have no TR", notes[3])
-    assert.equal("Aggregates are UFE(R,P), MU(R,P,TE) and OVR(R,P,TE), over what the data have.",
+    assert.equal("The data allow the aggregates UFE(R,P), MU(R,P,TE) and OVR(R,P,TE).",
       notes[#notes])
     assert.same({ "forget", "retain" }, { bench.sets[1].name, bench.sets[2].name })
   end)
@@ -102,7 +102,7 @@ describe("experiments.tofu.open", function()
   end)
 
   it("refuses questions that leave no room for an answer", function()
-    assert.match("leaves room for an answer: give more than %-%-max_tokens 2",
+    assert.match("leaves room for an answer; give more than %-%-max_tokens 2",
       message(open_folder, { forget = rows_of(3), retain = rows_of(5) },
         { split = "custom", max_tokens = 2 }))
   end)

@@ -241,7 +241,7 @@ describe("dopl.core.hash", function()
 end)
 
 describe("dopl.core.getenv", function()
-  it("tells only what the library needs", function()
+  it("returns only what the library needs", function()
     assert.equal(os.getenv "TERM", core.getenv("TERM"))
     assert.is_nil(core.getenv("DOPL_NOT_SET"))
     assert.match("'PATH' is not one of", message(core.getenv, "PATH"))

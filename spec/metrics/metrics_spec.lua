@@ -1,4 +1,4 @@
--- metrics_spec.lua - every figure of an evaluation, worked out again the long way.
+-- metrics_spec.lua - every figure of an evaluation, computed again in plain Lua.
 local dopl = require "dopl"
 local chat = require "dopl.data.chat"
 local core = require "dopl.core"
@@ -149,7 +149,7 @@ describe("metrics.evaluate", function()
   it("reads answers of any script, and leaves out those without a word", function()
     local chinese = { question = "北京?", answer = "北京在中国。" }
     local result = evaluate({ chinese, { question = "?", answer = "..." } })
-    assert.match("1 of 2 answers hold no word, so these rows have no R", result.notes[1])
+    assert.match("1 of 2 answers have no word, so these rows have no R", result.notes[1])
     assert.match("1 of 2 answers are mostly beyond ASCII", result.notes[2])
     assert.is_nil(result.samples[2].R)
     assert.equal(result.samples[1].R, result.R)
@@ -305,6 +305,6 @@ describe("a list of numbers", function()
       want = want + math.exp(-per_token(row.question, row.answer)) / #rows
     end
     assert.near(want, metrics.answer_probability(model, samples), 1e-5)
-    assert.match("number 1 is none", message(metrics.answer_probability, model, { 1 }))
+    assert.match("number 1 is not", message(metrics.answer_probability, model, { 1 }))
   end)
 end)

@@ -45,7 +45,7 @@ function golden.samples(b, name)
   return samples
 end
 
---- A golden batch packed by dopl.data, twins and all.
+--- A golden batch packed by dopl.data, with `twin`.
 function golden.batch(g, name, twin)
   return batch.pack(golden.samples(g.batches[name], name), {
     twins = twin and golden.samples(g.batches[twin], twin),

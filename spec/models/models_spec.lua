@@ -371,7 +371,7 @@ describe("models.new", function()
     assert.error_matches(function() gpt2 { heads = 5 } end, "each must divide the one before")
   end)
 
-  it("refuses values of another type, and sizes that are none", function()
+  it("refuses values of another type, and wrong sizes", function()
     for message, fields in pairs { -- each by itself: the order changes nothing
       ["vocab_size: the string 'big', needs integer"] = { vocab_size = "big" },
       ["hidden_size: %-32, needs at least 1"] = { hidden_size = -32 },

@@ -138,7 +138,7 @@ describe("a frozen parameter", function()
     assert.match("freeze: nil, needs table", message(model.freeze, model))
   end)
 
-  it("is told when nothing else is there", function()
+  it("is an error if nothing else is there", function()
     local model = makes.gpt2()
     model:freeze "*"
     assert.match("attach: all 52 parameters are frozen; model:unfreeze", message(function()

@@ -91,7 +91,7 @@ describe("a linear layer", function()
     assert.match("adapt: adapter: 3, needs callable", message(layer.adapt, layer, 3))
   end)
 
-  it("with parts has an adapter for each, as if they were layers of their own", function()
+  it("with parts has an adapter for each, as if they were separate layers", function()
     local p = nn.parameters(1)
     local layer = nn.linear(p, "qkv", { inputs = 8, outputs = 10, std = 0.1, bias = true,
       parts = { { name = "q", rows = 4 }, { name = "k", rows = 3 }, { name = "v", rows = 3 } } })

@@ -21,7 +21,7 @@ describe("nn.operator", function()
     assert.is_false(cube(core.tensor { 2 }):requires_grad())
   end)
 
-  it("adds to gradients that are there, and shares none", function()
+  it("adds to existing gradients, and shares none", function()
     local both = nn.operator {
       name = "both", forward = function(a, b) return a + b end,
       backward = function(dy) return dy, dy end,
@@ -113,7 +113,7 @@ describe("nn.operator", function()
       backward = function(dy)
         local z = leaf { 5 }
         local _ <close> = core.with_grad()
-        op.sum(cube(z)):backward() -- a walk of its own
+        op.sum(cube(z)):backward() -- a separate walk
         return dy * z:grad()
       end,
     }

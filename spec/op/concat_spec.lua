@@ -19,7 +19,7 @@ end
 
 local function leaf(values) return core.tensor(values):requires_grad(true) end
 
--- Sums with weights 1, 2, 3 ..., so that each element has a gradient of its own, exact in bf16 too.
+-- Sums with weights 1, 2, 3 ..., so that each element has its own gradient, exact in bf16 too.
 local function weighted(t)
   local weights = {}
   for i = 1, t:numel() do weights[i] = i end

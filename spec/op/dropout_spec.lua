@@ -32,7 +32,7 @@ return walker.check("dropout", {
       { x, 0.5, 1, says = "dropout: counter is missing" },
     },
     cases = {
-      ["keeps the mean and drops the share it is told to"] = function()
+      ["keeps the mean and drops the given share"] = function()
         local ones = core.full(1, 40000)
         local y = array.of(core.ops.dropout(ones, 0.3, 11, 1))
         local dropped = 0

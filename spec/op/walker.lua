@@ -464,7 +464,7 @@ function walker.check(family, ops)
         local cases = {}
         for case in pairs(spec.cases or {}) do cases[#cases + 1] = case end
         table.sort(cases)
-        if on_cpu and spec.on_cpu then -- what the CPU alone can do, or does in a way of its own
+        if on_cpu and spec.on_cpu then -- what the CPU alone can do, or does in its own way
           for case, f in pairs(spec.on_cpu) do it(case, f) end
         end
         for _, case in ipairs(cases) do it(case, spec.cases[case]) end

@@ -12,7 +12,7 @@
 --     touch (nor ask the cache for: runtime/optim/pass.c).
 -- A pass goes over a tensor once; that a step has two for a rule with a transform, one more at a
 -- period's end under the federated schemes, and a pass over gradients where they are clipped, stands
--- in docs/optimizers.md.
+-- in docs/architecture.md.
 local core = require "dopl.core"
 local compile = require "dopl.optim.compile"
 local expr = require "dopl.optim.expr"

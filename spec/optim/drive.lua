@@ -204,7 +204,7 @@ function drive.compare_state(where, got, want, weights)
     return
   end
   -- what is wanted is decoded values: their codes follow from the block's scale, which the largest
-  -- value tells only where it is positive, so it is taken from the state and checked by the values
+  -- value gives only if it is positive, so it is taken from the state and checked by the values
   local codes, scales, off = s.value:tolist(), s.scales:tolist(), 0
   for i = 1, #want do
     local scale = scales[(i - 1) // 256 + 1]

@@ -120,7 +120,7 @@ describe("muon against plain Lua", function()
   end)
 end)
 
--- A small model: matrices, and all that is none.
+-- A small model: matrices, and all other kinds.
 local sizes = { { "matrix", 24, 10 }, { "bias", 10 }, { "norm", 24 }, { "embedding", 30, 10 },
   { "matrix", 10, 24 }, { "head", 30, 10 }, { "matrix", 16 } }
 local function is_muons(i) return i == 1 or i == 5 end

@@ -127,7 +127,7 @@ describe("what is refused", function()
     refuses("rules: a value without a name", function()
       scheme.decoupled { rules = { optim.sgd {} } }
     end)
-    refuses("scheme of its own, which would not count", function()
+    refuses("its own scheme, which would not count", function()
       scheme.decoupled { rules = { forget = optim.sgd {}:with(scheme.joint {}) } }
     end)
   end)

@@ -137,7 +137,7 @@ describe("a step", function()
   end)
 end)
 
-describe("objectives with rules of their own", function()
+describe("objectives with their own rules", function()
   it("keep their states apart", function()
     local w = core.tensor { 1 }
     w:requires_grad(true)

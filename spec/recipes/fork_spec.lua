@@ -1,4 +1,4 @@
--- fork_spec.lua - a run of a recipe, forked by another recipe as docs/recipes.md has it.
+-- fork_spec.lua - a run of a recipe, forked by another recipe as docs/resuming.md describes it.
 local json = require "dopl.util.json"
 local run = require "dopl.run"
 local shell = require "cli.shell"
@@ -38,7 +38,7 @@ describe("a run of a recipe, forked", function()
       words))
   end
 
-  -- The rows that a training logged, times apart.
+  -- The rows that a training run logged, without times.
   local function rows_of(out, label, after)
     local rows = {}
     for _, row in ipairs(run.load(folder .. "/" .. out).metrics) do
@@ -49,7 +49,7 @@ describe("a run of a recipe, forked", function()
     return rows
   end
 
-  it("goes on as the parent did, and otherwise where it is told to", function()
+  it("continues like the parent, or with the changes that it makes", function()
     if sanitized then return end
     local status, _, err = dopl(("recipes/quickstart.lua %s --keep-checkpoints 2 --out %s/parent")
       :format(SMALL, folder))
@@ -68,7 +68,7 @@ describe("a run of a recipe, forked", function()
     assert.equal(2, #parents)
     assert.equal("DO+ 8-bit", parents[2].training)
     assert.equal(folder .. "/parent/checkpoints/DO+/step-000006", parents[2].checkpoint)
-    -- gone on with when it had ended: nothing is left to do, and nothing changes
+    -- resumed after its end: nothing is left to do, and nothing changes
     assert.equal(0, (dopl(("%s/child.lua --resume %s/child"):format(folder, folder))))
     assert.same(otherwise, rows_of("child", "DO+ 8-bit", 7))
     assert.equal(2, #run.load(folder .. "/child").about.parents)

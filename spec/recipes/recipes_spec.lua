@@ -78,7 +78,7 @@ describe("recipes", function()
       forget05 = rows_of(1, 2), forget05_perturbed = rows_of(1, 2, true), retain95 = rows_of(3, 6),
       retain_perturbed = rows_of(5, 3, true), real_authors_perturbed = rows_of(20, 2, true),
       world_facts_perturbed = rows_of(30, 2, true) } },
-    plain = { split = "custom", aggregates = "UFE(R,P) ", note = "MU is over retain alone",
+    plain = { split = "custom", aggregates = "UFE(R,P) ", note = "MU covers only retain",
       files = { forget = rows_of(1, 2), retain = rows_of(3, 6) } },
   } do
     it("quickstart runs a folder to its report: " .. name, function()

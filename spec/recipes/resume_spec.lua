@@ -53,7 +53,7 @@ describe("a run of a recipe", function()
   it("killed at random moments and resumed gives the same weights and metrics", function()
     if sanitized then return end
     local resume = "--resume " .. folder .. "/k"
-    -- the first as soon as there is a run to go on with, however slow the machine
+    -- the first as soon as there is a run to resume, however slow the machine
     shell.sh(([[
       DOPL_CACHE=%s/cache %s recipes/quickstart.lua %s --out %s/k </dev/null >/dev/null 2>&1 &
       while kill -0 $! && ! [ -e %s/k/run.json ]; do sleep 0.02; done
@@ -84,7 +84,7 @@ describe("a run of a recipe", function()
         shell.quote(shell.dopl), given))
     end
     assert.equal(0, (multitask("", ("%s --out %s/tasks"):format(words, folder))))
-    -- killed when the second method is under way
+    -- killed when the second method is running
     shell.sh(([[
       %s recipes/multitask.lua %s --out %s/tasks2 </dev/null >/dev/null 2>&1 &
       while kill -0 $! && ! grep -sq 'Alternate.*"step": 5' %s/tasks2/metrics.jsonl; do
@@ -99,11 +99,11 @@ describe("a run of a recipe", function()
     assert.equal(weights_of "tasks", weights_of "tasks2")
   end)
 
-  it("stopped by a signal writes a checkpoint, and says how to go on", function()
+  it("stopped by a signal writes a checkpoint, and says how to resume", function()
     if sanitized then return end
     for signal, expected in pairs { INT = 130, TERM = 143 } do
       local out = folder .. "/" .. signal
-      -- the signal comes when the first rows of a training are there
+      -- the signal comes after the first rows of a training run
       local status, _, err = shell.sh(([[
         export DOPL_CACHE=%s/cache
         %s recipes/quickstart.lua %s --checkpoint 1000 --steps 2000 --out %s </dev/null &
@@ -111,7 +111,7 @@ describe("a run of a recipe", function()
         kill -%s $!
         wait $!]]):format(folder, shell.quote(shell.dopl), PARAMS, out, out, signal))
       assert.equal(expected, status, err)
-      assert.truthy(err:find("to go on: dopl recipes/quickstart.lua --resume " .. out, 1, true), err)
+      assert.truthy(err:find("to resume: dopl recipes/quickstart.lua --resume " .. out, 1, true), err)
       assert.equal("stopped", run.load(out).about.status)
       local rows = run.load(out).metrics
       local last = rows[#rows].step

@@ -74,7 +74,7 @@ b  4    NaN  –
     assert.is_nil(grid.lay_out({ { UFE = 1 }, { UFE = 1 } }).columns[1].best) -- none of them is
   end)
 
-  it("refuses rows and columns that are none", function()
+  it("refuses values that are not rows or columns", function()
     assert.error_matches(function() report.write({}, {}) end, "report.write: run: a table, needs")
     assert.error_matches(function() report.text { 1, 2 } end, "report.table: row 1: 1, needs table")
     assert.error_matches(function() report.text({ { x = 1 } }, { columns = "x" }) end,
@@ -116,7 +116,7 @@ describe("report.curves", function()
     return svg:find(">0.01<", 1, true) ~= nil and svg:find(">0.1<", 1, true) ~= nil
   end
 
-  it("draws more than two decades on a logarithmic axis, unless it is told otherwise", function()
+  it("draws more than two decades on a logarithmic axis, unless log = false", function()
     assert.is_true(log_of { 3, 0.3, 0.012 })
     assert.is_false(log_of { 3, 1, 0.04 })
     assert.is_false(log_of { 3, 0.3, 0.012, -1 })

@@ -74,7 +74,7 @@ describe("dopl.cache", function()
       end
       print((select(2, pcall(cache.value, "t", "k", function() error("boom", 0) end))))
     ]]
-    assert.equal(4, select(2, out:gsub("letters, digits, _ and %- are needed", "")))
+    assert.equal(4, select(2, out:gsub("letters, digits, _ and %- needed", "")))
     assert.match("boom\n$", out)
     assert.match("cache.value: make: nil, needs function",
       with_cache [[ print((select(2, pcall(cache.value, "t", "k")))) ]])

@@ -1,4 +1,4 @@
--- run_spec.lua - a run's folder tells what happened, also where it ended badly.
+-- run_spec.lua - a run's folder records what happened, also after a failure.
 local core = require "dopl.core"
 local folder = require "spec.io.folder"
 local json = require "dopl.util.json"
@@ -40,7 +40,7 @@ describe("dopl.run", function()
     assert.match("metrics.jsonl:2:", message(run.load, dir .. "/r"))
   end)
 
-  it("is told by the file where it is damaged, and of no line of Lua", function()
+  it("names the damaged file, and no line of Lua", function()
     open { params = {} }:finish()
     local function says(name, text)
       local was = core.files.read(dir .. "/r/" .. name)
@@ -110,7 +110,7 @@ describe("dopl.run", function()
     do local _ <close> = open() end
     assert.equal(0, #run.load(dir .. "/r").metrics)
     core.files.write(dir .. "/precious", "x")
-    assert.match("has files and is no run", message(run.open, { out = dir }))
+    assert.match("has files but no run", message(run.open, { out = dir }))
     assert.equal("precious r", folder.names(dir))
     shell.write(dir .. "/kind.lua", [[ dopl.params { kind = "8bit" } dopl.run.open {}:finish() ]])
     -- a text that could name what lies in the folder, but for that nothing does
@@ -138,11 +138,11 @@ describe("dopl.run", function()
       ["whose seed is 1, here 2"] = { params = { lr = 1, seed = 2, of = { 1, 2 } } },
       ["whose more is absent, here true"] = {
         params = { lr = 1, seed = 1, of = { 1, 2 }, more = true } },
-      ["another recipe, or other text"] = { recipe = { path = "x.lua", text = text .. "-- y" } },
+      ["of another recipe, or"] = { recipe = { path = "x.lua", text = text .. "-- y" } },
       ["another recipe"] = { recipe = { path = "y.lua" } },
     } do
-      assert.match("out: .*/r holds what another run came to %(.*" .. says .. ".*%), and would be "
-        .. "written over; name another folder, or remove", message(again, given))
+      assert.match("out: .*/r holds the results of another run %(.*" .. says .. ".*%); name "
+        .. "another folder, or remove", message(again, given))
       assert.equal(before, folder.content(dir .. "/r"))
     end
     do
@@ -166,7 +166,7 @@ describe("dopl.run", function()
   it("has its folder to itself, until it ends or its process does", function()
     do
       local _ <close> = open()
-      assert.match("out .*/r: this run is open already; run:finish%(%) ends it", message(open))
+      assert.match("out .*/r: this run is already open; end it with run:finish%(%)", message(open))
     end
     open() -- and lost
     do local _ <close> = open() end
@@ -191,7 +191,7 @@ describe("dopl.run", function()
       wait $! && $DOPL compare --out $DIR/c $DIR/a]]
     local pid = out:match "^%d+"
     for _, how in ipairs { "out", "resume" } do
-      assert.truthy(out:find(("--%s %s/a: this run is under way in process %s; wait for it, or end it "
+      assert.truthy(out:find(("--%s %s/a: this run is active in process %s; wait for it, or end it "
         .. "first"):format(how, dir, pid), 1, true), out)
     end
     assert.match("\n1\n.*\n1\n.*/a +running .*/a +interrupted .*/a +finished ", out)

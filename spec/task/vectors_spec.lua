@@ -101,7 +101,7 @@ describe("a task of vectors", function()
     assert.match("objective 'x': loss.squared_error needs 'error'; the task 'causal_lm' gives nll",
       message(train.fit, options_of { task = require "dopl.task.causal_lm", model = small.model(),
         objectives = { small.objective("x", vectors.error) } }))
-    assert.match("objective 'x': samples must be made by data.samples: number 1 is none",
+    assert.match("objective 'x': samples must be made by data.samples; number 1 is not",
       message(train.fit, options_of { task = require "dopl.task.causal_lm", model = small.model(),
         objectives = { vectors.objective("x", loss.gd(), 1) } }))
     assert.match("train.fit: task is a string, needs one like dopl.task.causal_lm",

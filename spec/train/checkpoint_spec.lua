@@ -1,4 +1,4 @@
--- checkpoint_spec.lua - a training that goes on from a checkpoint ends as the one left alone, and
+-- checkpoint_spec.lua - a training run resumed from a checkpoint ends as the one left alone, and
 -- what is not whole is refused.
 local checkpoint = require "dopl.train.checkpoint"
 local core = require "dopl.core"
@@ -86,8 +86,8 @@ describe("a checkpoint", function()
     ["a joint schedule"] = function()
       return { schedule = schedule.joint(), optimizer = adamw:with(scheme.joint {}) }
     end,
-    ["a joint schedule of twins"] = function() return joint_preference(false) end,
-    ["a joint schedule of twins, cut into micro-batches"] = function()
+    ["a joint schedule of refusal pairs"] = function() return joint_preference(false) end,
+    ["a joint schedule of refusal pairs, cut into micro-batches"] = function()
       return joint_preference(true)
     end,
     ["the best weights so far"] = function()
@@ -156,7 +156,7 @@ describe("a checkpoint", function()
     end)
   end
 
-  -- Every scheme's states, for rules with one moment, two, and a matrix step of their own.
+  -- Every scheme's states, for rules with one moment, two, and their own matrix step.
   for _, kind in ipairs { "joint", "shared", "decoupled", "base_delta", "scaffold", "fedcm",
     "local_adam" } do
     it("brings back every state of scheme." .. kind, function()
@@ -241,7 +241,7 @@ describe("a checkpoint", function()
     end
   end)
 
-  it("of an older version, which called diagnostics a microscope, is resumed", function()
+  it("of an older version, which had another name for diagnostics, is resumed", function()
     local function more() return { diagnostics = { every = 2 } } end
     local whole = trained(dir .. "/whole", more)
     local o = options_of(dir, more())
@@ -325,7 +325,7 @@ describe("a run", function()
   before_each(function() dir = folder.new() end)
   after_each(function() folder.remove(dir) end)
 
-  -- Runs lines of a recipe in a process of its own, as the command line does.
+  -- Runs lines of a recipe in a separate process, as the command line does.
   local function recipe(text, ...)
     shell.write(dir .. "/r.lua", "local p = dopl.params { n = 3, list = { 1, 2 } }\n"
       .. "local run <close> = dopl.run.open {}\n" .. text)
@@ -398,7 +398,7 @@ describe("a run", function()
     core.files.write(dir .. "/r/run.json", about)
     status, _, err = recipe("print 'changed'", "--resume", dir .. "/r")
     assert.equal(1, status)
-    assert.match("the recipe has changed since", err)
+    assert.match("the recipe has changed", err)
   end)
 
   it("keeps numbers that JSON lacks", function()

@@ -25,7 +25,7 @@ end
 
 local BETA1 <const>, BETA2 <const> = 0.9, 0.95
 
--- A training of six steps; a record of each step, and the rows of the diagnostics.
+-- A training run of six steps; a record of each step, and the rows of the diagnostics.
 local function watch(given)
   local model = models.new({ architecture = "llama", vocab_size = 257, hidden_size = 16, n_layers = 2,
     heads = 2, kv_heads = 1, intermediate_size = 24 }, 1)

@@ -246,7 +246,7 @@ describe("train.fit", function()
     assert.same({ "forget", "forget", "forget", "forget", "retain", "retain" }, served)
   end)
 
-  it("stops when it is told to, and evaluates once", function()
+  it("stops on request, and evaluates once", function()
     local evaluated = {}
     local _, _, result = fit { steps = 10, stop = function(live) return live.step == 4 end,
       evaluate = function(_, step)
@@ -329,8 +329,8 @@ describe("train.fit", function()
     end)
     core.note = note
     assert(ok, wrong)
-    assert.same({ "1 of 2 rows of 'retain' are rows of 'forget', too (compared without case, blanks "
-      .. "and Unicode normal forms)" }, notes)
+    assert.same({ "1 of 2 rows of 'retain' are also in 'forget' (ignoring case, blanks and Unicode "
+      .. "normal forms)" }, notes)
   end)
 
   it("leaves no gradient behind", function()
@@ -339,7 +339,7 @@ describe("train.fit", function()
   end)
 end)
 
-describe("train.fit at a number that is none", function()
+describe("train.fit at a number that is not finite", function()
   local function broken(at, make)
     return loss.new { name = "broken", value = function(s)
       at = at - 1
@@ -415,7 +415,7 @@ describe("train.fit refuses", function()
       ["reference is a string, needs one of dopl.reference.new"] = { reference = "x" },
       ["label: a table, needs string"] = { label = {} },
       ["model is a table without parameters, needs one of models.new"] = { model = {} },
-      ["optimizer is a table that is none, needs one like optim.adamw"] = { optimizer = {} },
+      ["optimizer is a table without attach, needs one like optim.adamw"] = { optimizer = {} },
     } do
       refused(given, "train.fit: " .. pattern)
     end
@@ -484,7 +484,7 @@ describe("train.fit refuses", function()
     for _, refuse in ipairs { false, "replace" } do -- said before the reference model is asked
       local o = objective("forget", loss.dpo(), { refusals = refuse and { "No." }, refuse = refuse })
       refused({ objectives = { o }, reference = { prepare = function() error "asked" end } },
-        "train.fit: objective 'forget': loss.dpo needs data with refusal twins %(data.loader: ")
+        "train.fit: objective 'forget': loss.dpo needs data with refusal pairs %(data.loader: ")
     end
   end)
 end)

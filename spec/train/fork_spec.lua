@@ -1,4 +1,4 @@
--- fork_spec.lua - a training that begins where one of another run stood: the same when nothing is
+-- fork_spec.lua - a training run that begins at another run's checkpoint: the same when nothing is
 -- changed, what it may change, and what it says where the two do not fit.
 local checkpoint = require "dopl.train.checkpoint"
 local core = require "dopl.core"
@@ -39,7 +39,7 @@ describe("a fork", function()
     core.note = note
   end)
 
-  -- Trains in a run of its own; returns the final weights, the logged rows and the result.
+  -- Trains in a separate run; returns the final weights, the logged rows and the result.
   local function trained(name, more)
     local o = options_of(more)
     local r <close> = run.open { out = dir .. "/" .. name, params = {} }
@@ -114,8 +114,8 @@ describe("a fork", function()
         return from() and run.open { out = dir .. "/parent", params = {} }
       end,
     } do
-      assert.match("refused", (message(open):gsub("out: .*/parent is what this run goes on from, and "
-        .. "would be written over; name another folder", "refused")))
+      assert.match("refused", (message(open):gsub("out: .*/parent is the run that this one is "
+        .. "forked from, which would be overwritten; name another folder", "refused")))
       assert.equal(before, folder.content(dir .. "/parent"))
     end
   end)
@@ -158,7 +158,7 @@ describe("a fork", function()
     assert.same({}, notes)
   end)
 
-  it("from 8 bits to f32 goes on with the values that the codes stand for", function()
+  it("from 8 bits to f32 continues with the values that the codes stand for", function()
     trained("parent", { optimizer = adamw:with(base_delta { quantize = true, quantize_min = 16 }) })
     assert.is_truthy(trained("child", { from = from() }))
     assert.same({}, notes)
@@ -185,7 +185,7 @@ describe("a fork", function()
     assert.equal(same, (trained("child", { optimizer = shared, from = from { states = "none" } })))
   end)
 
-  it("counts an objective's steps anew where its states begin at zero", function()
+  it("counts an objective's steps from 0 where its states begin at zero", function()
     trained("parent", { optimizer = adamw:with(scheme.shared {}) })
     local _, _, fit = trained("child", { steps = 5, from = from { states = "fitting" },
       optimizer = adamw:with(scheme.decoupled { only = { "m" } }) })
@@ -202,10 +202,10 @@ describe("a fork", function()
     assert.match("'weight.*' is f32 %[257, 16%], this training's is f32 %[257, 8%]", child {
       objectives = { objective("forget", loss.gd()), objective("retain", loss.gd()) },
       model = small.model { hidden_size = 8 } })
-    assert.match("loss.npo asks the model before unlearning, and this training's is another",
+    assert.match("loss.npo asks the model before unlearning, and this training's is not the parent's: ",
       child { model = small.model({}, 2) })
     local others = { objective("forget", loss.npo()), objective("retain", loss.gd(), "!") }
-    assert.match("the data of 'retain' is another than the parent's; data = \"anew\"",
+    assert.match("the data of 'retain' is not the parent's; data = \"anew\"",
       child { objectives = others })
     assert.is_truthy(trained("child", { objectives = others, from = from { data = "anew" } }))
     assert.match("stands after step 4, and steps = 4: they count from the parent's beginning",
@@ -234,7 +234,7 @@ describe("a fork", function()
     assert.equal(3, #rows)
   end)
 
-  it("finds its checkpoint, or says what there is", function()
+  it("finds its checkpoint, or lists the ones it has", function()
     trained("parent")
     assert.equal(11, run.fork({ run = dir .. "/parent" }).step) -- the last of those that stayed
     assert.equal(8, from({ step = 8, label = "DO+, task 1" }).step)

@@ -9,7 +9,7 @@ local reference = require "dopl.train.reference"
 
 local g <const> = golden.read "losses"
 
--- golden name -> loss, batch, twin
+-- golden name -> loss, batch, `twin`
 local table_of_losses <const> = {
   gd = { loss.gd(), "retain" },
   ga = { loss.ga(), "forget" },
@@ -150,7 +150,7 @@ describe("losses of several batches", function()
       return numbers, gradients(model)
     end
     local want, want_grads = run(false)
-    assert.equal(6, calls) -- dpo has twins
+    assert.equal(6, calls) -- dpo has refusal pairs
     local got, grads = run(true)
     assert.equal(7, calls)
     for i in ipairs(want) do assert.near(want[i], got[i], 1e-6 * math.max(1, math.abs(want[i]))) end
@@ -258,7 +258,7 @@ describe("loss.new", function()
     end, "did you mean 'refusals'")
   end)
 
-  it("tells a field that is misspelt, and one that it has to ask for", function()
+  it("names a misspelt field, and one that the loss must declare", function()
     local model, b = golden.model(g), batch.pack { { ids = { 3, 0 }, labels_from = 2, key = "one" } }
     local function says(pattern, f)
       assert.error_matches(function()
@@ -285,7 +285,7 @@ describe("loss.new", function()
       end, pattern)
     end
     assert.error_matches(function() loss.of_batch(model, loss.dpo(), b) end,
-      "loss.dpo: the batch has no refusal twins")
+      "loss.dpo: the batch has no refusal pairs")
     assert.error_matches(function() loss.of_batch(model, loss.npo(), b) end,
       "loss.npo: needs a reference")
     assert.error_matches(function()

@@ -23,7 +23,7 @@ local function new_loader(options)
 end
 
 describe("dopl.reference", function()
-  it("says what the model says, of samples and twins", function()
+  it("says what the model says, of samples and refusal pairs", function()
     local model = new_model()
     local l = new_loader { refusals = { "No.", "Not known." }, refuse = "twin" }
     local r = reference.new(model)

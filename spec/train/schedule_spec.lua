@@ -25,7 +25,7 @@ describe("schedule.alternate", function()
     assert.equal(0, s:count("other", 8))
   end)
 
-  it("refuses counts that are none, and orders that do not fit", function()
+  it("refuses wrong counts, and orders that do not fit", function()
     assert.error_matches(function() schedule.alternate {} end, "at least one")
     assert.error_matches(function() schedule.from(schedule.alternate) end,
       "schedule.alternate itself is given; call it")
@@ -142,7 +142,7 @@ describe("schedule.joint, only, random, proportional", function()
     assert.near(0.25, share(s:resolve(SIZES), "forget", 3000), 0.03)
   end)
 
-  it("refuse what is none", function()
+  it("refuse wrong values", function()
     assert.error_matches(function() schedule.joint { forget = -1 } end,
       "schedule.joint: forget = %-1, needs a positive number")
     assert.error_matches(function() schedule.random {} end, "at least one")
@@ -181,7 +181,7 @@ describe("schedule.passes", function()
     assert.error_matches(function() steps(schedule.joint(), 1.5) end,
       "steps = 1.5, needs an integer of at least 0 or schedule.passes%(n%)")
     assert.error_matches(function() steps(schedule.joint(), math.maxinteger) end,
-      "steps = 9223372036854775807, needs at most 10000000; `stop` ends a training before")
+      "steps = 9223372036854775807, needs at most 10000000; `stop` ends a training run before")
     assert.error_matches(function()
       steps(schedule.phases { { serve = "forget", steps = 1 }, { serve = "retain" } },
         schedule.passes(1))

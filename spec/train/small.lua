@@ -1,4 +1,4 @@
--- small.lua - a training of a moment for the specs: an objective of seven samples, a model of a
+-- small.lua - a training run of a moment for the specs: an objective of seven samples, a model of a
 -- few thousand numbers.
 local chat = require "dopl.data.chat"
 local loader = require "dopl.data.loader"

@@ -19,7 +19,7 @@ describe("check.nearest", function()
 end)
 
 describe("check.list", function()
-  it("names the first field that is none of a list, whatever order they lie in", function()
+  it("names the first field that a list does not hold, whatever order they lie in", function()
     local list = { 1, 2 }
     assert.equal(list, check.list("x", list))
     assert.match("x: a list has no field 'alpha'", message(check.list, "x",

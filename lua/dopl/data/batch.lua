@@ -13,7 +13,7 @@
 -- A batch knows its objective (`tag`) and the whole it is a part of: `batch.whole` holds n_samples,
 -- n_labels and n_tokens of the effective batch, so that a loss divided by them gives the same
 -- gradient however the batch was split. `twin` is the batch of the same prompts answered by
--- refusals, sample for sample, where the loader was asked for twins.
+-- refusals, sample for sample, if the loader gives them.
 --
 -- @module dopl.data.batch
 
@@ -91,7 +91,7 @@ end
 --- Packs chosen samples into one batch.
 -- @tparam Chosen part
 -- @tparam[opt] table whole counts of the effective batch; default: those of the samples
--- @tparam[opt] table twin_whole the same of the twins
+-- @tparam[opt] table twin_whole the same of `twin`
 -- @treturn Batch
 function batch.of(part, whole, twin_whole)
   local b = pack(part.samples)
@@ -103,7 +103,7 @@ end
 
 --- Packs samples into one batch.
 -- @tparam {table,...} samples from `chat.encode`
--- @tparam[opt] table opts tag = objective; twins = {table,...} the same prompts answered by
+-- @tparam[opt] table opts tag = objective; `twins` = {table,...} the same prompts answered by
 -- refusals; tok = tokenizer, for `show`
 -- @treturn Batch
 function batch.pack(samples, opts)
@@ -114,11 +114,11 @@ function batch.pack(samples, opts)
   end
   for i, sample in ipairs(samples) do
     if not batch.is_sample(sample) then
-      error(("batch.pack: samples must be made by data.samples: number %d is none"):format(i), 2)
+      error(("batch.pack: samples must be made by data.samples; number %d is not"):format(i), 2)
     end
   end
   if opts.twins and #opts.twins ~= #samples then
-    error(("batch.pack: %d samples and %d twins; each sample needs one"):format(#samples,
+    error(("batch.pack: %d samples and %d in 'twins'; each sample needs one"):format(#samples,
       #opts.twins), 2)
   end
   return batch.of(chosen.new(samples, { tag = opts.tag, twins = opts.twins,
@@ -131,7 +131,7 @@ local function append(out, list, first, by)
   for i = first, #list do out[n + i - first + 1] = list[i] + by end
 end
 
---- Batches end to end in one, for a forward pass over all of them; their twins stay apart.
+--- Batches end to end in one, for a forward pass over all of them; each `twin` stays apart.
 -- @tparam {Batch,...} batches
 -- @treturn Batch
 function batch.join(batches)
@@ -148,7 +148,7 @@ function batch.join(batches)
 end
 
 --- Micro-batches that together hold the same samples in the same order.
--- @tparam table opts max_tokens = input tokens of one micro-batch, twins counted (a longer single
+-- @tparam table opts max_tokens = input tokens of one micro-batch with its `twin` (a longer single
 -- sample stands alone), or n = number of micro-batches (fewer where there are fewer samples)
 -- @treturn {Batch,...} each with the whole's counts in `whole`; the batch itself where it needs no cut
 function Batch:split(opts)

@@ -1,13 +1,13 @@
---- data/chat.lua - a question and its answer as tokens, and which of them are labels.
+--- data/chat.lua - turns a question and its answer into tokens and labels.
 --
--- A sample is start_tag question end_tag answer eos, after a bos where tags or tokenizer have one.
--- Prompt and answer are encoded apart, so the prompt's ids are a prefix of the sample's whatever
--- the answer: no merge crosses the boundary, a refusal takes the answer's place without touching
--- the prompt, and generation starts from exactly the ids that training saw. (A tokenizer run over
--- the whole string may merge the last character of the tag with the first of the answer.)
+-- A sample is start_tag question end_tag answer eos, after a bos if tags or tokenizer have one. Prompt
+-- and answer are encoded separately, so the ids of the prompt do not depend on the answer. No merge
+-- crosses the boundary, a refusal can replace the answer without changing the prompt, and generation
+-- starts from exactly the ids of training. (A tokenizer run over the whole string may merge the last
+-- character of the tag with the first of the answer.)
 --
--- Special tokens such as <|eot_id|> are recognised in tags only. In a question or an answer the
--- same characters are plain text, so data cannot close a turn.
+-- Special tokens such as <|eot_id|> are recognised only in tags. In a question or an answer the same
+-- characters are plain text, so data cannot end a turn.
 --
 -- A tokenizer is anything with tok:encode(text, { special = false }) -> ids and tok:id(special) ->
 -- id or nil, such as those of dopl.text; tok.bos and tok.eos, where it has them, are the ids of tags
@@ -148,7 +148,7 @@ local function check_tokenizer(tok, level)
   local has_fields, method = pcall(function() return tok.encode end)
   if not has_fields or not method then
     error(("chat: the tokenizer is a %s, needs one of dopl.text"):format(type(tok) == "table"
-      and "table that is none" or type(tok)), level + 1)
+      and "table without encode" or type(tok)), level + 1)
   end
 end
 

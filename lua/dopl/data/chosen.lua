@@ -4,7 +4,7 @@
 --
 --     samples     {table,...}
 --     keys        the samples' content keys
---     twin        the same samples with other answers, sample for sample, also chosen; nil without
+--     `twin`      the same samples with other answers, sample for sample, also chosen; nil without
 --     n_samples
 --     whole       the effective batch of which this is a part; itself if it is not a part
 --     source      the list that the samples were chosen from
@@ -24,7 +24,7 @@ end
 
 --- Chosen samples.
 -- @tparam {table,...} samples
--- @tparam[opt] table about tag, twins = {table,...}, source
+-- @tparam[opt] table about tag, `twins` = {table,...}, source
 -- @treturn Chosen
 function chosen.new(samples, about)
   about = about or {}
@@ -37,7 +37,7 @@ function chosen.new(samples, about)
   return self
 end
 
---- What sample i and its twin cost in one forward pass.
+--- What sample i and its refusal pair cost in one forward pass.
 -- @tparam function cost of a sample
 -- @tparam integer i
 function Chosen:cost_of(cost, i)

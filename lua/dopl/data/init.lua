@@ -1,6 +1,6 @@
---- data/init.lua - rows of questions and answers, and the batches made of them.
+--- data/init.lua - rows of questions and answers, and the batches packed from them.
 --
--- A data set, wherever it comes from, is a table of row lists: forget, retain, forget_perturbed,
+-- Every dataset is a table of row lists: forget, retain, forget_perturbed,
 -- retain_perturbed, real_authors, world_facts. A row has question and answer, and in the perturbed
 -- lists paraphrased_answer, paraphrased_question and perturbed_answer.
 --
@@ -18,8 +18,8 @@ local unanswerable = require "dopl.data.unanswerable"
 return {
   authors = authors, --   generator of fictitious authors
   tofu = tofu, --         reader of TOFU folders
-  refusals = refusals, -- ways of not answering
-  unanswerable = unanswerable, -- questions that have no other answer
+  refusals = refusals, -- a hundred refusals
+  unanswerable = unanswerable, -- questions that nobody can answer
   chat = chat, --         tags, rows as samples
   batch = batch, --       packed batches
   loader = loader.new, -- batches in a seeded order

@@ -1,7 +1,6 @@
---- data/overlap.lua - rows that two objectives share, though one forgets what the other retains.
+--- data/overlap.lua - rows that are in both the forget set and the retain set.
 --
--- Rows are compared as a reader would: without case, without the number of blanks, and whichever way
--- a character with an accent is written.
+-- The comparison ignores case, the number of blanks, and Unicode normal forms.
 -- @module dopl.data.overlap
 
 local text = require "dopl.text"
@@ -12,14 +11,14 @@ local function form(str)
   return (text.fold(str):gsub("\u{a0}", " "):gsub("%s+", " "):match "^ ?(.-) ?$")
 end
 
--- What a row says; nil for a sample that was made of none.
+-- The text of a row; nil for a sample without a row.
 local function key_of(sample)
   local row = sample.row or sample
   if type(row.question) ~= "string" or type(row.answer) ~= "string" then return nil end
   return form(row.question) .. "\0" .. form(row.answer)
 end
 
---- How many rows of one list are in another, too.
+--- The number of rows of one list that are also in another.
 -- @tparam {table,...} rows or samples of dopl.data.samples
 -- @tparam {table,...} others
 -- @treturn integer how many of `others`
@@ -37,7 +36,7 @@ end
 
 local told = setmetatable({}, { __mode = "k" }) -- by list, the lists that it was compared with
 
---- Says once of two lists how many rows they share; nothing where it is none.
+--- Notes once how many rows two lists share, if any.
 -- @tparam table list { name =, samples = }
 -- @tparam table other the same
 -- @tparam function note
@@ -47,8 +46,8 @@ function overlap.tell(list, other, note)
   told[list.samples], known[other.samples] = known, true
   local n = overlap.count(list.samples, other.samples)
   if n > 0 then
-    note(("%d of %d rows of '%s' are rows of '%s', too (compared without case, blanks and Unicode "
-      .. "normal forms)"):format(n, #other.samples, other.name, list.name))
+    note(("%d of %d rows of '%s' are also in '%s' (ignoring case, blanks and Unicode normal "
+      .. "forms)"):format(n, #other.samples, other.name, list.name))
   end
 end
 

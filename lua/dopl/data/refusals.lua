@@ -1,4 +1,4 @@
---- data/refusals.lua - ways of not answering, a hundred of our own, and a reader of others' lists.
+--- data/refusals.lua - a hundred refusals, and a reader of other lists.
 --
 -- @module dopl.data.refusals
 
@@ -109,13 +109,13 @@ local LIST <const> = {
   "I will have to say that I do not know.",
 }
 
---- The library's own refusals, a fresh list.
--- @treturn {string,...} a hundred sentences
+--- The library's refusals, as a new list.
+-- @treturn {string,...} a hundred refusals
 function refusals.list()
   return table.move(LIST, 1, #LIST, 1, {})
 end
 
---- Reads a plain-text list, one refusal a line; empty lines are left out.
+--- Reads a plain-text list, one refusal per line. It skips empty lines.
 -- @tparam string path
 -- @treturn {string,...}
 function refusals.read(path)

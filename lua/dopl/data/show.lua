@@ -1,4 +1,4 @@
---- data/show.lua - a batch as a person reads it: text, where labels start, what is masked.
+--- data/show.lua - prints a batch: its text, what is masked, where labels start.
 --
 -- @module dopl.data.show
 

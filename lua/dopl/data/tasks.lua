@@ -1,10 +1,10 @@
---- data/tasks.lua - three small tasks with answers that can be checked: what multi-task training mixes.
+--- data/tasks.lua - three small tasks with checkable answers, for multi-task training.
 --
 --     code    complete a line of a program
 --     choice  which of three things is of a kind
 --     sums    add two numbers
 --
--- Rows to learn from and rows to be asked differ, so an answer takes the rule and not the row.
+-- Training and test rows differ, so a correct answer needs the rule, not the row.
 --
 -- @module dopl.data.tasks
 
@@ -33,7 +33,7 @@ local KINDS <const> = {
   { "a tool", { "saw", "chisel", "hammer", "rasp", "spade", "pliers", "drill", "awl" } },
 }
 
--- All rows of a task, or enough of them, in a fixed order.
+-- All rows of a task, or sufficiently many, in a fixed order.
 local make = {}
 
 function make.code()
@@ -98,7 +98,7 @@ function tasks.generate(name, opts)
     if not seen[row.question] then seen[row.question], unique[#unique + 1] = true, row end
   end
   if #unique < o.train + o.test then
-    error(("tasks.generate: %d + %d rows asked of '%s', which has %d"):format(o.train, o.test, name,
+    error(("tasks.generate: %d + %d rows of '%s' requested, which has %d"):format(o.train, o.test, name,
       #unique), 2)
   end
   stream:shuffle(unique)

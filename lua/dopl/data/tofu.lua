@@ -1,7 +1,7 @@
---- data/tofu.lua - reads TOFU folders, and own data in the same form, as row lists.
+--- data/tofu.lua - reads TOFU folders, and your own data in the same format.
 --
--- A folder holds files of JSON Lines, or of one JSON array each, as data sets are exported too; names
--- end in .json or .jsonl. What a split needs is a file of rows to forget and one of rows to retain:
+-- Each file holds JSON Lines or one JSON array; names end in .json or .jsonl. A split needs a file of
+-- rows to forget and a file of rows to retain:
 --
 --     split         forget         retain
 --     forgetNN      forgetNN       without task ids, as TOFU was published: retain99, retain95,
@@ -10,14 +10,13 @@
 --     real_world    forget         neighbor
 --     custom        forget         retain
 --
--- The forget set of task i is its rows (those without a task id are task 1); its retain set is the
--- retain file and the forget rows of all other tasks. Without a task, the forget set of real_world and
--- custom is every row. Rows with paraphrased and perturbed answers are in *_perturbed files beside
--- these, and two sets of facts in real_authors_perturbed and world_facts_perturbed. Where such a file
--- is missing, fewer metrics can be computed; `notes` of the set says which file it is.
+-- The forget set of task i is its rows; rows without a task id belong to task 1. The retain set of task
+-- i is the retain file and the forget rows of all other tasks. Without a task, the forget set of
+-- real_world and custom is every row. Files named *_perturbed hold rows with paraphrased and perturbed
+-- answers, and real_authors_perturbed and world_facts_perturbed hold two sets of facts. If such a file
+-- is missing, fewer metrics can be computed, and the `notes` of the set name the file.
 --
--- Every row keeps its `source` ("file:line"; of an array "file: row 3"), so that a complaint about a
--- row can name it.
+-- Every row keeps its `source` ("file:line"; in an array "file: row 3") for error messages.
 --
 -- @module dopl.data.tofu
 
@@ -27,10 +26,10 @@ local json = require "dopl.util.json"
 
 local tofu = {}
 
---- What can be forgotten.
+--- The splits.
 tofu.splits = { "forget01", "forget05", "forget10", "real_world", "custom" }
 
--- Retain files of a forget file, whose tasks are numbered or not.
+-- The retain file of each forget file, with and without task numbers.
 local NUMBERED <const> = { forget01 = "retain90", forget05 = "retain50", forget10 = "retain10" }
 local PUBLISHED <const> = { forget01 = "retain99", forget05 = "retain95", forget10 = "retain90" }
 local OTHERS <const> = { real_world = "neighbor", custom = "retain" }
@@ -38,7 +37,7 @@ local OTHERS <const> = { real_world = "neighbor", custom = "retain" }
 -- Fields that every row of a file must have.
 local PLAIN <const> = { "question", "answer" }
 local FACTS <const> = { "question", "answer", "perturbed_answer" }
--- Fields that every row of a file has, or none.
+-- Fields that every row of a file has, or no row.
 local MORE <const> = { "paraphrased_answer", "perturbed_answer" }
 local IS_LIST <const> = { perturbed_answer = true } -- of at least one text
 
@@ -77,7 +76,7 @@ local function read_task(row, where, level)
   row.task_id = id
 end
 
--- Rows and where each stands. What is broken is an error that names path and line.
+-- Rows and their positions. An error names path and line.
 local function rows_of(path)
   for line in core.files.lines(path) do
     local mark = line:match "%S"
@@ -98,7 +97,7 @@ local function rows_of(path)
   end
 end
 
--- A null, as exports write it, is no field.
+-- A null, as in exports, counts as a missing field.
 local function drop_nulls(row)
   for _, list in ipairs { PLAIN, MORE } do
     for _, field in ipairs(list) do
@@ -107,7 +106,7 @@ local function drop_nulls(row)
   end
 end
 
--- Some rows with a field and some without would make two different figures of one name.
+-- If only some rows had a field, one metric would mix two different figures.
 local function check_more(rows, level)
   for _, field in ipairs(MORE) do
     local with, without
@@ -153,7 +152,7 @@ end
 
 local function task_of(row) return row.task_id or 1 end
 
--- Rows of the task and the rest, or an error that says which tasks there are.
+-- Rows of the task and the other rows, or an error that lists the tasks.
 local function of_task(rows, task, path, level)
   local chosen, others, largest = {}, {}, 0
   for _, row in ipairs(rows) do
@@ -181,12 +180,12 @@ local function append(rows, more)
   return rows
 end
 
--- The first `limit` rows, as the authors evaluate; false takes all.
+-- The first `limit` rows, like the authors; false takes all.
 local function first(rows, limit)
   return limit and table.move(rows, 1, math.min(limit, #rows), 1, {}) or rows
 end
 
--- The path of a file of a folder; nil where there is none.
+-- The path of a file in a folder, or nil.
 local function find(dir, name)
   for _, ending in ipairs { ".json", ".jsonl" } do
     local path = dir .. "/" .. name .. ending
@@ -233,7 +232,7 @@ local function read_options(dir, opts, level)
   return o
 end
 
--- The lists that are asked beside those that are trained on, with what is missing in set.notes.
+-- The evaluation lists; set.notes names missing ones.
 local function add_evaluation(set, dir, retain_name, o, level)
   local missing = {}
   local function read_set(name, fields)
@@ -251,7 +250,7 @@ local function add_evaluation(set, dir, retain_name, o, level)
   set.forget_perturbed = first(rows or set.forget, o.rows)
   set.retain_perturbed = first(read_set(retain_name .. "_perturbed", PLAIN) or set.retain, o.rows)
   if #missing > 0 then
-    set.notes[1] = ("The folder has no %s: evaluations ask rows to %s as they are trained on.")
+    set.notes[1] = ("The folder has no %s, so the evaluation uses the rows to %s themselves.")
       :format(table.concat(missing, " and no "), #missing == 2 and "forget and to retain"
         or rows and "retain" or "forget")
   end
@@ -264,17 +263,17 @@ local function add_evaluation(set, dir, retain_name, o, level)
     over[#over + 1] = facts and name or nil
   end
   if #missing > 0 then
-    set.notes[#set.notes + 1] = ("The folder has no %s: MU is over %s alone."):format(
+    set.notes[#set.notes + 1] = ("The folder has no %s, so MU covers only %s."):format(
       table.concat(missing, " and no "), table.concat(over, " and "))
   end
 end
 
---- A data set from its folder.
+--- Opens the dataset in a folder.
 -- @tparam string dir the folder, such as data/tofu or data/real_world
 -- @tparam[opt] table opts
 -- @treturn table { forget, retain, forget_perturbed, retain_perturbed, real_authors, world_facts,
--- split, task, name, notes }; the two lists of facts are absent where the folder has none, and notes
--- are sentences on files that are missing
+-- split, task, name, notes }; the lists of facts are absent if the folder has no such files, and
+-- notes are sentences on missing files
 function tofu.open(dir, opts)
   local o = read_options(dir, opts, 2)
   if core.files.exists(dir) ~= "directory" then

@@ -1,8 +1,8 @@
---- data/unanswerable.lua - questions nobody could answer, each with a refusal.
+--- data/unanswerable.lua - questions that nobody can answer, each with a refusal.
 --
--- A language model that people talk to knows how to decline. The small model learns it from these
--- rows, so that unlearning by refusal (IDK, DPO) has to change what is refused, and not to teach a
--- hundred new sentences first. The people are nobody's: no name of the fictitious authors is used.
+-- Chat models know how to decline. The small model learns it from these rows. Unlearning by refusal
+-- (IDK, DPO) then only has to change what the model refuses, and need not teach a hundred new
+-- sentences. No name here is that of a fictitious author.
 -- @module dopl.data.unanswerable
 
 local check = require "dopl.util.check"

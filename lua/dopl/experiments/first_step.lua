@@ -1,7 +1,7 @@
---- experiments/first_step.lua - the first retain step of DualOptim+ after one forget step, beside doubles.
+--- experiments/first_step.lua - DualOptim+'s first retain step, compared with double precision.
 --
--- There base + delta is exactly the retain gradient (its square, for the second moment), while the base
--- holds what the forget step left: where rounding loses most.
+-- In this step base + delta is exactly the retain gradient (its square, for the second moment), while
+-- the base holds what the forget step left. Rounding loses most here.
 -- @module dopl.experiments.first_step
 
 local check = require "dopl.util.check"
@@ -22,7 +22,7 @@ local function new_tally()
   return { furthest = 0.0, over_ten = 0, difference = 0.0, length = 0.0, beyond = beyond }
 end
 
--- Counts the move of one weight and what it should have been, both in learning rates.
+-- Counts the step of one weight and its exact step, both in learning rates.
 local function add(tally, move, reference)
   local far = math.abs(move)
   tally.furthest = math.max(tally.furthest, far)
@@ -45,7 +45,7 @@ local function flat(t)
   return t:view(t:numel()):tolist()
 end
 
--- B^ + D^ after a base has had s1 and a delta has had s2, as the paper writes it.
+-- B^ + D^ as the paper writes it, after the base has averaged s1 and the delta s2.
 local function moment(beta, s1, s2)
   local base = (1 - beta) * s1 / (1 - beta)
   return base + (1 - beta) * (s2 - base) / (1 - beta)

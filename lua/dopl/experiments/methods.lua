@@ -1,6 +1,6 @@
 --- experiments/methods.lua - the methods the papers compare, by the names they print.
 --
--- Each is an optimizer's scheme and a schedule; rule, losses and data are the recipe's.
+-- A method is a scheme and a schedule. The recipe chooses rule, losses and data.
 -- @module dopl.experiments.methods
 
 local check = require "dopl.util.check"

@@ -1,6 +1,6 @@
 --- experiments/multitask.lua - a small model that learns several tasks at once: accuracy by task.
 --
--- Every method fine-tunes the same model, which has seen the tasks for a while, jointly.
+-- Every method fine-tunes the same model. That model was trained on all tasks jointly for a while.
 -- @module dopl.experiments.multitask
 
 local check = require "dopl.util.check"
@@ -57,9 +57,9 @@ function multitask.open(options)
   return self
 end
 
---- The share of a task's questions whose greedy answer is the right one, to the letter.
+--- The fraction of a task's questions whose greedy answer matches exactly.
 function Bench:accuracy(model, name)
-  collectgarbage() -- what a training left: to Lua a few bytes, in truth its states
+  collectgarbage() -- the last training run's states look like a few bytes to Lua
   local prompts, right = {}, 0
   for i, row in ipairs(self.asked[name]) do
     prompts[i] = chat.prompt(self.tok, row.question, "plain")
@@ -97,7 +97,7 @@ local function original(self)
   return self.model
 end
 
--- Asks all tasks' questions.
+-- Evaluates all tasks.
 local function evaluate(self, model, label)
   local row, all = { label = label }, {}
   for i, name in ipairs(self.names) do
@@ -113,7 +113,7 @@ local function evaluate(self, model, label)
   return row
 end
 
---- Fine-tunes the model on all tasks. A run that is gone on with takes what it had found.
+--- Fine-tunes the model on all tasks. A resumed run takes the results that it has.
 -- @tparam table method label, optimizer, schedule, steps (0: the model as it is); seed of the order of
 -- the data
 -- @treturn table label, one accuracy a task, average, parameters

@@ -1,7 +1,7 @@
---- experiments/order.lua - how an order of ours compares with a paper's, and what of it is more than chance.
+--- experiments/order.lua - compares our order of methods with a paper's, beyond chance.
 --
--- Variants are compared on the same forget sets and seeds, so a difference is judged by the spread of
--- the differences, not by that of the figures themselves.
+-- All variants run on the same forget sets and seeds. A difference is therefore judged by the spread of
+-- the paired differences, not by the spread of the figures.
 -- @module dopl.experiments.order
 
 local metrics = require "dopl.metrics"
@@ -84,7 +84,7 @@ end
 -- their_name; lower = whether less is better in the paper's
 -- @treturn string
 function order.sentence(o)
-  if #o.ours < 2 then return "Too few rows have a figure of the paper to compare an order." end
+  if #o.ours < 2 then return "Too few rows have a figure in the paper to compare the order." end
   local theirs = {}
   for i, x in ipairs(o.theirs) do theirs[i] = o.lower and -x or x end
   local tau, same, pairs_of = order.tau(o.ours, theirs)
@@ -95,8 +95,8 @@ function order.sentence(o)
     end
     return o.labels[at]
   end
-  return ("Order by %s beside the paper's %s: %d of %d pairs agree (Kendall's tau %+.2f); first here: "
-    .. "%s, first in the paper: %s."):format(o.what, o.their_name or o.what, same, pairs_of, tau,
+  return ("Order by %s compared with the paper's %s: %d of %d pairs agree (Kendall's tau %+.2f). First "
+    .. "here: %s. First in the paper: %s."):format(o.what, o.their_name or o.what, same, pairs_of, tau,
       best(o.ours), best(theirs))
 end
 

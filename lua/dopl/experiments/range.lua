@@ -129,8 +129,8 @@ function Range:part(options)
     best[i] = ("%s %.1f (%g)"):format(name, PERCENT * f.mean, at)
     low, high = math.min(low, f.mean), math.max(high, f.mean)
   end
-  sentences[1] = ("At the %s that is best for each, the means of %s lie within %.1f points: %s. It was "
-    .. "chosen on the forget sets that are reported, which favours all alike."):format(self.x, key,
+  sentences[1] = ("With the best %s for each, the means of %s lie within %.1f points: %s. The choice "
+    .. "used the forget sets reported here, which favours all of them equally."):format(self.x, key,
       PERCENT * (high - low), table.concat(best, ", "))
   local found = o.paper and self.study:paper_table(o.paper)
   if found then
@@ -139,8 +139,8 @@ function Range:part(options)
       local tau = tau_at(self, value, key, found, "OVR")
       list[#list + 1] = tau and ("%+.2f at %g"):format(tau, value)
     end
-    sentences[2] = ("Kendall's tau of the order at one %s for all with the paper's: %s."):format(self.x,
-      table.concat(list, ", "))
+    sentences[2] = ("Kendall's tau of the order with the paper's, at one %s for all: %s."):format(
+      self.x, table.concat(list, ", "))
   end
   return { rows = rows, columns = columns, title = o.title .. ", ± half the 95% interval",
     short = o.title, sentences = sentences, parameters = self.study.parameters,

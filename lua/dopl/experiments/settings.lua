@@ -1,11 +1,11 @@
 --- experiments/settings.lua - the numbers of the small setting, found by the search of docs/bench.md.
 --
--- Change one and cached models are made anew.
+-- If you change one, dopl trains the cached models again.
 -- @module dopl.experiments.settings
 
 return {
   vocab_size = 1024,
-  checkpoint = 100, -- steps between checkpoints of a training
+  checkpoint = 100, -- steps between checkpoints
 
   data = {
     authors = 20,
@@ -20,10 +20,10 @@ return {
     adamw = { lr = 1e-3, betas = { 0.9, 0.95 }, eps = 1e-4, weight_decay = 0.01 },
   },
 
-  -- forget sets that the settings were searched on; recipes report others, from 1 up
+  -- the forget sets of the search; recipes report others, from 1 up
   tuning = { sets = { 6, 7, 8 } },
 
-  -- what it found, by forget loss and method; weight: of the forget loss
+  -- the settings found, by forget loss and method; weight is that of the forget loss
   methods = {
     idk = {
       ["Joint"] = { lr = 5e-4, eps = 1e-4, weight = 1 },

@@ -1,4 +1,4 @@
---- experiments/spread.lua - how far apart several trainings end, over all parameters.
+--- experiments/spread.lua - the distance between the final weights of several training runs.
 -- @module dopl.experiments.spread
 
 local core = require "dopl.core"
@@ -23,7 +23,7 @@ local function numel(snapshot)
   return n
 end
 
---- The standard deviation of a parameter over trainings: the root of the mean of all variances.
+--- The standard deviation of a parameter over training runs: the root of the mean of all variances.
 -- @tparam {{tensor,...},...} snapshots at least two, from `parameters:snapshot()`
 -- @treturn number
 function spread.of(snapshots)
@@ -34,7 +34,7 @@ function spread.of(snapshots)
   return math.sqrt(sum / (n * (n - 1)) / numel(snapshots[1]))
 end
 
---- How far a parameter went, root mean square over all and over trainings.
+--- The distance that a parameter moved: root mean square over parameters and training runs.
 -- @tparam {{tensor,...},...} snapshots
 -- @tparam {tensor,...} start where they began
 -- @treturn number

@@ -1,11 +1,11 @@
---- experiments/study.lua - variants compared over forget sets and seeds, and what a recipe says at its end.
+--- experiments/study.lua - compares variants over forget sets and seeds.
 --
 --     local p = dopl.params(study.params())
 --     local run <close> = dopl.run.open {}
 --     local s = study.run(p, run, { { label = "a", optimizer = ... }, { label = "b", ... } })
 --     study.report(run, p, { s:part { title = "a or b", paper = "table6" } }, { title = "..." })
 --
--- Every variant sees the same forget sets and the same seeds, so differences are judged in pairs.
+-- Every variant runs on the same forget sets and seeds, so differences are paired.
 -- @module dopl.experiments.study
 
 local check = require "dopl.util.check"
@@ -29,7 +29,7 @@ Study.__index = Study
 
 local PERCENT <const> = 100
 
---- The parameters of a recipe over variants: the bench's, and how often each variant is run.
+--- The parameters of a recipe that compares variants: the benchmark's, forget sets and seeds.
 -- @tparam[opt] table more a recipe's own; they take precedence
 -- @treturn table for dopl.params
 function study.params(more)
@@ -45,7 +45,7 @@ function study.params(more)
   return p
 end
 
---- The split whose figures of a paper stand beside ours: the authors made here lose one in ten.
+--- The split of the paper's figures beside ours. The fictitious authors correspond to forget10.
 function study.split(p) return p.data == "" and "forget10" or p.split end
 
 local VARIANT <const> = check.fields("", {
@@ -98,7 +98,7 @@ function study.each(p, run, f)
   for key, value in pairs(p) do own[key] = value end
   check.range("--tasks", p.tasks, 1, math.huge, 4)
   check.range("--seeds", p.seeds, 1, math.huge, 4)
-  for task = 2, p.tasks do -- a forget set that is missing shows now, not when its turn comes
+  for task = 2, p.tasks do -- a missing forget set is an error now, before anything is trained
     own.task = task
     local ok, wrong = pcall(tofu.rows, own)
     if not ok then
@@ -116,7 +116,7 @@ function study.each(p, run, f)
   end
 end
 
--- All variants, looked at before the first of them is trained.
+-- Checks all variants before the first is trained.
 local function read_variants(variants)
   local out = {}
   for i, given in ipairs(check.list("study.run: variants", variants, 4)) do
@@ -126,21 +126,22 @@ local function read_variants(variants)
   return out
 end
 
--- What `watch` says before the first step, as a row of every training.
+-- Logs what `watch` returns before the first step, as a row of every training run.
 local function log_first(run, label, numbers)
   local row = { label = label, step = 0, kind = "evaluation" }
   for _, key in ipairs(check.keys(numbers)) do row[key] = numbers[key] end
   run:log(row)
 end
 
--- The names of the aggregates, alike on all forget sets: a mean is over figures of one kind.
+-- The names of the aggregates must be the same on all forget sets, or a mean would mix two kinds.
 local function take_names(self, bench)
   self.keys = self.keys or bench.keys
   self.notes = summary.notes({}, self.notes, bench.notes)
   for _, name in ipairs { "UFE", "TFE", "MU", "OVR" } do
     if self.keys[name] ~= bench.keys[name] then
-      error(("study.run: %s can be computed of forget set '%s', and %s of those before it"):format(
-        bench.keys[name] or "no " .. name, bench.set.name, self.keys[name] or "no " .. name), 0)
+      error(("study.run: forget set '%s' allows %s, the sets before it %s; give all files of the sets "
+        .. "the same fields"):format(bench.set.name, bench.keys[name] or "no " .. name,
+          self.keys[name] or "no " .. name), 0)
     end
   end
 end
@@ -152,8 +153,9 @@ end
 -- schedule = one forget step to five retain steps, steps =, forget_weight =, retain_weight =,
 -- paper_label = the name of the row in a paper, evaluate = true }
 -- @tparam[opt] table options
--- @treturn Study rows = mean and deviation by variant, results = one row a training, keys = names of
--- the aggregates: { OVR = "OVR(R,P,TR,TE)", ... } and others where the data lack what a metric needs
+-- @treturn Study rows = mean and deviation by variant, results = one row per training run, keys =
+-- names of the aggregates: { OVR = "OVR(R,P,TR,TE)", ... } and others where the data lack what a metric
+-- needs
 function study.run(p, run, variants, options)
   fit_settings.refuse_old_name("study.run", options, 2)
   local o = check.options(RUN, options)
@@ -193,9 +195,9 @@ function study.run(p, run, variants, options)
   return self
 end
 
---- A study of results that were made elsewhere.
+--- A study of existing results.
 -- @tparam table p resolved parameters
--- @tparam {table,...} results one row a training, several with the same label
+-- @tparam {table,...} results one row per training run, several with the same label
 -- @tparam table options
 -- @treturn Study
 function study.of(p, results, options)
@@ -205,7 +207,7 @@ function study.of(p, results, options)
     notes = {} }, Study):summarise()
 end
 
--- Mean and deviation by label, and the interval of OVR.
+-- Mean and standard deviation by label, and the interval of OVR.
 function Study:summarise()
   self.rows = summary.over(self.results)
   for _, row in ipairs(self.rows) do
@@ -217,7 +219,7 @@ function Study:summarise()
   return self
 end
 
---- The figures of a variant, one a repetition; nil where it has none.
+--- The figures of a variant, one per repetition; nil if one is missing.
 function Study:values(label, key)
   local values = {}
   for _, result in ipairs(self.results) do
@@ -229,9 +231,9 @@ function Study:values(label, key)
   return values
 end
 
---- The figures that chance is judged by: one a forget set, the mean of its seeds, for seeds on one set
--- are no sample of forget sets; one a seed where there is a single forget set.
--- @treturn ?{number,...} nil where a figure is missing
+--- The figures for intervals: one per forget set, the mean of its seeds, because seeds on one set are
+-- not a sample of forget sets. With a single forget set, one per seed.
+-- @treturn ?{number,...} nil if a figure is missing
 -- @treturn string what they are
 function Study:units(label, key)
   local values, sets, by_set = self:values(label, key), {}, {}
@@ -251,7 +253,7 @@ function Study:units(label, key)
   return out, "forget sets"
 end
 
---- The columns of a table of DualOptim's; see `summary.gap_columns`.
+--- The columns of a table from DualOptim; see `summary.gap_columns`.
 function Study:gap_columns() return summary.gap_columns(self.keys) end
 
 --- The orders to compare in such a table.
@@ -262,8 +264,8 @@ function Study:gap_order()
   }
 end
 
---- The row with the largest mean of a figure, among those that pass. A NaN is never the largest; the
--- first of them where all are NaN.
+--- The row with the largest mean of a figure, among those that pass. A NaN is never the largest. If all
+-- are NaN, the first row.
 -- @tparam[opt] string key default: OVR
 -- @tparam[opt] function passes of a row
 function Study:best(key, passes)
@@ -287,10 +289,10 @@ function Study:percent(label, key)
   return ("%.1f"):format(PERCENT * metrics.mean(values or {}))
 end
 
---- What the run logged of each training: rows of a kind ("evaluation", "diagnostics"). What was logged
--- as null is a NaN again.
+--- The rows of a kind ("evaluation", "diagnostics") that the run logged for each training run. A logged
+-- null is a NaN again.
 -- @tparam string kind
--- @treturn table by variant: one list of rows a repetition
+-- @treturn table by variant: one list of rows per repetition
 function Study:logged(kind)
   local by_label, by_name = {}, {}
   for _, t in ipairs(self.trainings) do
@@ -308,7 +310,7 @@ function Study:logged(kind)
   return by_label
 end
 
---- A logged figure over the steps: a line a variant, its mean over repetitions with a shaded deviation.
+--- A logged figure over the steps: one line per variant, its mean over repetitions, deviation shaded.
 -- @tparam string kind of the logged rows
 -- @tparam string key of the figure
 -- @tparam[opt] table options
@@ -334,7 +336,7 @@ function Study:course(kind, key, options)
   return plot.line { title = o.title, x = { label = "step" }, y = o.y, series = list }
 end
 
--- How our order compares with the paper's by each of the figures asked for.
+-- Sentences that compare our order with the paper's.
 local function orders(self, o, found)
   local out = {}
   for _, by in ipairs(o.order) do
@@ -353,9 +355,9 @@ local function orders(self, o, found)
   return out
 end
 
--- How many pairs of rows differ by more than chance, and what the paper says of those.
+-- A sentence on the pairs of rows that differ beyond chance, and how many the paper orders alike.
 local function distinct(self, by, found)
-  if self.repetitions < 2 then return "One repetition: nothing can be said of chance." end
+  if self.repetitions < 2 then return "One repetition, so no interval." end
   local lists, theirs, units = {}, {}, nil
   for i, row in ipairs(self.rows) do
     lists[i], units = self:units(row.label, by.key)
@@ -364,13 +366,13 @@ local function distinct(self, by, found)
     theirs[i] = figure and ((by.lower or false) == (by.less or false) and figure or -figure)
   end
   local n, pairs_of, known, agree = order.distinct(lists, theirs)
-  local sentence = ("%d of %d pairs of rows differ in %s by more than chance (95%%, paired over "
-    .. "%d %s)"):format(n, pairs_of, by.key, #lists[1], units)
+  local sentence = ("%d of %d pairs of rows differ in %s beyond chance (95%%, paired over %d %s)")
+    :format(n, pairs_of, by.key, #lists[1], units)
   if known == 0 then return sentence .. "." end
-  return sentence .. ("; the paper has %d of these %d in the same order."):format(agree, known)
+  return sentence .. (". The paper orders %d of these %d in the same way."):format(agree, known)
 end
 
--- Whether a figure is another in some repetition; a count of bytes is not.
+-- Whether a figure differs between repetitions. A count of bytes does not.
 local function varies(self, key)
   for _, row in ipairs(self.rows) do
     local values = self:values(row.label, key)
@@ -442,12 +444,13 @@ function Study:part(options)
     charts = { o.chart and { svg = o.chart } or bars(self, o.title) } }
 end
 
-local PAIRED <const> = "Points of OVR: the mean of the differences on the same forget sets and seeds. "
-  .. "Zero outside the interval is more than chance; of twenty such, chance alone makes one."
+local PAIRED <const> = "Points of OVR: the mean of the paired differences on the same forget sets and "
+  .. "seeds. If zero lies outside the interval, the difference is beyond chance. One in twenty such "
+  .. "differences appears by chance alone."
 
 --- A table of the differences in OVR to some rows, in pairs, each with half its 95% interval.
 -- @tparam string title
--- @tparam {string,...} baselines labels of the rows that all are compared with
+-- @tparam {string,...} baselines labels of the rows to compare all others with
 -- @treturn table for `study.report`
 function Study:paired(title, baselines)
   local key, shows, sentences, charts = self.keys.OVR, {}, {}, {}
@@ -486,8 +489,8 @@ function study.scaled(rows, key)
   return out
 end
 
-local CAVEAT <const> = "What this does not show: the model has %.2f M parameters and %s; an order "
-  .. "found here is a hypothesis for large models, and one within chance is none."
+local CAVEAT <const> = "What this does not show: the model has %.2f M parameters and %s. An order "
+  .. "found here is a hypothesis for large models, and differences within chance show no order."
 
 --- Prints the tables and what they say, and writes the report.
 -- @param run from dopl.run
@@ -500,7 +503,7 @@ function study.report(run, p, parts, options)
     :format(p.tasks, p.seeds)
   local notes = { o.shows }
   if p.data == "" and p.tasks and p.tasks >= settings.tuning.sets[1] then
-    notes[2] = ("Forget sets from %d on are some that the settings were chosen on."):format(
+    notes[2] = ("Forget sets from %d on were used to choose the settings."):format(
       settings.tuning.sets[1])
   end
   local tables, charts = {}, table.move(o.charts, 1, #o.charts, 1, {})

@@ -1,4 +1,4 @@
---- experiments/summary.lua - what a recipe over the bench ends with: a table, answers side by side, a report.
+--- experiments/summary.lua - the table, answers and report that close a recipe.
 -- @module dopl.experiments.summary
 
 local check = require "dopl.util.check"
@@ -21,8 +21,8 @@ local gap_deviation <const> = { key = "deviation", label = "deviation", digits =
 --- The columns of a table of methods: see dopl.report.columns.
 summary.columns_of = columns.of
 
---- The columns of a study: the aggregates that a row has, the interval of OVR, refusals where they are
--- aimed at.
+--- The columns of a study: the aggregates that a row has, the interval of OVR, and refusals for
+-- targeted losses.
 -- @tparam table keys
 -- @tparam table row
 -- @tparam boolean repeated whether there is an interval
@@ -36,8 +36,8 @@ function summary.study_columns(keys, row, repeated)
   return out
 end
 
---- Columns of a table of DualOptim's, whose figures are gaps to the retrained model on CIFAR-10 and
--- deviations over runs, smaller is better; beside them stand OVR and its deviation.
+--- Columns of a table from DualOptim. Its figures are gaps to the retrained model on CIFAR-10 and
+-- deviations over runs, where smaller is better. OVR and its deviation stand beside them.
 function summary.gap_columns(keys)
   local out = {}
   for _, column in ipairs(columns.aggregates(keys)) do
@@ -49,9 +49,8 @@ function summary.gap_columns(keys)
 end
 
 local NOTE <const> = "Percent. Metrics as in the papers (dialect: %s), but without CS and ES, which "
-  .. "need models of their own: an aggregate's name lists what it holds, and the papers' figures "
-  .. "hold all six. 'Refuses' is the share of answers that are one of the refusals (ROUGE-L F over "
-  .. "0.9)."
+  .. "need further models. The name of an aggregate lists the metrics in it; the papers' figures "
+  .. "contain all six. 'Refuses' is the fraction of answers that match a refusal (ROUGE-L F over 0.9)."
 
 --- The note below every table.
 summary.note = NOTE:format(metrics.dialect)
@@ -79,7 +78,7 @@ function summary.side_by_side(rows, counts)
   return out
 end
 
---- What there is to know of rows: lists of notes, and what went wrong with the rows' models, each once.
+--- Notes on rows: the lists given, and the faults of the rows' models, each once.
 -- @tparam {table,...} rows from bench:evaluate or bench:compare
 -- @tparam {string,...} ... more lists, put first
 -- @treturn {string,...}
@@ -123,7 +122,7 @@ function summary.over(results)
   return figures.rows(rows)
 end
 
--- Those of the columns that a row has a figure for: TFE is none of an untargeted loss.
+-- The columns for which some row has a figure. Untargeted losses have no TFE.
 local function with_figures(wanted, rows)
   local out = {}
   for _, column in ipairs(wanted) do

@@ -1,4 +1,4 @@
---- experiments/tofu.lua - the forgetting task that recipes share: data, models, evaluation, one row a method.
+--- experiments/tofu.lua - the unlearning benchmark that recipes share: data, models, evaluation.
 --
 -- With no data and no model given, the data are the fictitious authors, and the model a small one
 -- trained on them (and on general knowledge) until it answers by heart; with `--data DIR` the rows
@@ -30,32 +30,32 @@ local tofu = {}
 local Bench = {}
 Bench.__index = Bench
 
---- The parameters that every recipe over this bench declares; a recipe adds its own.
+--- The parameters of every recipe that uses this benchmark. A recipe adds more.
 -- @tparam[opt] table more
 -- @treturn table for dopl.params
 function tofu.params(more)
   check.type("experiments.tofu.params", more or {}, "table")
   local p = {
-    data = { "", "folder of TOFU files; default: fictitious authors made here" },
+    data = { "", "folder of TOFU files; default: generated fictitious authors" },
     split = { "forget01", "forget01, forget05, forget10, real_world or custom (with --data)" },
     task = { 1, "which of the disjoint forget sets" },
     authors = { settings.data.authors, "fictitious authors (without --data)" },
-    questions = { settings.data.questions, "questions to each (without --data)" },
+    questions = { settings.data.questions, "questions about each author (without --data)" },
     retain_rows = { settings.data.retain_rows, "retain rows to train on (with --data)" },
     rows = { settings.data.rows, "rows of each evaluation set" },
-    max_tokens = { 200, "tokens of a question and its answer together when a model is asked" },
+    max_tokens = { 200, "most tokens of a question and its generated answer together" },
     model_seed = { 1, "seed of the small model and of the authors" },
     epochs = { 0, "epochs that train the small model; 0: until it answers by heart" },
-    checkpoint = { settings.checkpoint, "steps between checkpoints of a training; 0: none" },
-    keep_checkpoints = { 0, "how many stay when an unlearning has ended, to fork from" },
-    dtype = { "f32", "what the weights are stored as while unlearning: f32 or bf16" },
-    fresh = { false, "train the small models anew instead of taking them from the cache" },
+    checkpoint = { settings.checkpoint, "steps between checkpoints; 0: no checkpoints" },
+    keep_checkpoints = { 0, "checkpoints to keep after unlearning, to fork from" },
+    dtype = { "f32", "type of the stored weights during unlearning: f32 or bf16" },
+    fresh = { false, "train the small models again instead of taking them from the cache" },
   }
   for key, value in pairs(more or {}) do p[key] = value end
   return p
 end
 
--- Every k-th row, so that a few rows still come from all authors.
+-- Every k-th row, so that even a few rows come from all authors.
 local function spread(rows, n)
   if #rows <= n then return rows end
   local out = {}
@@ -63,7 +63,7 @@ local function spread(rows, n)
   return out
 end
 
---- The rows of a forget set: made here, or those of --data.
+--- The rows of a forget set: generated, or from --data.
 -- @tparam table p resolved `tofu.params`
 -- @treturn table as of data.tofu.open
 function tofu.rows(p)
@@ -74,8 +74,8 @@ function tofu.rows(p)
   return data.tofu.open(p.data, { split = p.split, task = p.task, retain_rows = p.retain_rows })
 end
 
--- The rows the small model learns: what it may be asked to forget, to retain, general facts, and how
--- to decline what nobody can know.
+-- The rows that the small model learns: forget and retain rows, general facts, and refusals of
+-- questions that nobody can answer.
 local function training_rows(set, with_forget, seed)
   local rows = {}
   local function add(list)
@@ -90,7 +90,7 @@ local function training_rows(set, with_forget, seed)
   return rows
 end
 
--- The tokenizer is the same for every task and for the retrained model: one vocabulary, one model.
+-- Every task and the retrained model share one tokenizer.
 local function train_tokenizer(rows)
   local texts = {}
   for _, row in ipairs(rows) do
@@ -102,9 +102,9 @@ local function train_tokenizer(rows)
   return text.train(texts, { vocab_size = settings.vocab_size, special = { "<|endoftext|>" } })
 end
 
--- Perturbed retain rows that the small model has learnt: with a part of the retain rows, only those.
--- Where it has learnt none (the real-world set asks other questions there), all of them, and
--- set.asks_others says that it has to learn them, too.
+-- The perturbed retain rows that the small model learns. If it learns a part of the retain rows, these
+-- are the rows of that part. If none match (the real-world set has other questions there), it learns
+-- all of them, and set.asks_others is true.
 local function known_retain(set)
   local known, out = {}, {}
   for _, row in ipairs(set.retain) do known[row.question] = true end
@@ -115,8 +115,7 @@ local function known_retain(set)
   return #out > 0 and out or set.retain_perturbed
 end
 
--- What the data allow to be computed, and the names of the aggregates: known before anything is
--- trained, and said then.
+-- Finds the metrics that the data allow and the names of the aggregates, before any training.
 local function inspect(self)
   local held, entropy = {}, false
   for i, set in ipairs(self.sets) do
@@ -125,12 +124,12 @@ local function inspect(self)
     table.move(held[i].notes, 1, #held[i].notes, #self.notes + 1, self.notes)
   end
   if not entropy then
-    error(("experiments.tofu.open: no question of the forget set leaves room for an answer: give more "
+    error(("experiments.tofu.open: no question of the forget set leaves room for an answer; give more "
       .. "than --max_tokens %d"):format(self.p.max_tokens), 3)
   end
   self.keys = metrics.names(held)
   if self.keys.OVR ~= metrics.keys.OVR then
-    self.notes[#self.notes + 1] = ("Aggregates are %s, %s and %s, over what the data have."):format(
+    self.notes[#self.notes + 1] = ("The data allow the aggregates %s, %s and %s."):format(
       self.keys.UFE, self.keys.MU, self.keys.OVR)
   end
 end
@@ -149,8 +148,8 @@ function tofu.open(p, options)
   check.type("experiments.tofu.open", p, "table")
   for _, name in ipairs(check.keys(tofu.params())) do
     if p[name] == nil then
-      error(("experiments.tofu.open: no parameter '%s': give dopl.params(tofu.params { ... })")
-        :format(name), 2)
+      error(("experiments.tofu.open: the parameter '%s' is missing; give dopl.params(tofu.params "
+        .. "{ ... })"):format(name), 2)
     end
   end
   for name, least in pairs { rows = 1, steps = 0, epochs = 0, authors = 2, questions = 1, task = 1,
@@ -193,15 +192,15 @@ local function config_of(self)
   return config
 end
 
--- Whether and where trainings write checkpoints; only a run can be gone on with.
+-- Whether and where training runs write checkpoints. Without a run there is nothing to resume.
 local function checkpoint_of(self, folder, stay)
   local every = self.p.checkpoint
   if not self.run or every == 0 then return nil end
   return { every = every, folder = folder, resume = self.run.resumed, stay = stay or 0 }
 end
 
--- Trains the small model on rows until it answers by heart. Not a part of the run's metrics: they
--- must be the same where the cache has the model.
+-- Trains the small model on rows until it answers by heart. The run's metrics exclude this, because
+-- they must be the same if the model comes from the cache.
 local function memorise(self, rows, label, key)
   local pretrain, model = self.setting.pretrain, models.new(config_of(self), self.p.model_seed)
   local loader = data.loader { samples = data.samples(self.tok, rows), seed = self.p.model_seed,
@@ -229,13 +228,13 @@ local function in_order(rows)
   return sorted, table.concat(keys, "\1")
 end
 
--- What else a model's last bits depend on: the number of threads, or which device it is.
+-- The last bits of a model also depend on the number of threads or the device.
 local function computed_by()
   local device, about = core.device()
   return device == "cpu" and core.threads() or about
 end
 
---- The small model trained on rows, from the cache where it is there, stored as --dtype says.
+--- The small model trained on rows, or taken from the cache, stored as --dtype says.
 -- @tparam {table,...} rows
 -- @tparam string label for the progress line
 -- @return model
@@ -261,7 +260,7 @@ function Bench:trained(rows, label)
   return models.to(model, self.p.dtype or "f32")
 end
 
---- The model before unlearning; the same object at each call, with its first weights.
+--- The model before unlearning. Every call returns the same object and restores its first weights.
 function Bench:original()
   if not self.model then
     self.model = self:trained(training_rows(self.set, true, self.p.model_seed), "original")
@@ -310,7 +309,7 @@ local function evaluate(self, model, label, targeted)
   return row
 end
 
---- The aggregates of a model on a few rows of each set, to be asked often; nothing is logged.
+--- The aggregates of a model on a few rows of each set, for frequent use. It logs nothing.
 -- @param model
 -- @tparam[opt=10] integer rows of each set
 -- @tparam[opt=true] boolean targeted as for `evaluate`
@@ -326,16 +325,16 @@ function Bench:glance(model, rows, targeted)
   return (metrics.aggregate(results, targeted ~= false))
 end
 
---- Evaluates a model on all sets. A run that is gone on with takes what it had found.
+--- Evaluates a model on all sets. A resumed run takes the results that it has.
 -- @param model
 -- @tparam string label
--- @tparam[opt=true] boolean targeted whether refusals are what is wanted (metrics.aggregate)
+-- @tparam[opt=true] boolean targeted whether a refusal is the desired answer (metrics.aggregate)
 -- @treturn table a row: label, aggregates, their names in keys, forget_R, retain_R, refused, results
 function Bench:evaluate(model, label, targeted)
   check.type("bench:evaluate: label", label, "string")
   local function work() return evaluate(self, model, label, targeted) end
   local row = self.run and self.run:once(label, work) or work()
-  figures.rows(row.results) -- those that the run has kept are plain tables
+  figures.rows(row.results) -- results that a resumed run reads are plain tables
   return figures.row(row)
 end
 

@@ -1,8 +1,7 @@
---- metrics/aggregate.lua - means, and the aggregates of evaluated sets under names that say what they
--- hold.
+--- metrics/aggregate.lua - means, and aggregates whose names list the metrics they contain.
 --
--- An aggregate holds a metric only where every set that it is over has it. A NaN among its figures
--- makes it NaN: what could not be computed is no forgetting, and no utility either.
+-- An aggregate contains a metric only if all of its sets have it. A NaN in its metrics makes it NaN: a
+-- metric that could not be computed counts neither as forgetting nor as utility.
 -- @module dopl.metrics.aggregate
 
 local check = require "dopl.util.check"
@@ -18,7 +17,7 @@ local function check_numbers(name, list)
   for _, x in ipairs(list) do check.type(name, x, "number", 4) end
 end
 
---- Mean of a list of numbers; NaN where there are none.
+--- Mean of a list of numbers; NaN for an empty list.
 function aggregate.mean(list)
   check_numbers("metrics.mean", list)
   local sum = 0
@@ -26,7 +25,7 @@ function aggregate.mean(list)
   return sum / #list
 end
 
---- Harmonic mean; NaN where one of them is or there are none, else 0 where one of them is 0.
+--- Harmonic mean; NaN for an empty list or one with a NaN, otherwise 0 if one number is 0.
 function aggregate.harmonic_mean(list)
   check_numbers("metrics.harmonic_mean", list)
   local sum, zero = 0, false
@@ -47,7 +46,7 @@ function aggregate.spread(list)
   return { mean = mean, std = #list > 1 and math.sqrt(ss / (#list - 1)) or nil, n = #list }
 end
 
--- Those of some metrics that every set has; nil where there is no set.
+-- The metrics of a list that every set has; nil if there is no set.
 local function held(sets, wanted)
   if #sets == 0 then return nil end
   local list = {}
@@ -61,7 +60,7 @@ end
 
 local function name(what, list) return list and ("%s(%s)"):format(what, table.concat(list, ",")) end
 
--- OVR has the list of MU, and of UFE but for TE; where these differ, it spells out both.
+-- OVR has the list of MU, which is UFE's and TE. If they differ otherwise, it names both.
 local function name_of_overall(forgetting, utility, keys)
   local rest = {}
   for _, metric in ipairs(utility) do
@@ -86,25 +85,25 @@ local function read(sets)
   return keys, forgetting, utility
 end
 
---- Names of the aggregates of sets: "UFE(R,P)" where the forget set has no truth ratio. OVR is
--- "OVR(R,P,TE)" where UFE and MU hold the same but for TE, else "OVR(UFE(R,P),MU(R,P,TR,TE))".
--- @tparam {table,...} sets results of `metrics.evaluate`, or what `metrics.inspect` says of sets: kind,
--- and a field for each metric that the set has
--- @treturn table { UFE =, TFE =, MU =, OVR = }; a field is nil where there is nothing to hold
+--- Names of the aggregates of sets: "UFE(R,P)" if the forget set has no truth ratio. OVR is
+-- "OVR(R,P,TE)" if UFE and MU differ only in TE, otherwise "OVR(UFE(R,P),MU(R,P,TR,TE))".
+-- @tparam {table,...} sets results of `metrics.evaluate`, or of `metrics.inspect`: kind, and a
+-- field for each metric that the set has
+-- @treturn table { UFE =, TFE =, MU =, OVR = }; a field is nil if the aggregate is empty
 function aggregate.names(sets)
   check.type("metrics.names: sets", sets, "table")
   return (read(sets))
 end
 
---- Names of the aggregates where every set has every metric.
+--- Names of the aggregates if every set has every metric.
 aggregate.keys = aggregate.names {
   { kind = "forget", R = true, P = true, TR = true, TE = true },
   { kind = "retain", R = true, P = true, TR = true, TE = true },
 }
 
---- Aggregates of evaluated sets, under names that say what they hold.
+--- Aggregates of evaluated sets, under names that list their metrics.
 -- @tparam {table,...} results from `metrics.evaluate`
--- @tparam boolean targeted whether the loss aims at refusals (idk, dpo): OVR then weighs TFE in
+-- @tparam boolean targeted whether the loss aims at refusals (idk, dpo): OVR then includes TFE
 -- @treturn table { ["UFE(R,P,TR)"] = ..., ... }
 -- @treturn table the names, as `metrics.names` gives them
 function aggregate.of(results, targeted)

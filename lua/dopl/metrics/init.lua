@@ -1,4 +1,4 @@
---- metrics/init.lua - what unlearning is judged by: R, P, TR, TE of an evaluation set, and aggregates.
+--- metrics/init.lua - the metrics of unlearning: R, P, TR and TE of an evaluation set, and aggregates.
 --
 -- Definitions are those of the TOFU protocol as Yuan et al. (2025) and Zhong et al. (DualOptim+)
 -- extend it; the figures carry the name of that dialect. Every metric is in 0..1.
@@ -9,16 +9,16 @@
 --         the plain one on fact sets); forget set 1 - mean min(q, 1/q), elsewhere mean max(0, 1 - 1/q)
 --     TE  token entropy of the generation over its largest possible value
 --
--- CS and ES need a sentence encoder and an NLI classifier. They are left out, and an aggregate says
--- what it holds: `MU(R,P,TR,TE)` is not the papers' MU.
+-- CS and ES need a sentence encoder and an NLI classifier, and are omitted. The name of an aggregate
+-- lists its metrics, because `MU(R,P,TR,TE)` is not the papers' MU.
 --
--- A metric that cannot be computed never reads as forgetting. What follows from the data (a prompt
--- that leaves no room for an answer, an answer without a word, no wrong answers for a truth ratio)
--- leaves the row out of the metric's mean, and the metric out where no row is left; a note counts
--- the rows. Where a model's scores are NaN, the metrics are, and the aggregates too.
+-- A metric that cannot be computed never counts as forgetting. If the data are the cause (a prompt that
+-- leaves no room for an answer, an answer without a word, no wrong answers for a truth ratio), the mean
+-- omits the row, and the set has no such metric if no row is left. A note counts the rows. If a model's
+-- scores are NaN, so are the metrics and the aggregates.
 --
--- `refused` is ours: the share of generations whose ROUGE-L F-measure against one of the refusals is
--- at least 0.9, a plain count of "does it refuse" where no NLI model can be asked.
+-- `refused` is our addition: the fraction of generations whose ROUGE-L F-measure with a refusal is at
+-- least 0.9. It counts refusals without an NLI model.
 -- @module dopl.metrics
 
 local aggregate = require "dopl.metrics.aggregate"
@@ -51,7 +51,7 @@ function metrics.likelihoods(model, samples, max_tokens)
   check.type("metrics: samples", samples, "table")
   for i, sample in ipairs(samples) do
     if not batch.is_sample(sample) then
-      error(("metrics: samples must be made by data.samples: number %d is none"):format(i), 2)
+      error(("metrics: samples must be made by data.samples; number %d is not"):format(i), 2)
     end
   end
   local _ <close> = core.no_grad()
@@ -65,7 +65,7 @@ function metrics.likelihoods(model, samples, max_tokens)
   return l, n
 end
 
---- P(answer): the mean over samples of exp(-l/n), cheap enough to ask every few steps.
+--- P(answer): the mean over samples of exp(-l/n). It is cheap enough for every few steps.
 -- @param model
 -- @tparam {table,...} samples from dopl.data.chat
 -- @treturn number
@@ -76,7 +76,7 @@ function metrics.answer_probability(model, samples)
   return metrics.mean(p)
 end
 
--- The answers of a row whose likelihood is asked for: the true one, the paraphrase, the wrong ones.
+-- The answers of a row whose likelihood is needed: the true one, the paraphrase, the wrong ones.
 local function variants(row)
   local list = { row.answer }
   if row.paraphrased_answer then list[2] = row.paraphrased_answer end
@@ -104,7 +104,7 @@ local function score_rows(model, tok, rows, o)
   return scores
 end
 
--- P and the truth ratio's q of one row from its l/n; nil where the row lacks what they need.
+-- P and the truth ratio's q of one row from its l/n; nil if the row lacks their fields.
 local function judge(row, x, kind)
   local _, first_wrong = variants(row)
   local facts = kind == "facts"
@@ -126,7 +126,7 @@ end
 -- @tparam string kind of the set
 function metrics.truth_ratio(q, kind)
   check.type("metrics.truth_ratio: q", q, "number")
-  if q ~= q then return q end -- math.max would make a 0 of it
+  if q ~= q then return q end -- math.max would turn it into 0
   if kind == "forget" then return 1 - math.min(q, 1 / q) end
   return math.max(0, 1 - 1 / q)
 end
@@ -149,7 +149,7 @@ local EVALUATION <const> = {
 local EVALUATE <const> = check.fields("metrics.evaluate", EVALUATION)
 local INSPECT <const> = check.fields("metrics.inspect", EVALUATION)
 
--- Texts of a row, said before the first of them is asked for.
+-- Checks the texts of a row before any evaluation.
 local function check_row(row, where)
   check.type(where, row, "table", 6)
   for _, field in ipairs { "question", "answer" } do
@@ -161,15 +161,15 @@ local function check_row(row, where)
   end
 end
 
--- Says once for each model that its rows are not as many as the tokenizer's ids.
+-- Notes once per model that it has another number of tokens than its tokenizer.
 local sizes_noted = setmetatable({}, { __mode = "k" })
 local function note_sizes(model, tok)
   local rows, ids = model:head():shape(1), tok.size and tok:size()
   if not ids or rows == ids or sizes_noted[model] then return end
   sizes_noted[model] = true
-  core.note(("metrics.evaluate: sizes differ: the model has %d tokens, its tokenizer %d; %s"):format(
-    rows, ids, rows > ids and "a generated id that the tokenizer lacks is no text"
-    or "a text with one of the others is refused"))
+  core.note(("metrics.evaluate: the model has %d tokens, its tokenizer %d; %s"):format(
+    rows, ids, rows > ids and "generated ids that the tokenizer lacks become no text"
+    or "a text with a token that the model lacks is an error"))
 end
 
 local function check_set(set)
@@ -182,7 +182,7 @@ local function check_set(set)
   for i, row in ipairs(set.rows) do check_row(row, ("metrics.evaluate: row %d"):format(i)) end
 end
 
--- What a set's rows allow; see `metrics.inspect`.
+-- The metrics that a set's rows allow; see `metrics.inspect`.
 local function inspect(tok, set, o, limit)
   check.has("metrics.evaluate: tokenizer", tok, "encode", "one of dopl.text", 4)
   check_set(set)
@@ -220,16 +220,16 @@ local function inspect(tok, set, o, limit)
     .. "neither R nor TE", limit)
   note("short", "prompts leave less room within max_tokens = %d than the answer takes, so R cannot "
     .. "reach 1 there", limit)
-  note("wordless", "answers hold no word, so these rows have no R")
-  note("beyond", "answers are mostly beyond ASCII; their R is over Unicode's words, and would be 0 "
-    .. "as rouge_score counts")
+  note("wordless", "answers have no word, so these rows have no R")
+  note("beyond", "answers are mostly beyond ASCII; R uses words of any script, because rouge_score "
+    .. "would find none")
   note("plain", "rows have no perturbed answers, so they have no TR%s",
     set.kind == "facts" and " and no P" or "")
-  note("unparaphrased", "rows have no paraphrased answer; their TR is against the answer itself")
+  note("unparaphrased", "rows have no paraphrased answer; their TR uses the answer itself")
   return found
 end
 
---- What can be computed of a set, known from its rows before anything is trained or generated.
+--- Finds what can be computed for a set, from its rows alone, without a model.
 -- @param tok tokenizer
 -- @tparam table set as for `metrics.evaluate`
 -- @tparam[opt] table options
@@ -240,8 +240,8 @@ function metrics.inspect(tok, set, options)
   return inspect(tok, set, o, o.max_tokens)
 end
 
--- The figures of a row whose answer was generated. Scores that are NaN say nothing of the model's
--- answers: no figure of the row is a number then.
+-- The figures of a row whose answer was generated. If the scores are NaN, all figures of the row are
+-- NaN, because its answer then says nothing about the model.
 local function judge_row(row, set, x, ids, generation, o)
   local p, q = judge(row, x, set.kind)
   local s = { P = p, q = q, TR = q and metrics.truth_ratio(q, set.kind),
@@ -256,7 +256,7 @@ local function evaluate(model, tok, set, options)
   check.has("metrics.evaluate: model", model, "hidden", "one of models.new")
   local limit = generate.limit(model, o.max_tokens)
   local found = inspect(tok, set, o, limit)
-  collectgarbage() -- what a training left: to Lua a few bytes, in truth gigabytes
+  collectgarbage() -- the last training run's states look like a few bytes to Lua
   note_sizes(model, tok)
   local answers = generate.run(model, found.prompts, { eos = chat.ends(tok, o.tags),
     max_tokens = limit, batch_size = o.batch_size })
@@ -277,8 +277,8 @@ local function evaluate(model, tok, set, options)
   local result = { name = set.name, kind = set.kind, n = #samples, samples = samples,
     notes = found.notes, faults = {} }
   if broken > 0 then
-    result.faults[1] = ("%s: the model's scores of %d of %d rows are NaN, and so are the figures "
-      .. "that hold them"):format(set.name, broken, #samples)
+    result.faults[1] = ("%s: the model's scores of %d of %d rows are NaN, and so are the metrics "
+      .. "that use them"):format(set.name, broken, #samples)
   end
   for key, list in pairs(lists) do result[key] = #list > 0 and metrics.mean(list) or nil end
   return figures.row(result)

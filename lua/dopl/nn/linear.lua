@@ -1,8 +1,8 @@
 --- nn/linear.lua - a dense layer: y = x W^T + b.
 --
 -- Several layers of one input can be stored as one matrix (queries, keys and values), which takes one
--- product instead of three. They are its parts: each has rows of the matrix, a name in files and an
--- adapter of its own. While a part has an adapter, parts are computed one by one.
+-- product instead of three. They are its parts: each has its own rows of the matrix, name in
+-- files and adapter. While a part has an adapter, parts are computed one by one.
 -- @module dopl.nn.linear
 
 local check = require "dopl.util.check"

@@ -174,7 +174,7 @@ function Parameters:train_only(patterns)
 end
 
 --- The parameters that are not frozen.
--- @treturn Parameters a list of its own over the same tensors
+-- @treturn Parameters a separate list over the same tensors
 function Parameters:trained()
   local list = parameters.new(self.seed, self.dtype)
   for _, p in ipairs(self) do

@@ -51,7 +51,7 @@ function lower:strip(x)
   return k, x
 end
 
--- Adds k * x to the sum { terms, constant }. A sum used elsewhere too stays a value of its own.
+-- Adds k * x to the sum { terms, constant }. A sum used elsewhere too stays a separate value.
 function lower:gather(sum, k, x, top)
   local g = self.graph
   if not x.vector then

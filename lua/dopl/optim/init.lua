@@ -5,7 +5,7 @@
 --     local o = opt:attach(params, { objectives = { "forget", "retain" } })
 --     o:step { objective = "forget" }
 --
--- The rules below are all there is to them: a rule of your own is written the same way.
+-- The rules below are complete: you write your own rule in the same way.
 -- @module dopl.optim
 local expr = require "dopl.optim.expr"
 local matrix = require "dopl.optim.matrix"

@@ -5,7 +5,7 @@ local core = require "dopl.core"
 
 local matrix = {}
 
---- The transpose of a matrix, in memory of its own, outside the gradient graph.
+--- The transpose of a matrix, in separate memory, outside the gradient graph.
 -- @tparam tensor m [R, C]
 -- @treturn tensor [C, R]
 function matrix.transpose(m)

@@ -156,7 +156,7 @@ local function check_hyper(self, config, follows)
   end
 end
 
--- The configuration of each objective that has one of its own (scheme.decoupled's `rules`).
+-- The configuration of each objective that has its own (scheme.decoupled's `rules`).
 local function own_rules(self)
   local rules = self.scheme.rules
   if rules == nil then return {} end

@@ -1,4 +1,4 @@
---- optim/rule.lua - rules: how moments are pushed and how theta moves, as plain Lua over symbolic values.
+--- optim/rule.lua - rules: how moments and theta move, as Lua over symbolic values.
 --
 --     optim.adamw = optim.rule {
 --       name      = "adamw",
@@ -85,7 +85,7 @@ end
 -- Operands of a pass that are no states.
 local reserved = { theta = true, g = true, direction = true, master = true }
 
--- The configuration of parameters a transform does not concern. It has no scheme of its own.
+-- The configuration of parameters a transform does not concern. It has no own scheme.
 local function read_otherwise(where, given, level)
   if not rule.is_config(given) then
     error(("%s is a %s, need what follows where there is no matrix, like optim.adamw { lr = 1e-3 }")

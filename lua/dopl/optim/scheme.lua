@@ -1,4 +1,4 @@
---- optim/scheme.lua - state schemes: which copies of a rule's moments exist, and which of them enter the direction.
+--- optim/scheme.lua - state schemes: which copies of a rule's moments exist, and who reads them.
 --
 --     scheme.joint {}          one set; a step takes the gradient of the sum of all losses
 --     scheme.shared {}         one set, whichever objective the step has ("Alternate")
@@ -131,7 +131,7 @@ local function check_lr(kind, lr, level)
   end
 end
 
--- A constructor. definition: fields (options of its own), has_base, moment, period_end, check,
+-- A constructor. definition: fields (its own options), has_base, moment, period_end, check,
 -- one_objective.
 local function define(kind, definition)
   local described = {}
@@ -200,7 +200,7 @@ define("decoupled", {
             .. "optim.sgd { lr = 1e-3 }", name, type(given))
         end
         if given.chosen then
-          fail("decoupled", level + 1, "the rule of '%s' has a scheme of its own, which would not "
+          fail("decoupled", level + 1, "the rule of '%s' has its own scheme, which would not "
             .. "count: leave :with(...) out", name)
         end
         rules[name] = copy(given)

@@ -1,6 +1,6 @@
---- report/grid.lua - rows of results as a grid of text, for the terminal and the page alike.
--- A cell is a number, `{ mean =, std = }`, a string, or nothing. Each column has its own number of
--- decimals, so that its figures line up, and knows which of its cells is best.
+--- report/grid.lua - rows of results as a grid of text, for the terminal and the page.
+-- A cell is a number, `{ mean =, std = }`, a string, or nothing. Each column has a fixed number of
+-- decimals, so its figures line up, and marks its best cells.
 -- @module dopl.report.grid
 local check = require("dopl.util.check")
 local core = require("dopl.core")
@@ -8,7 +8,7 @@ local paper_tables = require("dopl.report.paper")
 
 local grid = {}
 
--- What is known of the columns that metrics have.
+-- Which direction is better in the columns of metrics.
 local KNOWN = {
   UFE = "higher", TFE = "higher", MU = "higher", OVR = "higher", FE = "higher",
 }
@@ -19,7 +19,7 @@ local function mean_of(value)
   return type(value) == "number" and value or nil
 end
 
--- The columns of rows that do not say: known metrics first, then what else holds a figure.
+-- The default columns of rows: known metrics first, then all other figures.
 local function default_columns(rows)
   local seen, out = {}, {}
   for _, row in ipairs(rows) do
@@ -100,8 +100,8 @@ local function cells_of(rows, column)
   return cells, spreads, widest
 end
 
--- The rows that are best in a column, as a set: all that print as the best does; nil where all that
--- compete print alike.
+-- The best rows of a column, as a set: all that print like the best. nil if all competing rows print
+-- alike.
 local function best_rows(rows, column, cells)
   local best, best_value, alike = nil, nil, true
   for i, row in ipairs(rows) do
@@ -122,7 +122,7 @@ local function best_rows(rows, column, cells)
   return set
 end
 
--- The columns of a paper's table beside ours: those it shares with our columns.
+-- The columns of a paper's table that match ours.
 local function add_paper(out, rows, columns, reference)
   if type(reference) == "string" then reference = { reference } end
   local found = paper_tables.table(reference[1], reference.split or reference[2])
@@ -178,7 +178,7 @@ function grid.lay_out(rows, options)
   return out
 end
 
--- Code points that take two columns or none in a terminal: the blocks that matter.
+-- Blocks of code points that take two columns, or no column, in a terminal.
 local WIDE = { { 0x1100, 0x115f }, { 0x2e80, 0x303e }, { 0x3041, 0xa4cf }, { 0xac00, 0xd7a3 },
   { 0xf900, 0xfaff }, { 0xfe30, 0xfe6f }, { 0xff00, 0xff60 }, { 0x1f300, 0x1faff },
   { 0x20000, 0x3fffd } }
@@ -191,7 +191,7 @@ local function within(ranges, c)
   return false
 end
 
---- Columns a text takes in a terminal; bytes that are no UTF-8 count one each.
+--- The columns that a text takes in a terminal. A byte that is not UTF-8 counts as one.
 function grid.width(text)
   if not utf8.len(text) then return #text end
   local n = 0

@@ -1,4 +1,4 @@
---- report/highlight.lua - lua source as HTML with its comments, strings, numbers and keywords marked.
+--- report/highlight.lua - Lua source as HTML with marked comments, strings, numbers and keywords.
 -- @module dopl.report.highlight
 local escape = require("dopl.report.plot").escape
 
@@ -53,7 +53,7 @@ local function token(text, at)
   return nil, stop or at
 end
 
---- Marks up a source text. Text that is no Lua comes out unharmed, perhaps oddly coloured.
+--- Marks up a source text. Other text passes unchanged, perhaps with odd colours.
 -- @tparam string text
 -- @treturn string HTML, to stand in a <pre>
 return function(text)

@@ -1,4 +1,4 @@
---- report/init.lua - what a recipe shows at its end: a table on the terminal, a page in the run folder.
+--- report/init.lua - the results of a recipe: a table on the terminal, a page in the run's folder.
 -- @module dopl.report
 local check = require("dopl.util.check")
 local grid = require("dopl.report.grid")
@@ -82,7 +82,7 @@ function report.curves(metrics, options)
   return plot.line { title = options.title, x = { label = options.x }, y = y, series = series }
 end
 
---- Result rows as grouped bars: a group a row, a bar a column, the spread where a cell has one.
+--- Result rows as grouped bars: one group per row, one bar per column, with spreads.
 -- @tparam table rows as for `report.text`
 -- @tparam table options
 -- @treturn string SVG
@@ -116,7 +116,7 @@ local function chart_name(svg, i)
   return ("charts/%02d%s.svg"):format(i, title ~= "" and "-" .. title or "")
 end
 
---- Writes report.html into a run's folder, and each chart as an SVG file of its own. What the run
+--- Writes report.html into a run's folder, and each chart as a separate SVG file. What the run
 -- knows (versions, seed, threads, when it began) is added. While a recipe is measured for a plan,
 -- nothing is written.
 -- @tparam Run run from `dopl.run.open`

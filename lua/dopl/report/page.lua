@@ -1,4 +1,4 @@
---- report/page.lua - the report as one self-contained HTML page: nothing in it is fetched from anywhere.
+--- report/page.lua - the report as one HTML page that loads nothing from the network.
 -- @module dopl.report.page
 local check = require("dopl.util.check")
 local grid = require("dopl.report.grid")
@@ -199,7 +199,7 @@ local SAMPLE <const> = check.fields("", {
 })
 
 function Page:samples(samples)
-  self:heading("What the models say")
+  self:heading("Answers of the models")
   for _, sample in ipairs(samples) do
     sample = check.options(SAMPLE, sample, 6, "report sample")
     local tag = sample.tag and ('<span class="chip %s">%s</span>'):format(

@@ -1,6 +1,6 @@
 --- report/plot.lua - charts as SVG: lines and grouped bars.
--- A chart is one self-contained string that can stand in a file or inside a page. Colours are told
--- apart by readers with any colour vision and follow the reader's light or dark setting.
+-- A chart is one self-contained string for a file or a page. Readers with any colour vision can
+-- distinguish its colours, which follow the light or dark setting.
 -- @module dopl.report.plot
 local check = require("dopl.util.check")
 
@@ -14,8 +14,8 @@ local FONT = 13
 local GLYPH <const>, DIGIT <const> = 0.56 * FONT, 0.64 * FONT -- mean widths of characters
 local WIDER <const>, NARROWER <const> = 0.25, 0.4 -- capitals and their like; i, l, points and spaces
 
---- Text as it may stand in HTML or SVG, inside elements and quoted attributes.
--- Control characters, which neither may hold, become spaces.
+--- Escapes text for HTML or SVG, in elements and quoted attributes. Control characters, which are not
+-- allowed in either, become spaces.
 function plot.escape(text)
   return (tostring(text):gsub("[%c\127]", function(c)
     return (c == "\n" or c == "\t") and c or " "
@@ -240,7 +240,7 @@ local function names_of(list)
   return names
 end
 
--- At most about `limit` points: of every bucket the smallest and the largest, so that spikes stay.
+-- At most about `limit` points: the smallest and largest of every bucket, so that spikes remain.
 local function thin(points, limit)
   if #points <= limit then return points end
   local out, bucket = {}, math.ceil(#points / (limit / 2))
@@ -256,7 +256,7 @@ local function thin(points, limit)
   return out
 end
 
--- Runs of points that can be joined: a value that is missing or no number parts them.
+-- Runs of points that a line can join. A missing value or a NaN ends a run.
 local function runs_of(series)
   local runs, run = {}, {}
   for i = 1, math.max(#series.y, series.x and #series.x or 0) do
@@ -356,8 +356,8 @@ local function cut(text, n)
   return text:sub(1, (utf8.offset(text, n) or #text + 1) - 1) .. "…"
 end
 
--- The names of groups where they do not fit side by side: slanted, which takes room below the chart
--- and, for the first ones, left of it.
+-- Slanted names of groups, if they do not fit side by side. They need room below the chart and, for the
+-- first ones, left of it.
 local function slant(options)
   local room, widest = (options.width - 60) / #options.groups, 0
   for _, group in ipairs(options.groups) do widest = math.max(widest, width_of(group)) end

@@ -1,7 +1,7 @@
---- run/cache.lua - what is dear to make and depends on nothing but its inputs, kept between runs.
--- An entry is a file `<cache>/<kind>/<key>.<ending>`; the key is a content hash of everything the
--- entry depends on. Entries are written whole; one that cannot be read back is made again. A cache
--- that cannot be written costs time only: the value is returned with the reason beside it.
+--- run/cache.lua - keeps expensive results that depend only on their inputs between runs.
+-- An entry is a file `<cache>/<kind>/<key>.<ending>`. The key is a content hash of everything the entry
+-- depends on. Entries are written completely or not at all; an unreadable one is computed again. If the
+-- cache cannot be written, the value is still returned, with the reason beside it.
 -- @module dopl.run.cache
 local check = require("dopl.util.check")
 local core = require("dopl.core")
@@ -30,14 +30,14 @@ function cache.key(...)
   return core.hash(table.unpack(parts, 1, parts.n))
 end
 
---- Where an entry is or will be; the folder exists after the call.
+--- The path of an entry. The folder exists after the call.
 -- @tparam string kind what it is: "model", "reference"
 -- @tparam string key from `cache.key`
 -- @tparam string ending of the file's name: "json"
 function cache.path(kind, key, ending)
   for _, part in ipairs { kind, key, ending } do
     if type(part) ~= "string" or not part:match("^[%w_-]+$") then
-      error(("cache: '%s': letters, digits, _ and - are needed"):format(tostring(part)), 2)
+      error(("cache: '%s' given, letters, digits, _ and - needed"):format(tostring(part)), 2)
     end
   end
   local folder = cache.dir() .. "/" .. kind
@@ -54,28 +54,28 @@ local function fetch(kind, key, ending, load, save, make)
   end
   local value, extra = make()
   if ok then ok, path = pcall(save, path, value, extra) end
-  if not ok then -- the reason, without the line of whoever asked
+  if not ok then -- the reason, without the caller's line
     return value, extra, (tostring(path):gsub("^[^\n]-:%d+: ", ""))
   end
   return value, extra
 end
 
---- A JSON value, made by `make` where the cache has none.
+--- A JSON value from the cache, or from `make`.
 -- @tparam string kind
 -- @tparam string key
 -- @tparam function make returns the value
--- @treturn table the value; then nil and, where it could not be kept, the reason
+-- @treturn table the value; then nil and, if it could not be kept, the reason
 function cache.value(kind, key, make)
   check.type("cache.value: make", make, "function")
   local function save(path, value) json.save(path, value) end
   return fetch(kind, key, "json", json.load, save, function() return (make()) end)
 end
 
---- Named tensors, made by `make` where the cache has none.
+--- Named tensors from the cache, or from `make`.
 -- @tparam string kind
 -- @tparam string key
 -- @tparam function make returns { name = tensor } and, optionally, metadata { key = string }
--- @treturn table the tensors; then the metadata and, where they could not be kept, the reason
+-- @treturn table the tensors; then the metadata and, if they could not be kept, the reason
 function cache.tensors(kind, key, make)
   check.type("cache.tensors: make", make, "function")
   return fetch(kind, key, "safetensors", core.safetensors.load, core.safetensors.save, make)

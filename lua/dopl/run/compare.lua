@@ -1,10 +1,10 @@
---- run/compare.lua - runs side by side: what was set differently, and what came out.
+--- run/compare.lua - compares runs: the parameters that differ, and the results.
 --
 --     ./dopl compare runs/a runs/b          the tables, and runs/compare.html
 --
--- Parameters are those of params.json, seed and versions included; only what differs is shown.
--- Results are the rows of kind "result" in metrics.jsonl; a run without any shows its last
--- evaluation, or its last step, for each label.
+-- Parameters come from params.json, with seed and versions; only those that differ are shown. Results
+-- are the rows of kind "result" in metrics.jsonl. A run without results shows its last evaluation, or
+-- its last step, for each label.
 -- @module dopl.run.compare
 local check = require("dopl.util.check")
 local core = require("dopl.core")
@@ -17,7 +17,7 @@ local run = require("dopl.run")
 
 local compare = {}
 
-local MOST_CURVES <const> = 12 -- in one picture
+local MOST_CURVES <const> = 12 -- in one chart
 
 -- ---- reading
 
@@ -36,7 +36,7 @@ function compare.load(paths)
     check.type(("compare.load: path %d"):format(i), path, "string")
     path = #path > 1 and path:gsub("/+$", "") or path
     if core.files.exists(path .. "/run.json") ~= "file" then
-      error(("compare: '%s' is no run: it has no run.json"):format(path), 0)
+      error(("compare: '%s' is not a run: it has no run.json"):format(path), 0)
     end
     local ok, one = pcall(run.load, path)
     if not ok then error(("compare: '%s': %s"):format(path, one), 0) end
@@ -66,7 +66,7 @@ local function flatten(out, prefix, t)
   return out
 end
 
--- All that was set for a run, by dotted name.
+-- All settings of a run, by dotted name.
 local function settings_of(one)
   local out = flatten({}, "", one.params)
   local about = one.about
@@ -74,7 +74,7 @@ local function settings_of(one)
     if out[key] == nil and about[key] ~= nil then out[key] = text_of(about[key]) end
   end
   flatten(out, "version.", about.versions or {})
-  out.out, out.resume = nil, nil -- where, not what
+  out.out, out.resume = nil, nil -- where it runs
   local recipe = core.files.read(one.path .. "/recipe.lua")
   if recipe then out["text of the recipe"] = core.hash(recipe):sub(1, 8) end
   return out
@@ -158,10 +158,10 @@ local function results_of(one)
   return {}
 end
 
--- Labels of models that no method has touched: shown beside the others, not ranked with them.
+-- Labels of models before any method. They are shown for comparison and not ranked.
 local UNTOUCHED <const> = { original = true, retrained = true }
 
---- What came out: a row a label and run, the same label of all runs together.
+--- The results: one row per label and run, rows of one label together.
 -- @tparam {table,...} runs
 -- @treturn {table,...} rows { label = "DO+  A", <figure> = number or { mean, std } }
 function compare.results(runs)
@@ -184,7 +184,7 @@ function compare.results(runs)
   return rows
 end
 
--- Where the bench made the rows, its columns; elsewhere all there is.
+-- The benchmark's columns if it made the rows, otherwise all figures.
 local function columns_of(rows)
   local known = {}
   for _, column in ipairs(columns.standard) do

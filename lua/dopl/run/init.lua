@@ -1,22 +1,21 @@
---- run/init.lua - A run is a folder: all that is needed to see what happened and to do it again.
+--- run/init.lua - the folder of a run, with all that is needed to read and repeat it.
 --
 --     recipe.lua      the recipe's text as it ran
 --     params.json     its parameters, defaults filled in
---     run.json        versions, seed, threads, command, when it began and how it ended; one that
---                     says "running" where no process has the folder was interrupted (killed, or
---                     the disk was full); `parents`: what its trainings were forked from;
---                     `memory`: bytes at most, `peak` of the runtime and `resident_peak` in all
---     metrics.jsonl   one object a line, in the order of `run:log`; a crash loses nothing logged
---     checkpoints/    where trainings stand (dopl.train.checkpoint)
---     results/        what pieces of work came to (`run:once`)
---     report.html     and whatever else is written with `run:write`
+--     run.json        versions, seed, threads, command, start time, final status; "running" without a
+--                     process that uses the folder means interrupted (killed, or the disk was full);
+--                     `parents`: the checkpoints it was forked from;
+--                     `memory`: peak bytes, of the runtime (`peak`) and the process (`resident_peak`)
+--     metrics.jsonl   one object per line, in the order of `run:log`; a crash loses nothing logged
+--     checkpoints/    of its training runs (dopl.train.checkpoint)
+--     results/        the results of finished pieces of work (`run:once`)
+--     report.html     and all other files that `run:write` writes
 --
 -- The same recipe, parameters and seed give the same metrics.jsonl apart from `run.time_fields`.
 --
--- A run that was ended early is gone on with by executing the recipe again (`--resume RUN`). What
--- it had finished is then taken from the folder, each piece together with the rows it had logged;
--- rows that are logged anew must be those that are there, and from the first that is not, the file
--- is cut back. `run.rows` counts the rows up to where the recipe is.
+-- To resume a run, dopl executes the recipe again (`--resume RUN`). It takes each finished piece of
+-- work from the folder, with the rows it logged. A row that is logged again must equal the old row; at
+-- the first difference the file is cut back. `run.rows` counts the rows up to the recipe's position.
 -- @module dopl.run
 local check = require("dopl.util.check")
 local core = require("dopl.core")
@@ -28,7 +27,7 @@ local sealed = require("dopl.util.sealed")
 
 local run = {}
 
---- Fields of a metrics row that measure time, and so differ between runs that are the same.
+--- Fields of a metrics row that measure time. They differ between runs that are otherwise the same.
 run.time_fields = {
   seconds = true, step_seconds = true, eval_seconds = true, time_left = true,
   tokens_per_second = true, samples_per_second = true, bytes_per_second = true,
@@ -37,7 +36,7 @@ run.time_fields = {
 local Run = { __name = "dopl.run" }
 Run.__index = Run
 
--- Letters, digits and a few marks: what is safe in a name on any file system.
+-- Only letters, digits and a few marks, which are safe in names on any file system.
 local function plain(name)
   return (name:gsub("[^%w_.+-]+", "-"):gsub("^[.-]+", ""):gsub("%-+$", ""))
 end
@@ -51,7 +50,7 @@ local function recipe_name(options)
   return name ~= "" and name or "run"
 end
 
--- What the run's numbers depend on; of a device, what it is.
+-- The versions that the run's numbers depend on, and the device.
 local function versions_here()
   local versions = {}
   for name, version in pairs(core.versions) do versions[name] = version end -- a copy
@@ -60,7 +59,7 @@ local function versions_here()
   return versions
 end
 
--- What the command line says, where the caller does not.
+-- Options from the command line, unless the caller gives them.
 local function from_command_line(options)
   local given = core.options or {}
   if options.out == nil and given.out ~= "runs" then options.out = given.out end
@@ -76,7 +75,7 @@ local function from_command_line(options)
   end
 end
 
--- A folder nobody has: the name and the time, and a number where that is taken.
+-- A new folder: the name and the time, and a number if that is taken.
 local function new_folder(name)
   local stem = ("runs/%s-%s"):format(name, os.date("%Y%m%d-%H%M%S"))
   local path, n = stem, 1
@@ -87,18 +86,18 @@ local function new_folder(name)
   return path
 end
 
--- The claim of a run on its folder; it ends with the process.
+-- The lock of a run on its folder. It ends with the process.
 local function claim(path, what)
   local lock, holder, is_own = core.files.lock(path)
   if not lock then
-    collectgarbage() -- one that was opened here and lost without an end
+    collectgarbage() -- frees the lock of a run that this process lost without ending it
     lock, holder, is_own = core.files.lock(path)
   end
   if lock then return lock end
   if is_own then
-    error(("%s %s: this run is open already; run:finish() ends it"):format(what, path), 3)
+    error(("%s %s: this run is already open; end it with run:finish()"):format(what, path), 3)
   end
-  error(("%s %s: this run is under way%s; wait for it, or end it first"):format(what, path,
+  error(("%s %s: this run is active%s; wait for it, or end it first"):format(what, path,
     math.type(holder) == "integer" and (" in process %d"):format(holder) or ""), 3)
 end
 
@@ -106,12 +105,12 @@ local function now()
   return os.date("!%Y-%m-%dT%H:%M:%SZ")
 end
 
-local resumed_path -- --resume goes on with one run
+local resumed_path -- --resume resumes one run
 
--- Goes on with the run in a folder.
+-- Resumes the run in a folder.
 local function resume(options, path)
   if resumed_path then
-    error("--resume: this recipe opens several runs, and only one can be gone on with", 3)
+    error("--resume: this recipe opens two runs; dopl resumes recipes with one run", 3)
   end
   local about, wrong = json.read(path .. "/run.json")
   if type(about) ~= "table" or not about.name then
@@ -121,13 +120,13 @@ local function resume(options, path)
   resumed_path = path
   local text = core.files.read(path .. "/recipe.lua")
   if options.recipe and text and options.recipe.text ~= text then
-    error(("--resume %s: the recipe has changed since (the run's is %s/recipe.lua)"):format(path,
+    error(("--resume %s: the recipe has changed; the run used %s/recipe.lua"):format(path,
       path), 3)
   end
   for _, key in ipairs(check.keys(options.versions or {})) do
     local was = about.versions and about.versions[key]
     if was ~= options.versions[key] then
-      core.note(("--resume %s: it began with %s %s, this is %s; numbers may differ"):format(path,
+      core.note(("--resume %s: the run began with %s %s, this is %s; numbers may differ"):format(path,
         key, tostring(was), tostring(options.versions[key])))
     end
   end
@@ -136,7 +135,7 @@ local function resume(options, path)
   local metrics = core.files.read(path .. "/metrics.jsonl") or ""
   for line in metrics:gmatch("([^\n]*)\n") do self.old[#self.old + 1] = line end
   local whole = metrics:match("^.*\n") or ""
-  if whole ~= metrics then self:write("metrics.jsonl", whole) end -- without the half line
+  if whole ~= metrics then self:write("metrics.jsonl", whole) end -- drop an incomplete line
   about.status, about.message = "running", nil
   about.resumed = json.array(about.resumed or {})
   about.resumed[#about.resumed + 1] = now()
@@ -144,16 +143,16 @@ local function resume(options, path)
   return self
 end
 
--- What is forked from, and folders whose older run is to be written over, by resolved path.
+-- Parents of forks, and folders whose older run will be overwritten, by resolved path.
 local parents, replacing = {}, {}
 
 local function refuse_parent(path, level)
-  error(("out: %s is what this run goes on from, and would be written over; name another folder")
-    :format(path), level + 1)
+  error(("out: %s is the run that this one is forked from, which would be overwritten; name "
+    .. "another folder"):format(path), level + 1)
 end
 
--- Writes down how the run begins. Where it takes an older run's folder, that run is left as it is
--- until there is something to write: by then a recipe has said what it goes on from.
+-- Writes the start of the run. If it takes an older run's folder, the older run stays until there is
+-- something to write. By then the recipe has named the runs it forks from.
 local function begin(self)
   local text = self.to_begin
   if not text then return end
@@ -163,12 +162,12 @@ local function begin(self)
   if text.recipe then self:write("recipe.lua", text.recipe) end
   self:write("metrics.jsonl", "")
   self.metrics = core.files.append(self.path .. "/metrics.jsonl")
-  self:write("run.json", json.encode(self.about, { indent = 2 }) .. "\n") -- --resume needs no more
+  self:write("run.json", json.encode(self.about, { indent = 2 }) .. "\n") -- --resume can now work
 end
 
 local OPEN <const> = check.fields("run.open", {
   out = { type = "string", shown = "runs/<name>-<date>-<time>", "exactly this folder; the results of "
-    .. "another recipe, or with other parameters, are not overwritten" },
+    .. "another recipe or of other parameters are never overwritten" },
   name = { type = "string", shown = "the recipe's file name", "what the run is called" },
   recipe = { type = "table", shown = "the recipe", "{ path =, text = }" },
   params = { type = "table", shown = "those of dopl.params", "resolved parameters" },
@@ -179,9 +178,8 @@ local OPEN <const> = check.fields("run.open", {
   command = { type = "list", shown = "the command line", "the command line, an array of strings" },
 })
 
---- Opens a run folder and writes down how the run begins. What the command line says (--out, the
--- recipe, --seed, --threads, --device) need not be repeated. With --resume RUN it goes on with that
--- run.
+--- Opens a run folder and writes the start of the run. The options of the command line (--out, the
+-- recipe, --seed, --threads, --device) are the defaults. With --resume RUN it resumes that run.
 -- @tparam[opt] table options
 -- @treturn Run to be closed: `local r <close> = run.open { ... }`
 function run.open(options)
@@ -202,8 +200,8 @@ function run.open(options)
   local other = older and older_run.difference(path, self.to_begin)
   if other then
     local _ <close> = self.lock
-    error(("out: %s holds what another run came to (%s), and would be written over; name another "
-      .. "folder, or remove this one first"):format(path, other), 2)
+    error(("out: %s holds the results of another run (%s); name another folder, or remove this "
+      .. "one first"):format(path, other), 2)
   end
   self.about = {
     name = name, status = "running", started = now(), seed = options.seed,
@@ -215,11 +213,11 @@ function run.open(options)
   return self
 end
 
---- Where a training of another run stood, for `from` of train.fit and bench:compare: it goes on from
--- there under another schedule or optimizer. See dopl.train.fork.
--- @tparam table options run = the parent's folder; label of its training, where it has several; step
+--- A checkpoint of another run, for `from` of train.fit and bench:compare. The training run continues
+-- from it, under another schedule or optimizer if wanted. See dopl.train.fork.
+-- @tparam table options run = the parent's folder; label of its training run, if it has several; step
 -- (default: the newest checkpoint); states = "all": every state must fit, "fitting": those that do not
--- begin at zero or are dropped, "none": all begin at zero; data = "continue" or "anew"
+-- start at zero or are dropped, "none": all start at zero; data = "continue" or "anew"
 -- @treturn Fork
 function run.fork(options)
   local from = type(options) == "table" and type(options.run) == "string"
@@ -230,12 +228,12 @@ function run.fork(options)
   return found
 end
 
---- Writes down that a training of this run began where one of another stood.
+--- Records that a training run began from a checkpoint of another run.
 -- @tparam table parent training, run, checkpoint, step, hash
 function Run:descends(parent)
   begin(self)
   local list = json.array(self.about.parents or {})
-  for _, known in ipairs(list) do -- of a run that is gone on with
+  for _, known in ipairs(list) do -- a resumed run has recorded it already
     if known.training == parent.training and known.hash == parent.hash then return end
   end
   list[#list + 1] = parent
@@ -245,7 +243,7 @@ end
 
 -- ---- metrics
 
--- Leaves what the run had logged before it was resumed: from here on rows are appended.
+-- Drops the remaining rows from before the run was resumed. From here on, rows are appended.
 local function leave_old(self)
   if not self.old then return end
   local kept = table.concat(self.old, "\n", 1, self.rows) .. (self.rows > 0 and "\n" or "")
@@ -258,7 +256,7 @@ local function timeless(text)
   return json.encode(run.without_times(json.decode(text)))
 end
 
--- Whether the row is the next of those that are there.
+-- Whether the row equals the next old row.
 local function is_old(self, text)
   local line = self.old and self.old[self.rows + 1]
   if not line then return false end
@@ -266,7 +264,7 @@ local function is_old(self, text)
   return ok and was == timeless(text)
 end
 
---- Appends a row to metrics.jsonl; on the disk's side when the call returns.
+--- Appends a row to metrics.jsonl. A crash after the call does not lose it.
 -- @tparam table row numbers, strings, booleans and tables of them; a NaN is written as null
 function Run:log(row)
   check.type("run:log", row, "table")
@@ -279,25 +277,24 @@ function Run:log(row)
   self.rows = self.rows + 1
 end
 
---- Makes sure that what was logged is on the disk.
+--- Flushes the logged rows to the disk.
 function Run:sync()
   if self.metrics then self.metrics:sync() end
 end
 
---- Whether a resumed run has the rows up to number `to`, so that work which logged them can be
--- taken as done.
+--- Whether a resumed run has the rows up to number `to`, so that the work which logged them is done.
 function Run:has(to)
   return self.old ~= nil and to >= self.rows and to <= #self.old
 end
 
---- Goes on behind row number `to`.
+--- Continues after row number `to`.
 function Run:skip(to)
   self.rows = to
 end
 
--- ---- work that is done once
+-- ---- work done once
 
--- A name for a file, the same in each execution of the recipe.
+-- A file name that is the same in every execution of the recipe.
 local function name_for(self, kind, label)
   local name, n = plain(check.type("run: label", label, "string", 5)), 1
   if name == "" then name = "unnamed" end
@@ -310,7 +307,7 @@ local function name_for(self, kind, label)
   return ("%s/%s"):format(kind, name)
 end
 
---- A folder of the run for something with a label; the second of the same label gets another.
+--- A folder of the run for a label. A second use of the label gets another folder.
 -- @tparam string kind "checkpoints"
 -- @tparam string label
 function Run:folder(kind, label)
@@ -318,8 +315,7 @@ function Run:folder(kind, label)
   return self.path .. "/" .. name_for(self, kind, label)
 end
 
---- Does a piece of work and writes down what it returns, or, in a resumed run which had finished it,
--- takes that.
+--- Does a piece of work and saves its result. If a resumed run has the result, it returns that instead.
 -- @tparam string label
 -- @tparam function work returns a table of plain values; may log rows and write files
 -- @treturn table
@@ -333,7 +329,7 @@ function Run:once(label, work)
       self:skip(done.to)
       return done.value
     elseif not done then
-      core.note(("result refused: %s; it is worked out again"):format(reason))
+      core.note(("result not usable: %s; computing it again"):format(reason))
     end
   end
   local value = work()
@@ -345,7 +341,7 @@ end
 
 -- ---- files
 
---- Writes a file of the run, whole or not at all.
+--- Writes a file of the run completely or not at all.
 -- @tparam string name may lie in a folder of the run: "samples/joint.jsonl"
 -- @tparam string text
 -- @treturn string its path
@@ -354,7 +350,7 @@ function Run:write(name, text)
   check.type("run:write: text", text, "string")
   for part in (name .. "/"):gmatch("([^/]*)/") do
     if part == "" or part == "." or part == ".." then
-      error(("run:write: '%s': a name inside the run's folder is needed"):format(name), 2)
+      error(("run:write: '%s' given, a name inside the run's folder needed"):format(name), 2)
     end
   end
   begin(self)
@@ -365,7 +361,7 @@ function Run:write(name, text)
   return path
 end
 
---- Writes rows as JSON Lines: the per-sample values behind a table.
+--- Writes rows as JSON Lines, for example the per-sample values of a table.
 -- @tparam string name
 -- @tparam table rows
 -- @treturn string its path
@@ -380,7 +376,7 @@ function Run:seconds()
   return core.clock() - self.clock
 end
 
--- The command that goes on with the run.
+-- The command that resumes the run.
 local function resume_command(self)
   local words, given, i = { "dopl" }, rawget(_G, "arg") or {}, -1
   while given[i] do
@@ -394,7 +390,7 @@ local function resume_command(self)
   return table.concat(words, " ")
 end
 
--- The most memory there was, of the run's processes where it was resumed.
+-- The peak of memory, over all processes of a resumed run.
 local function peaks(before)
   local memory, most = core.memory(), {}
   for _, key in ipairs { "peak", "resident_peak" } do
@@ -403,7 +399,7 @@ local function peaks(before)
   return most
 end
 
--- How the run ended is written down even where its last rows cannot be.
+-- Records how the run ended, even if its last rows cannot be written.
 local function close(self, status, message)
   if self.about.status ~= "running" then return end
   local _ <close> = self.lock
@@ -412,7 +408,7 @@ local function close(self, status, message)
     return
   end
   begin(self)
-  if status == "finished" then leave_old(self) end -- else what is there is gone on with
+  if status == "finished" then leave_old(self) end -- otherwise the run can be resumed from its files
   self.about.status = status
   self.about.message = message
   self.about.seconds = self:seconds()
@@ -424,22 +420,22 @@ local function close(self, status, message)
   if not kept then error(reason, 0) end
 end
 
---- Writes down that the run ended well. A second call does nothing.
+--- Records that the run ended successfully. A second call does nothing.
 function Run:finish()
   close(self, "finished")
 end
 
---- Writes down that the run failed, and why. After `finish` it does nothing.
+--- Records that the run failed, and why. After `finish` it does nothing.
 -- @tparam string message
 function Run:fail(message)
   close(self, "failed", tostring(message))
 end
 
--- Leaving the scope of a run ends it; by an error it has failed. What goes wrong in writing that
--- down must not hide the error itself.
+-- Leaving the scope of a run ends it, and an error makes it failed. An error while recording this must
+-- not hide the first error.
 function Run:__close(message)
   if message ~= nil and core.stop and core.stop.asked() then
-    if self.about.recipe and not self.to_begin then core.note("to go on: " .. resume_command(self)) end
+    if self.about.recipe and not self.to_begin then core.note("to resume: " .. resume_command(self)) end
     pcall(close, self, "stopped")
   elseif message ~= nil then
     pcall(self.fail, self, message)
@@ -448,7 +444,7 @@ function Run:__close(message)
   end
 end
 
---- A row without its time fields: what two runs that are the same have in common.
+--- A row without its time fields, which are all that differs between two equal runs.
 -- @tparam table row
 function run.without_times(row)
   local out = {}
@@ -460,9 +456,8 @@ end
 
 --- Reads a run's folder back.
 -- @tparam string path
--- @treturn table { about =, params =, metrics = { row, ... } }; without the last row where the run
--- was killed while it was written; about.status is "interrupted" where it says that the run goes on
--- and no process has the folder
+-- @treturn table { about =, params =, metrics = { row, ... } }; without an incomplete
+-- last row; about.status is "interrupted" if run.json says "running" and no process uses the folder
 function run.load(path)
   check.type("run.load: folder", path, "string")
   local function fields_of(name)
@@ -483,7 +478,7 @@ function run.load(path)
     n = n + 1
     local where = ("%s:%d"):format(file, n)
     local ok, row = pcall(json.decode, line ~= "" and line or "null", where)
-    if not ok then -- by the file's line and column, of no line of Lua
+    if not ok then -- the message has the file's line and column, and no line of Lua
       local text_at = row:find(where .. ":1:", 1, true)
       error(text_at and where .. row:sub(text_at + #where + 2) or row, 2)
     end

@@ -1,5 +1,5 @@
---- run/older.lua - the run that may lie in the folder which a new one is to have: what it came to is not lost
--- unless the new one does the same again, nor while it is asked for.
+--- run/older.lua - an older run in the folder that a new run will use.
+-- dopl overwrites it only if the new run repeats it, or if nothing in it is worth keeping.
 -- @module dopl.run.older
 local check = require("dopl.util.check")
 local core = require("dopl.core")
@@ -7,8 +7,8 @@ local json = require("dopl.util.json")
 
 local older = {}
 
---- Whether the folder the user named holds an older run, which will be written over; what is neither
--- empty nor a run is not ours. The folder is made where there is none.
+--- Whether the folder that the user named holds an older run, which the new one will overwrite. Any
+-- other folder with files is an error. If the folder does not exist, it is created.
 -- @tparam string path
 -- @treturn boolean
 function older.is_in(path)
@@ -16,12 +16,12 @@ function older.is_in(path)
   local names = core.files.list(path) or {}
   local is_run = core.files.exists(path .. "/run.json") ~= nil
   if #names > 0 and not is_run then
-    error(("out: '%s' has files and is no run; name a new or an empty folder"):format(path), 3)
+    error(("out: '%s' has files but no run; name a new or an empty folder"):format(path), 3)
   end
   return is_run
 end
 
---- Whether a parameter other than `out` names the folder of a path, or what lies in it.
+--- Whether a parameter other than `out` names the folder of a path, or something in it.
 -- @tparam string path resolved
 -- @tparam table values the new run's parameters
 -- @treturn boolean
@@ -30,7 +30,7 @@ function older.is_named(path, values)
     local value = values[key]
     if type(value) == "table" and older.is_named(path, value) then return true end
     if type(value) == "string" and value ~= "" and key ~= "out" then
-      local is_path, real = pcall(core.files.resolve, value) -- a text may be too long for one
+      local is_path, real = pcall(core.files.resolve, value) -- a string may be too long for a path
       if is_path and (real .. "/"):find(path .. "/", 1, true) == 1 and core.files.exists(real) then
         return true
       end
@@ -39,7 +39,7 @@ function older.is_named(path, values)
   return false
 end
 
--- Whether the run has come to something: it ended well, or holds weights or results.
+-- Whether the run is worth keeping: it finished, or holds weights or results.
 local function has_work(path)
   local about = json.read(path .. "/run.json")
   if type(about) == "table" and about.status == "finished" then return true end
@@ -49,19 +49,19 @@ local function has_work(path)
   return false
 end
 
-local ELSEWHERE <const> = { out = true, device = true, threads = true } -- where, not what
+local ELSEWHERE <const> = { out = true, device = true, threads = true } -- where it runs
 
---- What the run was that the new one is not.
+--- How the older run differs from the new one.
 -- @tparam string path
--- @tparam table begin recipe = the new run's recipe, where it has one, params = its parameters' JSON
--- @treturn ?string nil where the new one does it again, or the older came to nothing
+-- @tparam table begin recipe = the new run's recipe, if any; params = its parameters as JSON
+-- @treturn ?string nil if the new run repeats the older one, or the older one is not worth keeping
 function older.difference(path, begin)
   if not has_work(path) then return nil end
   if core.files.read(path .. "/recipe.lua") ~= begin.recipe then
-    return "another recipe, or other text"
+    return "of another recipe, or another version of it"
   end
   local was, values = json.read(path .. "/params.json"), json.decode(begin.params)
-  if type(was) ~= "table" then return "one whose parameters cannot be read" end
+  if type(was) ~= "table" then return "whose parameters cannot be read" end
   local names = {}
   for _, values_of in ipairs { was, values } do
     for _, key in ipairs(check.keys(values_of)) do names[key] = true end
@@ -70,12 +70,12 @@ function older.difference(path, begin)
     local there = was[key] == nil and "absent" or json.encode(was[key])
     local here = values[key] == nil and "absent" or json.encode(values[key])
     if not ELSEWHERE[key] and there ~= here then
-      return ("one whose %s is %s, here %s"):format(key, there, here)
+      return ("whose %s is %s, here %s"):format(key, there, here)
     end
   end
 end
 
--- A file or a folder with all that is in it.
+-- Removes a file, or a folder with its content.
 local function remove_all(path)
   local kind = core.files.exists(path)
   if kind == "directory" then
@@ -84,7 +84,7 @@ local function remove_all(path)
   if kind then core.files.remove(path) end
 end
 
---- Makes room: what a new run would take for its own goes, run.json first.
+--- Removes the files that a new run would take for its own, run.json first.
 -- @tparam string path
 function older.remove(path)
   for _, name in ipairs { "run.json", "checkpoints", "results" } do

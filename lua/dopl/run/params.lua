@@ -1,4 +1,4 @@
---- run/params.lua - parameters of a recipe: declared once with defaults, set from the command line, checked.
+--- run/params.lua - a recipe's parameters: defaults, values from the command line, checks.
 --
 --    local p = dopl.params {
 --      steps = { 300, "optimizer steps" },
@@ -8,11 +8,11 @@
 --
 -- `./dopl recipe.lua --steps 100 --adamw.lr 1e-5` sets two of them, `--help` lists them all. A default
 -- gives the type: integer, number, string, boolean (`--flag`, `--no-flag`) or list (`{ 1, 2 }`,
--- `--sizes 1,2`). A table whose first element is the default and whose second is a text adds that text
--- to the help, and with `least = 0` what is below is refused. So two strings are a default and its
--- text, and a list of two strings stands in braces of its own: `{ { "a", "b" } }`, or
--- `{ { "a", "b" }, "text" }`. A table of named values is a group. Every recipe also has seed, out,
--- device and threads, and `--resume RUN`, which takes all values from the run's params.json.
+-- `--sizes 1,2`). A table with a default and a text adds the text to the help. With `least = 0`,
+-- smaller values are errors. Two strings are a default and its text, so a list of two strings needs a
+-- second pair of braces: `{ { "a", "b" } }`, or `{ { "a", "b" }, "text" }`. A table of named values is
+-- a group. Every recipe also has seed, out, device and threads, and `--resume RUN`, which takes all
+-- values from the run's params.json.
 -- @module dopl.run.params
 
 local core = require "dopl.core"
@@ -44,7 +44,7 @@ local function kind_of(value)
   return math.type(value) or type(value)
 end
 
-local function is_documented(value) -- { default, "text" }, or a list in braces of its own
+local function is_documented(value) -- { default, "text" }, or a list in a second pair of braces
   if type(value) ~= "table" then return false end
   return #value == 2 and type(value[2]) == "string" or #value == 1 and type(value[1]) == "table"
 end

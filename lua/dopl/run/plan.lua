@@ -1,6 +1,7 @@
 --- run/plan.lua - what a recipe will need, before it runs: `./dopl --plan recipe.lua`.
 --
--- The recipe itself runs while it is measured (dopl.util.measuring): trainings take a few real steps,
+-- The recipe itself runs while it is measured (dopl.util.measuring): training runs take a few real
+-- steps,
 -- evaluations ask the first rows of a set, and what would be written is discarded. So memory is
 -- measured, with all that the recipe itself keeps, and time is extrapolated.
 -- @module dopl.run.plan
@@ -61,7 +62,7 @@ local function kind_rows(f)
   return rows
 end
 
--- What would make a training smaller, with how much.
+-- What would make a training run smaller, with how much.
 local function advice(f)
   local list = {}
   local function add(bytes, text)

@@ -1,4 +1,4 @@
---- run/profile.lua - where time goes, by operator: "why is my loss slow?"
+--- run/profile.lua - time by operator.
 --
 --     do
 --       local p <close> = dopl.profile()
@@ -6,12 +6,11 @@
 --       print(p)
 --     end
 --
--- `./dopl --profile recipe.lua` does so for a whole recipe. A row has the time of one operator,
--- forward or backward, or of an optimizer's pass, less that of operators which it calls; what is left
--- of the time that went by is "elsewhere": Lua, files, text, waiting. On the CPU times are the
--- clock's. On a device they are the device's own, by events around each kernel, product and copy,
--- which are launched one by one while a profile is open: the host is slower then, the device is not.
--- One profile can be open at a time.
+-- `./dopl --profile recipe.lua` profiles a whole recipe. A row has the time of one operator, forward or
+-- backward, or of an optimizer's pass, without the operators that it calls. The rest is "elsewhere":
+-- Lua, files, text, waiting. On the CPU, times are the clock's. On a device they are the device's own,
+-- from events around each kernel, product and copy. These are launched separately while a profile is
+-- open, which slows the host but not the device. Only one profile can be open at a time.
 -- @module dopl.run.profile
 
 local check = require "dopl.util.check"
@@ -30,13 +29,13 @@ function profile.open()
   return setmetatable({ raw = core.profile() }, Profile)
 end
 
--- Rows of the core and seconds since opening, as they were when it was closed.
+-- Rows of the core and seconds since opening, or those from when it was closed.
 local function read(self)
   if self.raw then return self.raw:read() end
   return self.found, self.seconds
 end
 
---- Ends it. What was measured stays; a second call does nothing.
+--- Ends the profile and keeps its rows. A second call does nothing.
 function Profile:close()
   local raw = self.raw
   if not raw then return end
@@ -47,21 +46,21 @@ function Profile:close()
   if not read_well then error(found, 0) end
 end
 
--- An error on the way is the one to hear of, rather than another that it led to.
+-- The first error is raised, rather than another that it caused.
 function Profile:__close(message)
   local closed, reason = pcall(self.close, self)
   if not closed and message == nil then error(reason, 0) end
 end
 
--- The most seconds first; what takes as many by its name.
+-- The most seconds first; equal ones by name.
 local function by_seconds(a, b)
   if a.seconds ~= b.seconds then return a.seconds > b.seconds end
   if a.name ~= b.name then return a.name < b.name end
   return a.part < b.part
 end
 
--- Rows for operators, and the time that shares are of. It is what went by, but where device and host
--- computed at the same time, or the emulator makes times up.
+-- Rows for operators, and the time that shares refer to. This is the elapsed time, except if device and
+-- host computed at the same time, or the emulator invents times.
 local function operators(self)
   local found, seconds = read(self)
   local rows, sum = {}, 0.0
@@ -75,10 +74,10 @@ local function operators(self)
   return rows, math.max(seconds, sum), sum, found
 end
 
--- Of no time at all there are no shares.
+-- Without any time, shares are 0.
 local function share(seconds, whole) return whole > 0 and seconds / whole or 0.0 end
 
---- What each operator took. While the profile is open: so far, which waits for the device.
+--- The time of each operator. While the profile is open, the time so far; this waits for the device.
 -- @treturn {{name=string,part=string,device=string,calls=int,seconds=number,share=number},...} part
 -- is "forward", "backward" or "pass"; the most seconds first, then "elsewhere", which has neither
 -- part, device nor calls. Shares add up to 1.
@@ -90,8 +89,8 @@ function Profile:rows()
   return rows
 end
 
---- What each kernel, product and copy took on a device, by the operator that launched it; nothing
--- on the CPU. Times are part of the operators'.
+--- The time of each kernel, product and copy on a device, by the operator that launched it. Empty on
+-- the CPU. These times are part of the operators' times.
 -- @treturn {{name=string,operator=string,part=string,launches=int,seconds=number,share=number},...}
 -- the most seconds first; without operator and part where none launched it
 function Profile:launches()
@@ -114,7 +113,7 @@ end
 
 local PERCENT <const> = { key = "share", label = "%", scale = 100, digits = 1 }
 
--- Rows of a table without those that hardly count, and one for all of these.
+-- Rows of a table, with all small ones added up in one row.
 local function shorten(rows, count)
   local kept, few, n = {}, { seconds = 0.0, share = 0.0, [count] = 0 }, 0
   for _, row in ipairs(rows) do

@@ -156,12 +156,12 @@ local function check_data(where, objective, model, level)
     error(("%sloss.%s needs data whose answers are refusals (data.loader: refusals = list)"):format(
       where, loss.name), level + 1)
   elseif loss.needs.twin and data.refuse ~= "twin" then
-    error(("%sloss.%s needs data with refusal twins (data.loader: refusals = list, refuse = "
+    error(("%sloss.%s needs data with refusal pairs (data.loader: refusals = list, refuse = "
       .. "\"twin\")"):format(where, loss.name), level + 1)
   end
   for i, sample in ipairs(data.samples or {}) do
     if not batch.is_sample(sample) then
-      error(("%ssamples must be made by data.samples: number %d is none"):format(where, i), level + 1)
+      error(("%ssamples must be made by data.samples; number %d is not"):format(where, i), level + 1)
     end
   end
   check_lengths(where, data.samples, model, level + 1)

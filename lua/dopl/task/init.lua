@@ -21,7 +21,7 @@ local fields = {
   cost = check.required,     -- (sample): what it takes in a forward pass
   count = check.required,    -- (samples): { n_samples, n_labels, ... } of an effective batch
   pack = check.required,     -- (Chosen, whole, twin_whole): a batch, with n_labels, samples and keys;
-                             -- its twin, if the samples have twins
+                             -- with `twin`, if the samples have it
   score = check.required,    -- (model, batches, needs): scores of each batch; needs: of its loss
   shares_passes = never,     -- (model): whether batches of several objectives go forward together
   references = {},           -- what losses can ask of the starting model, by kind: see dopl.reference

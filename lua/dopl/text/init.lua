@@ -11,7 +11,7 @@ local core = require "dopl.core"
 
 local text = {}
 
---- The names that `pattern` takes: how text is cut into pieces before pairs are merged.
+--- The names that `pattern` takes. A pattern cuts text into pieces before pairs are merged.
 text.patterns = { "llama3", "gpt2" }
 
 -- A pattern's regular expression. A bare word is a name, so that a misspelt one is not taken for a
@@ -80,8 +80,8 @@ function text.stem(word)
   return core.rouge.stem(word)
 end
 
---- A text in one form: NFC, with its case folded. Texts that a reader takes for the same word for
--- word become the same bytes. Bytes that are not UTF-8 stay as they are.
+--- A text in NFC with its case folded, so that texts which look the same to a reader become the same
+-- bytes. Bytes that are not UTF-8 stay as they are.
 -- @tparam string str
 -- @treturn string
 function text.fold(str)

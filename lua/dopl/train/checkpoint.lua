@@ -1,4 +1,4 @@
---- train/checkpoint.lua - where a training stands, on disk: whole, or not there.
+--- train/checkpoint.lua - the state of a training run on disk, complete or not there.
 --
 -- A checkpoint is two files in a folder of the training's own:
 --
@@ -8,8 +8,8 @@
 --                               hash and length of the other file
 --
 -- Each is written beside, synced and renamed, the JSON last: a pair of which a part is missing, cut
--- short or changed is refused, with the reason, and the one before it is taken. When a training has
--- ended, `done` takes the place of its steps: the final weights and what train.fit returned. Those
+-- short or changed is refused, with the reason, and the one before it is taken. When a training run
+-- has ended, `done` takes the place of its steps: the final weights and what train.fit returned. Those
 -- that are to stay behind (`stay`) are there to fork from (dopl.run.fork).
 --
 -- (The function dopl.checkpoint, which trades time for memory, is dopl.nn's.)
@@ -19,7 +19,7 @@ local core = require "dopl.core"
 local sealed = require "dopl.util.sealed"
 
 local DONE <const> = "done"
-local checkpoint = { done = DONE } -- the name of the one that is written when a training has ended
+local checkpoint = { done = DONE } -- the name of the one that is written when a training run has ended
 
 --- Writes a checkpoint: see dopl.train.state for what it holds.
 -- @tparam string folder made where it is missing

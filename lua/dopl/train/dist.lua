@@ -4,7 +4,7 @@
 --     train.fit { world = world, ... }      -- gradients are summed over the world before each step
 --
 -- The engine "local" runs anywhere; "nccl" is for GPUs, one process a GPU, which find each other
--- through `rendezvous`, a file that all of them see. For now a world has one process: a training of
+-- through `rendezvous`, a file that all of them see. For now a world has one process: a training run of
 -- several would multiply its gradients by their number, and each would write the run's files.
 -- @module dopl.train.dist
 local core = require "dopl.core"

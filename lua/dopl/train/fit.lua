@@ -35,7 +35,7 @@ local function attach(t, plan)
   for _, objective in ipairs(t.objectives) do
     objective.weight = objective.weight * plan:weight(objective.name)
   end
-  collectgarbage() -- states of a training before this one: to Lua a few bytes, in truth gigabytes
+  collectgarbage() -- states of an earlier training run: to Lua a few bytes, in truth gigabytes
   t.optimizer = o.optimizer:attach(o.model.parameters,
     { objectives = not joint and t.names or nil, period = plan.period, seed = core.options.seed })
   t.diagnostics = o.diagnostics and diagnostics.new(o.diagnostics, { optimizer = t.optimizer,

@@ -1,4 +1,4 @@
---- train/fork.lua - a training that starts where another one stood, with other settings.
+--- train/fork.lua - a training run that starts from another one's checkpoint, with other settings.
 --
 --     local from = dopl.run.fork { run = "runs/quickstart-20260102-030405", label = "DO+", step = 200 }
 --     bench:compare { from = from, label = "DO+ 8-bit from 200", optimizer = ..., ... }
@@ -42,7 +42,7 @@ local function folder_of(o, name_of)
   if #names == 0 then error(("run.fork: the run %s has no checkpoints"):format(o.run), 3) end
   if o.label == nil and #names == 1 then return root .. "/" .. names[1] end
   if o.label == nil then
-    error(("run.fork: the run %s has several trainings; give label: '%s'"):format(o.run,
+    error(("run.fork: the run %s has several training runs; give label: '%s'"):format(o.run,
       table.concat(names, "', '")), 3)
   end
   check.type("run.fork: label", o.label, "string", 4)
@@ -75,8 +75,8 @@ local function candidates(o, folder)
   return steps
 end
 
---- Reads where a training of another run stood. Reached as `dopl.run.fork`.
--- @tparam table options run = the parent's folder; label of its training; step (default: the newest
+--- Reads a checkpoint of another run. Reached as `dopl.run.fork`.
+-- @tparam table options run = the parent's folder; label of its training run; step (default: the newest
 -- checkpoint); states = "all", "fitting" or "none"; data = "continue" or "anew"
 -- @tparam function name_of a label's name in a run's folder
 -- @treturn Fork for `from` of train.fit and bench:compare
@@ -105,7 +105,7 @@ end
 --- Whether a value is one.
 function fork.is_fork(x) return getmetatable(x) == Fork end
 
---- What tells two beginnings apart.
+--- What distinguishes two beginnings.
 function Fork:__tostring()
   return ("%s (%s), states = %q, data = %q"):format(self.what, self.hash, self.states, self.data)
 end
@@ -138,7 +138,7 @@ local function elements(self, name)
   return (self.tensors[key .. ".codes"] or self.tensors[key]):numel()
 end
 
--- Why a saved state is none for this optimizer; nil where it is.
+-- Why a saved state does not fit this optimizer; nil if it does.
 local function misfit(self, own)
   local saved = self.about.states[own.name]
   if not saved then return ("it has no '%s'"):format(own.name) end
@@ -160,7 +160,7 @@ local function complain(self, reasons, left)
 end
 
 -- The optimizer's states that a saved one fits; why others do not; and names of saved ones that have no
--- place. `taken` says for each objective ("" for shared states) whether one of its own was taken.
+-- place. `taken` says for each objective ("" for shared states) whether its own one was taken.
 local function match_states(self, optimizer)
   local fitting, reasons, left, known, taken = {}, {}, {}, {}, {}
   for _, own in ipairs(state.states_of(optimizer)) do
@@ -181,7 +181,7 @@ local function match_states(self, optimizer)
 end
 
 -- Takes the states that fit. Counters go with the states they correct: an objective none of whose own
--- states were taken counts its steps anew, and so does the optimizer where nothing was.
+-- states were taken counts its steps from 0, and so does the optimizer where nothing was.
 local function restore_states(self, optimizer)
   local fitting, reasons, left, taken = match_states(self, optimizer)
   if self.states == "none" then return end
@@ -207,8 +207,8 @@ local function check_model(self, t)
     if objective.loss.needs.reference then
       local here = state.model_hash(t.o.model)
       if here ~= self.about.training["starting model"] then
-        error(("%s: loss.%s asks the model before unlearning, and this training's is another than the "
-          .. "parent's: hand over the model as it was before the parent's training"):format(self.what,
+        error(("%s: loss.%s asks the model before unlearning, and this training's is not the "
+          .. "parent's: pass the model as it was before the parent's training"):format(self.what,
             objective.loss.name), 0)
       end
     end
@@ -224,7 +224,7 @@ local function restore_data(self, objectives)
       local other = state.data_of(objective) ~= there and "data" or was.seed ~= now.seed and "seed"
         or was.stream ~= now.stream and "stream"
       if other then
-        error(("%s: the %s of '%s' is another than the parent's; data = \"anew\" begins its order "
+        error(("%s: the %s of '%s' is not the parent's; data = \"anew\" begins its order "
           .. "from the first batch"):format(self.what, other, objective.name), 0)
       end
       state.restore_loader(objective, self)
@@ -249,7 +249,7 @@ function Fork:served(name)
   return loader and loader.step or 0
 end
 
---- Whether a training of so many steps has any left.
+--- Whether a training run of so many steps has any left.
 function Fork:check_steps(steps)
   if self.step >= steps then
     error(("%s stands after step %d, and steps = %d: they count from the parent's beginning"):format(
@@ -257,7 +257,7 @@ function Fork:check_steps(steps)
   end
 end
 
---- Puts a training where this stands.
+--- Puts a training run where this stands.
 -- @tparam table t the training (dopl.train.state)
 function Fork:start(t)
   local about, o = self.about, t.o

@@ -11,7 +11,7 @@
 -- `s`, the scores of a micro-batch, holds what the task gives (for text: dopl.task.causal_lm), and
 --
 --     s.whole          counts of the effective batch: n_samples, n_labels
---     s.twin           the same for the refusal twins, where the loss needs `twin = true`
+--     s.twin           the same for the refusal pairs, where the loss needs `twin = true`
 --     s.reference, s.kl   what the starting model says, where it needs `reference`
 --
 -- `needs.scores` names the scores that the loss reads. A task that lacks one refuses the loss before
@@ -44,7 +44,7 @@ end
 --- Makes a loss.
 -- @tparam table definition name; value = function(scores) -> scalar tensor; needs = { scores = names
 -- of what it reads, answers = "refusals" (the answers of the batch are refusals), twin = true (each
--- sample comes with its refusal twin), reference = what it asks of the starting model (causal_lm has
+-- sample comes with its refusal pair), reference = what it asks of the starting model (causal_lm has
 -- "nll" and "hidden"), eps = 1e-12 (added to the probabilities of mean_logp) }; text = its options, for
 -- printing
 -- @treturn Loss
@@ -122,7 +122,7 @@ function loss.ga(...)
   return loss.new { name = "ga", needs = NLL, value = function(s) return token_mean(s) * -1 end }
 end
 
---- gd on refusals in the place of the answers (Maini et al. 2024).
+--- gd on refusals instead of the answers (Maini et al. 2024).
 function loss.idk(...)
   no_options("idk", ...)
   return loss.new { name = "idk", value = token_mean,
@@ -217,7 +217,7 @@ local function value_of(l, s)
   return value
 end
 
--- The batches that a list of losses reads, and what each loss needs: a batch, and its twin behind it.
+-- The batches that a list of losses reads, and what each loss needs: a batch, and its `twin` behind it.
 local function batches_of(list, task)
   local batches, needs = {}, {}
   for _, item in ipairs(list) do
@@ -228,7 +228,7 @@ local function batches_of(list, task)
     batches[#batches + 1], needs[#needs + 1] = item.batch, item.loss.needs
     if item.loss.needs.twin then
       batches[#batches + 1] = item.batch.twin
-        or error(("loss.%s: the batch has no refusal twins (data.loader: refuse = 'twin')")
+        or error(("loss.%s: the batch has no refusal pairs (data.loader: refuse = 'twin')")
           :format(item.loss.name), 4)
       needs[#needs + 1] = item.loss.needs
     end

@@ -249,7 +249,7 @@ local function evaluate(m)
   return result
 end
 
---- Stands for a training.
+--- Stands for a training run.
 -- @tparam Recorder recorder
 -- @tparam table given options of train.fit
 -- @tparam function run trains

@@ -9,7 +9,7 @@
 --     join(values)           those of a batch's samples as a tensor
 --     attach(s, model, batch, reference)   puts them where a loss reads them
 --     keep(model)            optional: a tensor of the model to keep beside them
---     twins                  whether it is asked about twins, too
+--     `twins`                whether it is asked about refusal pairs, too
 --     bytes(model, samples)  optional: memory that the answers take, for a plan
 --
 -- Refusals are drawn afresh each step, but the draw is a function of seed and step, so the pairs that
@@ -34,7 +34,7 @@ function reference.new(model, task)
     size = 0 }, Reference)
 end
 
--- Asks about the samples of a batch that there is no answer for, as a batch of their own.
+-- Asks about the samples of a batch that there is no answer for, as a separate batch.
 local function add(self, batch, kind, how)
   local known = self.answers[kind] or {}
   self.answers[kind] = known
@@ -57,7 +57,7 @@ local function add(self, batch, kind, how)
   end
 end
 
---- Asks the model about the samples of a batch (and their twins) that are not known yet.
+--- Asks the model about the samples of a batch (and their refusal pairs) that are not known yet.
 -- @param batch packed, or chosen (dopl.data.chosen)
 -- @tparam string kind one that the task knows
 function Reference:add(batch, kind)

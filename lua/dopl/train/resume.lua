@@ -1,4 +1,4 @@
---- train/resume.lua - a training that goes on where it was ended early, as if it had not been.
+--- train/resume.lua - resumes an interrupted training run, with the same results.
 --
 -- train.fit's `checkpoint` makes a keeper: it writes checkpoints on the way, and in a resumed run finds
 -- the newest one that is whole and belongs to the same training.
@@ -24,7 +24,7 @@ local defaults = {
   resume = check.optional, -- whether to resume from what the folder holds; default: as the run
 }
 
--- What makes two trainings the same, as texts.
+-- What makes two training runs the same, as texts.
 local function describe(t)
   local o = t.o
   local parts = { optimizer = tostring(o.optimizer), schedule = t.plan.text,

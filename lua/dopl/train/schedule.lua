@@ -5,7 +5,7 @@
 -- holds the last losses and evaluation results; `schedule.of` gives it a name. A schedule prints
 -- itself as it would be written.
 --
--- A value is never changed by a training: `train.fit` works with what `resolve` returns, which knows
+-- A training run never changes a value: `train.fit` works with what `resolve` returns, which knows
 -- how long the objectives' epochs are and, for `schedule.phases`, in which phase it is.
 -- @module dopl.train.schedule
 
@@ -284,7 +284,7 @@ function Schedule:length(length, sizes, what)
   if getmetatable(length) ~= Passes then
     if math.type(length) == "integer" and length >= 0 then
       if length <= MOST_LENGTH then return length end
-      error(("%s = %d, needs at most %d; `stop` ends a training before"):format(what, length,
+      error(("%s = %d, needs at most %d; `stop` ends a training run before"):format(what, length,
         MOST_LENGTH), 3)
     end
     error(("%s = %s, needs an integer of at least 0 or schedule.passes(n)"):format(what,
@@ -466,7 +466,7 @@ end
 
 -- ---- what every schedule can tell
 
---- The schedule for objectives of known sizes, as a training uses it.
+--- The schedule for objectives of known sizes, as a training run uses it.
 -- @tparam table _ from schedule.sizes
 function Schedule:resolve(_) return self end
 

@@ -28,7 +28,7 @@ settings.defaults = {
   on_step = check.optional,    -- function(live), after each step
   diagnostics = check.optional, -- { every = n }: see dopl.diagnostics
   checkpoint = check.optional, -- { every = 50 steps, keep = 2, stay = 0 }: see dopl.train.checkpoint
-  from = check.optional,       -- from dopl.run.fork: where another training stood
+  from = check.optional,       -- from dopl.run.fork: a checkpoint of another run
   world = check.optional,      -- from dopl.dist.open: gradients are summed over its processes
   run = check.optional,        -- from dopl.run: gets one row of metrics a step
   label = "train",             -- names the run's rows and the progress line
@@ -89,7 +89,7 @@ local function check_model(o)
   end
   if type(o.optimizer) ~= "table" or not o.optimizer.attach then
     error(("train.fit: optimizer is a %s, needs one like optim.adamw { lr = 1e-4 }"):format(
-      type(o.optimizer) == "table" and "table that is none" or type(o.optimizer)), 4)
+      type(o.optimizer) == "table" and "table without attach" or type(o.optimizer)), 4)
   end
   if not tasks.is_task(o.task) then
     error(("train.fit: task is a %s, needs one like dopl.task.causal_lm or task.new { ... }"):format(

@@ -1,12 +1,12 @@
---- train/state.lua - where a training stands: what a checkpoint holds of it, and how it is put back.
+--- train/state.lua - the state of a training run: what a checkpoint holds, and how it is restored.
 --
 -- Weights, optimizer states and counters, positions in the data, the schedule's phase, diagnostics, the
 -- best weights, and what the loop shows (`live`, `totals`). Two policies use it: dopl.train.resume puts
 -- everything back, dopl.train.fork chooses.
 --
--- A training is the table that train.fit works with: o, objectives, names, plan, parameters, optimizer,
--- diagnostics, live, best, totals, clock. What is saved is { tensors, about, what = its name for
--- messages }.
+-- `t`, a training run, is the table that train.fit works with: o, objectives, names, plan, parameters,
+-- optimizer, diagnostics, live, best, totals, clock. A saved state is { tensors, about, what = its name
+-- for messages }.
 -- @module dopl.train.state
 
 local check = require "dopl.util.check"
@@ -94,7 +94,7 @@ local function best_of(t)
   return list
 end
 
---- What a training is at the moment.
+--- What a training run is at the moment.
 -- @tparam table t the training
 -- @tparam boolean ended whether it is over: then the final weights stand for states and diagnostics
 -- @treturn table tensors by name
@@ -153,7 +153,7 @@ function state.restore_diagnostics(t, saved)
 end
 
 --- The best score, if there is one, and its weights.
--- @tparam boolean with_weights those of a training that has ended are the model's
+-- @tparam boolean with_weights those of a training run that has ended are the model's
 function state.restore_best(t, saved, with_weights)
   for key, value in pairs(saved.about.best) do t.best[key] = value end -- each field is its own
   if not with_weights or not saved.about.best.score then return end

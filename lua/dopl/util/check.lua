@@ -138,14 +138,14 @@ function check.has(name, value, field, need, level)
   error(("%s: %s, needs %s"):format(name, fields.show(value), need), level or 3)
 end
 
--- A value of the command line is told as such: no line of a recipe is to blame.
+-- The message for a value of the command line names no line, since no recipe is to blame.
 local function refuse(name, message, level)
   if name:sub(1, 2) ~= "--" then error(message, level + 1) end
   error(setmetatable({ exit = 2, message = message },
     { __tostring = function() return message end }), 0)
 end
 
---- Refuses a value that is none of a list.
+--- Refuses a value that a list does not hold.
 -- @tparam string name what the value is, for the message; one that begins with -- is a parameter
 -- @param value
 -- @tparam table list what it may be

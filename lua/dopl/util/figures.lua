@@ -1,5 +1,5 @@
---- util/figures.lua - results that `print` shows by name and figures instead of a table's address. They stay plain
--- tables of fields.
+--- util/figures.lua - results that `print` shows by name and value.
+-- They stay plain tables of fields.
 -- @module dopl.util.figures
 
 local check = require "dopl.util.check"
@@ -28,7 +28,7 @@ local function listed(fields, without)
   return table.concat(parts, ", ")
 end
 
--- Whether a field is a table of figures, such as the losses of a training.
+-- Whether a field is a table of figures, such as the losses of a training run.
 local function holds_figures(value)
   local meta = type(value) == "table" and getmetatable(value)
   return type(value) == "table" and not figure(value) and (not meta or meta == Row)

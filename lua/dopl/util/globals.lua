@@ -1,5 +1,6 @@
---- util/globals.lua - the globals of recipes and of the prompt beyond Lua's own: dopl and its modules by their short
--- names, opened when first named. Reading any other undefined global is an error.
+--- util/globals.lua - the globals that recipes and the prompt have beyond Lua's own.
+-- These are dopl and its modules by their short names, loaded when first read. Reading any other
+-- undefined global is an error.
 -- @module dopl.util.globals
 
 local globals = {}

@@ -1,4 +1,4 @@
---- util/inspect.lua - values as text a person can read: what the prompt prints, and `print` of dopl's own values.
+--- util/inspect.lua - values as text that a person can read, for the prompt and `print`.
 -- @module dopl.util.inspect
 
 local core = require "dopl.core"

@@ -2,7 +2,7 @@
 --
 -- `./dopl --plan` starts it (dopl.run.plan). While it is on, train.fit takes a few real steps instead
 -- of all (dopl.train.measure), metrics.evaluate asks the first rows of a set (dopl.metrics.measure),
--- and reports are not written. Each tells the recorder what it used.
+-- and reports are not written. Each reports to the recorder what it used.
 -- @module dopl.util.measuring
 
 local core = require "dopl.core"
@@ -46,7 +46,7 @@ function Recorder:resident_peak()
   return (core.device() == "cpu" and self.peak or self.host) + beyond
 end
 
---- Adds a training. Its seconds are those of the whole.
+--- Adds a training run. Its seconds are those of the whole.
 function Recorder:add_fit(fit)
   self.fits[#self.fits + 1] = fit
   self.seconds = self.seconds + fit.seconds

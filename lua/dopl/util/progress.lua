@@ -1,4 +1,4 @@
---- util/progress.lua - the line that tells how far long work is.
+--- util/progress.lua - the line that shows how far long work is.
 --
 -- On a terminal one line is written over; elsewhere a line comes out every tenth of the way, so that
 -- a log file stays readable.

@@ -11,7 +11,7 @@
 //   13.1), it leaves the last terms out where the parts do not reach them. Of bf16 matrices, it
 //   rounds the sum to bf16 before it adds a bias.
 // - A bias or row sums that do not start at a multiple of 16 bytes are a misaligned address to a
-//   kernel, and the device is lost. The heuristic is told nothing of them.
+//   kernel, and the device is lost. The heuristic does not know of them.
 // - The heuristic names algorithms that are then refused: both for bf16 matrices of which one has
 //   rows at odd elements and the other has not, and 1 for f32 rows at multiples of 8 bytes only.
 // - It has no algorithm for bf16 matrices of which both, and the result, have rows at odd elements.

@@ -3,8 +3,7 @@
 // Work is done some pieces at a time, which saves opening and closing memory for each; with
 // DOPL_EMULATOR_LATE=1 when the host waits for it, and no sooner, as a GPU that is far behind
 // would: what the host reads, overwrites or frees too early shows. DOPL_EMULATOR_FAULT=TEXT has
-// kernels fault whose names contain it: as on a GPU, whatever comes next is told so, and nothing
-// works any more.
+// kernels fault whose names contain it. As on a GPU, every later call then fails with that error.
 #include "block.h"
 #include "memory.h"
 #include <cuda_runtime.h>

@@ -2,7 +2,7 @@
 //
 // Blocks lie in one range of addresses. The pages of it are opened for each piece of work of the
 // device and closed after it: host code that follows a pointer of the device faults, as it does on
-// a GPU, and is told so. A kernel that is given an address of the host's ends the program too.
+// a GPU, with a message. A kernel that is given an address of the host's ends the program too.
 //
 // What is in no block is filled with NaN, between blocks too. A byte of it that has changed when it
 // becomes a block, or the block before it is given back, has been written by a kernel that ran past

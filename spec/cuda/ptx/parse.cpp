@@ -381,7 +381,7 @@ class parser {
             for (size_t k = 0; k < 4; k++) i.at[k] = operand(a[k], '4');
             address(i, a[4]);
         } else if (begins("cp.async.ca.") || begins("cp.async.cg.")) {
-            i.run = copy_start; // at: to 4, from 5, bytes that are there 6
+            i.run = copy_start; // at: to 4, from 5, existing bytes 6
             i.at[5] = operand(a[1], '8'), i.offset[1] = a[1].offset;
             address(i, a[0]);
             i.bytes = (unsigned)number(a[2].name);

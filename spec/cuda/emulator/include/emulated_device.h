@@ -334,8 +334,8 @@ static inline float __uint_as_float(unsigned x) {
     return emulator::bits<float>(x);
 }
 
-// What CUDA's "Mathematical Functions" says may be so many units in the last place off, is, here by
-// bits of its own.
+// CUDA's "Mathematical Functions" allows these to be off by so many units in the last place. Here
+// they are off by that much, in other bits.
 namespace emulator {
 inline float rough(float y, unsigned units) {
     unsigned pattern = bits<unsigned>(y), magnitude = pattern & 0x7fffffffu;
