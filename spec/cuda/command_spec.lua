@@ -24,7 +24,8 @@ local result = train.fit { model = model, steps = p.steps, progress = false, war
   objectives = { { name = "retain", loss = dopl.loss.gd(),
     data = loader.new { samples = chat.encode_all(tok, rows), batch_size = 3, seed = 1,
       stream = "r" } } } }
-print(dopl.device(), model.embedding:device(), model.embedding:dot(model.embedding))
+local head = model:head()
+print(dopl.device(), head:device(), head:dot(head))
 ]]
 
 local function folder()
