@@ -70,10 +70,8 @@ local function make_products()
     local shape = weight:shape()
     table.insert(products, { random(rows, shape[2]), weight, random(rows, shape[1]):detach() })
   end
-  for _, layer in ipairs(model.layers) do
-    for _, name in ipairs { "qkv", "out", "gate_up", "down" } do
-      add(batch.n_tokens, layer[name])
-    end
+  for _, parameter in ipairs(model.parameters) do
+    if parameter.kind == "matrix" then add(batch.n_tokens, parameter.tensor) end
   end
   add(batch.n_labels, model:head())
   return products
