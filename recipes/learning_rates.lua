@@ -2,7 +2,7 @@
 --
 -- Six methods with IDK + GD at a range of rates, with the same forget sets, 200 steps and Adam's eps
 -- of 1e-8. With the best rate for each, they end about a point of OVR apart. With one rate for all,
--- they lie further apart, and the first one changes with the rate. (About ten minutes)
+-- they lie further apart, and the first one changes with the rate. (About twelve minutes)
 
 local dopl = require "dopl"
 local methods = require "dopl.experiments.methods"
