@@ -63,7 +63,7 @@ local rules = {
 for _, rule in ipairs(rules) do rule[1] = "()" .. rule[1]:gsub(" ", "%%s+") .. "()" end
 
 -- Absolute paths of one machine. A path in the docs starts in the repository.
-local machine_paths = { "/home/%w", "/root/%w", "/work/%w", "/Users/%w", "/mnt/%w" }
+local machine_paths = { "/home/%w", "/root/%w", "/Users/%w", "/mnt/%w" }
 
 -- A heading that begins like this is a sentence or a question, not a topic.
 local sentence_openings = {}

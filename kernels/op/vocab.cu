@@ -6,7 +6,7 @@
 // chunk's logits still stand, and the others are multiplied anew. One kernel reads a chunk for the
 // statistics, one turns it into its gradient in place, in the type of the products that follow: a
 // bf16 gradient takes the front half of each f32 row. KL keeps the logits of both models and their
-// log-sum-exps, so that a chunk made anew needs no second look before its gradient.
+// log-sum-exps, so that a chunk computed again needs no second look before its gradient.
 //
 // Rows of logits are padded to a multiple of 8, so that every row can be read 16 bytes at a time
 // whatever the vocabulary. The padding is never read into a result.

@@ -59,7 +59,7 @@ FN u32 copies(const codes &c, int i) { // where those of element i's value begin
 }
 FN void decode(float (&x)[E], const codes &c, float scale, const codec &q, int lane) {
     const char *all = (const char *)q.copy;
-    const u32 own = __byte_perm(4 * (u32)lane % 64, 0, 0x4440); // or the mask is made anew
+    const u32 own = __byte_perm(4 * (u32)lane % 64, 0, 0x4440); // or the mask is computed again
     EACH x[i] = *(const float *)(all + (copies(c, i) | own)) * scale;
 }
 // In the lowest byte the code of x, or 127 - it. A line's shift follows from its last rank.

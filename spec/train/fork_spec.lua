@@ -205,9 +205,9 @@ describe("a fork", function()
     assert.match("loss.npo asks the model before unlearning, and this training's is not the parent's: ",
       child { model = small.model({}, 2) })
     local others = { objective("forget", loss.npo()), objective("retain", loss.gd(), "!") }
-    assert.match("the data of 'retain' is not the parent's; data = \"anew\"",
+    assert.match("the data of 'retain' is not the parent's; data = \"restart\"",
       child { objectives = others })
-    assert.is_truthy(trained("child", { objectives = others, from = from { data = "anew" } }))
+    assert.is_truthy(trained("child", { objectives = others, from = from { data = "restart" } }))
     assert.match("stands after step 4, and steps = 4: they count from the parent's beginning",
       child { steps = 4 })
     assert.match("from is a table, needs one of dopl.run.fork", message(train.fit, options_of {

@@ -55,7 +55,7 @@ end
 --- Exchanges an adapter for another: its parameters leave the model's list, the new one's join it.
 -- @tparam Parameters list
 -- @param old nil where there was none
--- @param new nil where there is none
+-- @param new the adapter that replaces it; nil removes it
 -- @return new
 function layer.exchange(list, old, new)
   if new ~= nil then check.type("adapt: adapter", new, "callable", 4) end

@@ -217,7 +217,7 @@ end
 -- from it, under another schedule or optimizer if wanted. See dopl.train.fork.
 -- @tparam table options run = the parent's folder; label of its training run, if it has several; step
 -- (default: the newest checkpoint); states = "all": every state must fit, "fitting": those that do not
--- start at zero or are dropped, "none": all start at zero; data = "continue" or "anew"
+-- start at zero or are dropped, "none": all start at zero; data = "continue" or "restart"
 -- @treturn Fork
 function run.fork(options)
   local from = type(options) == "table" and type(options.run) == "string"

@@ -1,16 +1,16 @@
 --- train/checkpoint.lua - the state of a training run on disk, complete or not there.
 --
--- A checkpoint is two files in a folder of the training's own:
+-- A checkpoint is two files in the folder of the training run:
 --
 --     step-000050.safetensors   weight.<parameter>, state.<optimizer state>, best.<parameter>,
 --                               diagnostics.<tensor>; 8-bit states as their codes and scales
 --     step-000050.json          the rest: counters, positions in the data, losses, best score, and
 --                               hash and length of the other file
 --
--- Each is written beside, synced and renamed, the JSON last: a pair of which a part is missing, cut
--- short or changed is refused, with the reason, and the one before it is taken. When a training run
--- has ended, `done` takes the place of its steps: the final weights and what train.fit returned. Those
--- that are to stay behind (`stay`) are there to fork from (dopl.run.fork).
+-- Each file is written under another name, synced and renamed; the JSON comes last. A pair with a part
+-- that is missing, truncated or changed is refused with the reason, and the previous pair is used. When
+-- a training run has ended, `done` replaces its steps: it holds the final weights and the result of
+-- train.fit. Checkpoints kept by `stay` remain, so that other runs can fork from them (dopl.run.fork).
 --
 -- (The function dopl.checkpoint, which trades time for memory, is dopl.nn's.)
 -- @module dopl.train.checkpoint
@@ -19,7 +19,7 @@ local core = require "dopl.core"
 local sealed = require "dopl.util.sealed"
 
 local DONE <const> = "done"
-local checkpoint = { done = DONE } -- the name of the one that is written when a training run has ended
+local checkpoint = { done = DONE } -- the name of the checkpoint written at the end
 
 --- Writes a checkpoint: see dopl.train.state for what it holds.
 -- @tparam string folder made where it is missing

@@ -23,7 +23,7 @@ local defaults = {
   label = check.optional, -- of its training; may be left out where it has one
   step = check.optional,  -- default: its newest checkpoint
   states = "all",         -- "fitting": others begin at zero or are dropped; "none": all at zero
-  data = "continue",      -- "anew": from the beginning of its order
+  data = "continue",      -- "restart": from the beginning of its order
 }
 
 -- ---- finding the checkpoint
@@ -77,14 +77,14 @@ end
 
 --- Reads a checkpoint of another run. Reached as `dopl.run.fork`.
 -- @tparam table options run = the parent's folder; label of its training run; step (default: the newest
--- checkpoint); states = "all", "fitting" or "none"; data = "continue" or "anew"
+-- checkpoint); states = "all", "fitting" or "none"; data = "continue" or "restart"
 -- @tparam function name_of a label's name in a run's folder
 -- @treturn Fork for `from` of train.fit and bench:compare
 function fork.open(options, name_of)
   local o = check.options("run.fork", options, defaults, 3)
   check.type("run.fork: run", o.run, "string", 3)
   check.choice("run.fork: states", o.states, { "all", "fitting", "none" }, 3)
-  check.choice("run.fork: data", o.data, { "anew", "continue" }, 3)
+  check.choice("run.fork: data", o.data, { "continue", "restart" }, 3)
   local folder, found = folder_of(o, name_of), nil
   for _, name in ipairs(candidates(o, folder)) do
     local reason
@@ -224,7 +224,7 @@ local function restore_data(self, objectives)
       local other = state.data_of(objective) ~= there and "data" or was.seed ~= now.seed and "seed"
         or was.stream ~= now.stream and "stream"
       if other then
-        error(("%s: the %s of '%s' is not the parent's; data = \"anew\" begins its order "
+        error(("%s: the %s of '%s' is not the parent's; data = \"restart\" begins its order "
           .. "from the first batch"):format(self.what, other, objective.name), 0)
       end
       state.restore_loader(objective, self)
